@@ -1,0 +1,1 @@
+"""The model families, imported as `probkit.models`."""

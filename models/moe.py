@@ -1,0 +1,548 @@
+r"""Softmax-gated Gaussian mixture of experts.
+
+$$p(y \mid x) = \sum_k π_k(x) \, N(y; z^\top a_k, σ_k^2), \qquad
+  π_k(x) = \frac{e^{z^\top b_k}}{\sum_j e^{z^\top b_j}}, \qquad z = (1, x).$$
+
+Experts are lines (planes) with a noise level each; a gate says which of them is in force
+where. Two regimes in a crash test, three species of penguin: what a single regression
+blurs, a mixture of experts pulls apart.
+
+Source: Jacobs, Jordan, Nowlan & Hinton (1991), "Adaptive mixtures of local experts";
+the gauge and the guards follow Nguyen, Nguyen & Ho (2023), arXiv 2305.03288.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    PowerTransform,
+    ZeroSumTransform,
+)
+from optax.assignment import hungarian_algorithm
+
+from probkit.check import Check
+from probkit.density import Sites
+from probkit.distributions import FromStandard, InUnits
+from probkit.model import AbstractData, AbstractEMModel
+from probkit.validate import as_array, column_names
+
+# Without a prior an expert may interpolate d + 1 points, with a likelihood of infinity.
+# Its variance stops here, as a share of the variance of y, and the fit says so.
+VARIANCE_FLOOR = 1e-6
+# A gate steeper than this (per sd of x) switches within a hundredth of an sd: the data
+# are separated, and without a prior the slope has no finite best value.
+STEEP = 200.0
+GATE_HALVINGS = 12
+
+
+class Units(eqx.Module):
+    """Location and scale of the data, in which priors are told."""
+
+    x_mean: Float[Array, " d"]
+    x_sd: Float[Array, " d"]
+    y_mean: Float[Array, ""]
+    y_sd: Float[Array, ""]
+
+
+class Pairs(AbstractData):
+    """Inputs `x` and one output `y` for each observation.
+
+    Args:
+        x: shape `(n,)` or `(n, d)`: array, list, pandas or xarray object.
+        y: shape `(n,)`.
+        inputs: a name for each column of `x`; by default those of a data frame, else
+            `x` or `x0, x1, ...`.
+        units: the scale in which priors are told; by default the mean and standard
+            deviation of these data. Give it to hold the priors fixed while data change.
+
+    Raises:
+        ValueError: for shapes that do not match, text, NaN, fewer than two
+            observations, or a constant column.
+    """
+
+    x: Float[Array, "n d"]
+    y: Float[Array, " m"]
+    units: Units
+    inputs: tuple[str, ...] = eqx.field(static=True)
+    population: int = eqx.field(static=True)
+
+    def __init__(self, x, y, inputs=None, units: Units | None = None):
+        names = column_names(x, np.shape(x)[-1] if np.ndim(x) > 1 else 1)
+        x, y = as_array(x, "Pairs(x=...)"), as_array(y, "Pairs(y=...)")
+        if x.ndim == 1:
+            x = x[:, None]
+        if x.ndim != 2 or y.ndim != 1:
+            raise ValueError(
+                f"`Pairs` got `x` of shape {x.shape} and `y` of shape {y.shape}; it takes "
+                "`x` of shape (n,) or (n, d) and `y` of shape (n,)."
+            )
+        if x.shape[0] != y.shape[0]:
+            raise ValueError(
+                f"`Pairs` got {x.shape[0]} rows of `x` but {y.shape[0]} values of `y`; "
+                "each observation has one of both."
+            )
+        if y.shape[0] < 2:
+            raise ValueError(
+                f"`Pairs` got {y.shape[0]} observations; a spread takes two or more."
+            )
+        if x.shape[1] == 0:
+            raise ValueError("`Pairs(x=...)` has no columns; it takes one or more.")
+        self.inputs = _input_names(inputs, names, x.shape[1])
+        self.x, self.y = x, y.astype(x.dtype)
+        self.units = self._own_units() if units is None else units
+        self.population = y.shape[0]
+
+    def _own_units(self) -> Units:
+        x_sd, y_sd = self.x.std(0), self.y.std()
+        # A constant column has, by rounding, a standard deviation just above zero.
+        smallest = 8 * jnp.finfo(self.x.dtype).eps * jnp.abs(self.x).max(0)
+        for name, flat in zip(self.inputs, np.asarray(x_sd <= smallest), strict=True):
+            if flat:
+                raise ValueError(
+                    f"`Pairs(x=...)`: column `{name}` is constant and cannot be told "
+                    "from the intercept; drop it."
+                )
+        if y_sd <= 8 * jnp.finfo(self.y.dtype).eps * jnp.abs(self.y).max():
+            raise ValueError("`Pairs(y=...)` is constant; there is nothing to explain.")
+        return Units(self.x.mean(0), x_sd, self.y.mean(), y_sd)
+
+    def __len__(self) -> int:
+        return self.y.shape[0]
+
+    def take(self, indices: Int[Array, " b"]) -> "Pairs":
+        """The observations at `indices`, standing for all of them."""
+        return eqx.tree_at(
+            lambda d: (d.x, d.y), self, (self.x[indices], self.y[indices])
+        )
+
+    @classmethod
+    def restore(cls, arrays, fields) -> "Pairs":
+        units = Units(
+            **{k: jnp.asarray(v) for k, v in fields["units"]["fields"].items()}
+        )
+        return cls(arrays["x"], arrays["y"], inputs=fields["inputs"], units=units)
+
+    @property
+    def weight(self) -> float:
+        """How many observations each of these stands for."""
+        return self.population / len(self)
+
+
+def _input_names(given, found, count: int) -> tuple[str, ...]:
+    if given is None:
+        default = ("x",) if count == 1 else tuple(f"x{i}" for i in range(count))
+        return found if found is not None else default
+    names = (given,) if isinstance(given, str) else tuple(str(n) for n in given)
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"`Pairs(inputs={names})` names {len(set(names))} columns, but `x` has {count}."
+        )
+    return names
+
+
+class Inputs(eqx.Module):
+    """Where to predict; with `y`, how dense the predictive is there."""
+
+    x: Float[Array, "n d"]
+    y: Float[Array, " n"] | None = None
+
+
+def design(x: Float[Array, "n d"]) -> Float[Array, "n t"]:
+    """The rows $z = (1, x)$."""
+    return jnp.concatenate([jnp.ones_like(x[:, :1]), x], axis=1)
+
+
+class SoftmaxMoE(AbstractEMModel):
+    r"""Linear Gaussian experts under a softmax gate that is linear in the inputs.
+
+    Sites: `gate` $b$ `(term, expert)`, whose rows sum to zero; `coefficient` $a$
+    `(term, expert)`, in units of the output per unit of the input; `noise_sd` $σ$
+    `(expert,)`, in units of the output. The first term is the intercept.
+
+    Priors are told for standardised data, so that a fit does not depend on units:
+    $b, a \sim N$ with sds `gate_scale` and `coefficient_scale`, and $σ^2$ inverse gamma.
+
+    Attributes:
+        num_experts: $K \ge 1$.
+        gate_scale: prior sd of the gate, in logits per sd of the input.
+        coefficient_scale: prior sd of the coefficients, in sds of y per sd of the input.
+        noise_shape, noise_rate: of the inverse-gamma prior of $σ^2 / \mathrm{var}(y)$.
+            Its tail keeps a variance from collapsing onto a few points.
+
+    Source: the model is eq. (1) of arXiv 2305.03288. Departs: the gate's gauge is
+    sum-to-zero rather than a reference expert, so that a prior treats experts alike.
+    """
+
+    num_experts: int
+    gate_scale: float = 2.5
+    coefficient_scale: float = 2.5
+    noise_shape: float = 2.0
+    noise_rate: float = 0.5
+
+    def __check_init__(self):
+        if not isinstance(self.num_experts, int) or self.num_experts < 1:
+            raise ValueError(
+                f"`SoftmaxMoE(num_experts={self.num_experts!r})`: it takes a whole "
+                "number, 1 or more."
+            )
+        for name in ("gate_scale", "coefficient_scale", "noise_shape", "noise_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"`SoftmaxMoE({name}={value})` must be positive.")
+
+    # The program.
+
+    def __call__(self, data: Pairs) -> None:
+        self._refuse_too_few(data)
+        priors = self.priors(data)
+        sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
+        everyone = numpyro.plate("observation", len(data))
+        with everyone, numpyro.handlers.scale(scale=data.weight):
+            numpyro.sample("y", self.conditional(sites, data.x), obs=data.y)
+
+    def priors(self, data: Pairs) -> dict[str, dist.Distribution]:
+        """The prior of each site, in the units of the data."""
+        u, K = data.units, self.num_experts
+        terms = u.x_mean.shape[0] + 1
+        one = jnp.ones((), data.y.dtype)
+        gate = dist.Normal(0 * one, self.gate_scale).expand([terms, K - 1]).to_event(2)
+        coefficient = (
+            dist.Normal(0 * one, self.coefficient_scale).expand([terms, K]).to_event(2)
+        )
+        variance = dist.InverseGamma(self.noise_shape * one, self.noise_rate).expand(
+            [K]
+        )
+        return {
+            "gate": InUnits(
+                gate, [FromStandard(u.x_mean, u.x_sd), ZeroSumTransform(1)]
+            ),
+            "coefficient": InUnits(
+                coefficient, [FromStandard(u.x_mean, u.x_sd, u.y_mean, u.y_sd)]
+            ),
+            "noise_sd": InUnits(
+                variance,
+                [
+                    PowerTransform(0.5),
+                    AffineTransform(0.0, u.y_sd, constraints.positive),
+                ],
+            ).to_event(1),
+        }
+
+    def conditional(
+        self, sites: Sites, x: Float[Array, "n d"]
+    ) -> dist.MixtureSameFamily:
+        """$p(y | x)$ at each row of `x`."""
+        z, K = design(x), self.num_experts
+        experts = dist.Normal(z @ sites["coefficient"], sites["noise_sd"])
+        gate = dist.Categorical(logits=z @ sites["gate"])
+        assert gate.logits.shape[-1] == K
+        return dist.MixtureSameFamily(gate, experts)
+
+    def _refuse_too_few(self, data: Pairs) -> None:
+        if data.population < self.num_experts:
+            raise ValueError(
+                f"`SoftmaxMoE(num_experts={self.num_experts})` got {data.population} "
+                "observations; it takes at least one an expert, and wants many more."
+            )
+
+    # EM.
+
+    def start(self, data: Pairs, key: PRNGKeyArray) -> Sites:
+        """Random slabs: cut a random projection of (x, y) at random quantiles."""
+        self._refuse_too_few(data)
+        K, (x, y) = self.num_experts, self._standard_data(data)
+        key_direction, key_cuts = jax.random.split(key)
+        v = jnp.concatenate([x, y[:, None]], axis=1)
+        direction = jax.random.normal(key_direction, v.shape[1:], v.dtype)
+        score = v @ direction
+        # Cuts at the quantiles of a normal: a sort would say no more, and is slow to
+        # compile. Unequal shares, seldom tiny.
+        share = jax.nn.softmax(0.5 * jax.random.normal(key_cuts, (K,), v.dtype))
+        cuts = jax.scipy.special.ndtri(jnp.cumsum(share)[:-1])
+        slab = (score[:, None] > score.mean() + score.std() * cuts).sum(1)
+        r = 0.9 * jax.nn.one_hot(slab, K, dtype=v.dtype) + 0.1 / K
+        terms = x.shape[1] + 1
+        flat = {
+            "gate": jnp.zeros((terms, K), v.dtype),
+            "coefficient": jnp.zeros((terms, K), v.dtype),
+            "noise_sd": jnp.ones(K, v.dtype),
+        }
+        return self.m_step(r, self._in_units(flat, data), data, use_prior=True)
+
+    def e_step(self, sites, data):
+        """Responsibilities $r_{ik} = p(\\text{expert } k | x_i, y_i)$."""
+        log_joint = self.conditional(sites, data.x).component_log_probs(data.y)
+        log_density = jax.nn.logsumexp(log_joint, axis=-1, keepdims=True)
+        return jnp.exp(log_joint - log_density), log_density.sum()
+
+    def m_step(self, moments, sites, data, use_prior):
+        """Experts in closed form; one damped Newton step of the gate.
+
+        A step that does not lower the gate's objective is all that EM needs (generalised
+        EM); solving for the gate each time costs more and saves no iterations.
+        """
+        r, (x, y) = moments, self._standard_data(data)
+        z, old = design(x), self._in_standard(sites, data)
+        gate = self._better_gate(old["gate"], z, r, use_prior)
+        coefficient, noise_sd = self._best_experts(old["noise_sd"], z, y, r, use_prior)
+        new = {"gate": gate, "coefficient": coefficient, "noise_sd": noise_sd}
+        return self._in_units(new, data)
+
+    def _best_experts(self, noise_sd, z, y, r, use_prior: bool):
+        # Weighted least squares, a column an expert; the prior of the coefficients is a
+        # ridge of σ²/scale², so the variance of the last step enters.
+        count = r.sum(0)
+        gram = jnp.einsum("nk,ni,nj->kij", r, z, z)
+        moment = jnp.einsum("nk,ni,n->ki", r, z, y)
+        if use_prior:
+            ridge = noise_sd**2 / self.coefficient_scale**2
+        else:
+            # No prior: just enough to keep an expert without observations finite.
+            ridge = 1e2 * jnp.finfo(z.dtype).eps * (1 + count)
+        gram = gram + ridge[:, None, None] * jnp.eye(z.shape[1], dtype=z.dtype)
+        factor = jnp.linalg.cholesky(gram)
+        coefficient = jax.vmap(lambda l, b: jax.scipy.linalg.cho_solve((l, True), b))(
+            factor, moment
+        ).T
+        squares = (r * (y[:, None] - z @ coefficient) ** 2).sum(0)
+        if use_prior:
+            # The mode over σ, not σ²: log p(σ) = -(2a + 1) log σ - b/σ² + const.
+            a, b = self.noise_shape, self.noise_rate
+            variance = (squares + 2 * b) / (count + 2 * a + 1)
+        else:
+            tiny = jnp.finfo(z.dtype).tiny
+            variance = jnp.maximum(squares / jnp.maximum(count, tiny), VARIANCE_FLOOR)
+        return coefficient, jnp.sqrt(variance)
+
+    def _better_gate(self, gate, z, r, use_prior: bool):
+        r"""One Newton step on $Q(b) = \sum_i \sum_k r_{ik} \log π_k(x_i)$, damped.
+
+        $Q$ is concave, with gradient $Z^\top (R - Π)$ and $-H_{kl} = Z^\top
+        \mathrm{diag}(π_k (δ_{kl} - π_l)) Z$. $H$ is singular along common shifts of all
+        experts, and the gradient has no part there; a unit weight on these shifts makes
+        it regular and leaves the step a zero-sum one.
+        """
+        (t, K), precision = gate.shape, 1 / self.gate_scale**2 if use_prior else 0.0
+
+        def objective(b):
+            log_gate = jax.nn.log_softmax(z @ b, axis=1)
+            return (r * log_gate).sum() - 0.5 * precision * (b**2).sum()
+
+        share = jax.nn.softmax(z @ gate, axis=1)
+        gradient = z.T @ (r - share) - precision * gate
+        own = jnp.einsum("nk,ni,nj->kij", share, z, z)
+        spread = (share[:, :, None] * z[:, None, :]).reshape(-1, K * t)
+        hessian = -(spread.T @ spread)
+        hessian = hessian.reshape(K, t, K, t)
+        experts = jnp.arange(K)
+        hessian = hessian.at[experts, :, experts, :].add(own)
+        common = jnp.einsum("kl,ij->kilj", jnp.ones((K, K)) / K, jnp.eye(t))
+        flat = (hessian + len(z) * common.astype(z.dtype)).reshape(K * t, K * t)
+        ridge = precision + 1e2 * jnp.finfo(z.dtype).eps * (
+            1 + jnp.trace(flat) / (K * t)
+        )
+        flat = flat + ridge * jnp.eye(K * t, dtype=z.dtype)
+        step = jax.scipy.linalg.cho_solve(
+            (jnp.linalg.cholesky(flat), True), gradient.T.reshape(-1)
+        )
+        step = step.reshape(K, t).T
+        slope, before = (gradient * step).sum(), objective(gate)
+
+        def too_long(carry):
+            size, halvings = carry
+            enough = before + 1e-4 * size * slope
+            # Not `<`: a NaN is too long as well.
+            return ~(objective(gate + size * step) >= enough) & (
+                halvings < GATE_HALVINGS
+            )
+
+        size, halvings = jax.lax.while_loop(
+            too_long,
+            lambda carry: (carry[0] / 2, carry[1] + 1),
+            (jnp.ones((), z.dtype), jnp.zeros((), jnp.int32)),
+        )
+        return jnp.where(halvings < GATE_HALVINGS, gate + size * step, gate)
+
+    def degenerate(self, sites, data) -> Bool[Array, ""]:
+        """Whether an expert's variance stands on the floor."""
+        smallest = (sites["noise_sd"] / data.units.y_sd).min() ** 2
+        return smallest <= 1.001 * VARIANCE_FLOOR
+
+    # Units.
+
+    def _standard_data(self, data: Pairs):
+        u = data.units
+        return (data.x - u.x_mean) / u.x_sd, (data.y - u.y_mean) / u.y_sd
+
+    def _in_units(self, standard: Sites, data: Pairs) -> Sites:
+        u = data.units
+        experts = FromStandard(u.x_mean, u.x_sd, u.y_mean, u.y_sd)
+        return {
+            "gate": FromStandard(u.x_mean, u.x_sd)(standard["gate"]),
+            "coefficient": experts(standard["coefficient"]),
+            "noise_sd": u.y_sd * standard["noise_sd"],
+        }
+
+    def _in_standard(self, sites: Sites, data: Pairs) -> Sites:
+        u = data.units
+        experts = FromStandard(u.x_mean, u.x_sd, u.y_mean, u.y_sd)
+        return {
+            "gate": FromStandard(u.x_mean, u.x_sd).inv(sites["gate"]),
+            "coefficient": experts.inv(sites["coefficient"]),
+            "noise_sd": sites["noise_sd"] / u.y_sd,
+        }
+
+    # What is said of a draw.
+
+    def canonical(self, sites, data, reference=None):
+        """Experts in the order that agrees best with `reference` on who explains what.
+
+        The order minimises the divergence between the two tables of responsibilities
+        (Stephens 2000, "Dealing with label switching"), an assignment problem; an order
+        by one coefficient would cut through the posterior where that coefficient does
+        not tell the experts apart. Without a reference, experts go by where along the
+        first input they are in force.
+        """
+        # A thousand observations tell the experts apart as well as a million.
+        thin = data.take(jnp.arange(0, len(data), max(1, len(data) // 1000)))
+        log_r = self._log_responsibility(sites, thin.x, thin.y)
+        if reference is None:
+            r = jnp.exp(log_r)
+            order = jnp.argsort(r.T @ thin.x[:, 0] / r.sum(0))
+        else:
+            target = jnp.exp(self._log_responsibility(reference, thin.x, thin.y))
+            _, order = hungarian_algorithm(-target.T @ jnp.maximum(log_r, -700.0))
+        return {
+            name: jnp.take(sites[name], order, axis=-1)
+            for name in ("gate", "coefficient", "noise_sd")
+        }
+
+    def _log_responsibility(self, sites, x, y) -> Float[Array, "n k"]:
+        log_joint = self.conditional(sites, x).component_log_probs(y)
+        return jax.nn.log_softmax(log_joint, axis=-1)
+
+    def recover(self, sites, data, key):
+        """`label`: which expert each observation came from, drawn."""
+        logits = self._log_responsibility(sites, data.x, data.y)
+        return {"label": jax.random.categorical(key, logits, axis=-1)}
+
+    def inputs(self, given: Any, data: Pairs) -> Inputs:
+        if isinstance(given, Pairs):
+            x, y = given.x, given.y
+        else:
+            x, y = as_array(given, "predict(..., inputs)"), None
+        d = data.x.shape[1]
+        if x.ndim == 1 and d == 1:
+            x = x[:, None]
+        if x.ndim != 2 or x.shape[1] != d:
+            raise ValueError(
+                f"`predict(..., inputs)` has shape {x.shape}; the fit has {d} inputs "
+                f"({', '.join(data.inputs)}), so it takes shape (m, {d})."
+            )
+        return Inputs(x, y)
+
+    def predict(self, sites, inputs, key):
+        """At each input: `y` drawn, `mean` E[y|x], `membership` of each expert.
+
+        For `Pairs` instead of inputs, `membership` is that of each expert *given* y too,
+        and `log_density` is log p(y|x).
+        """
+        mixture = self.conditional(sites, inputs.x)
+        gate = mixture.mixing_distribution.probs
+        out = {"y": mixture.sample(key), "mean": mixture.mean, "membership": gate}
+        if inputs.y is not None:
+            out["membership"] = jnp.exp(
+                self._log_responsibility(sites, inputs.x, inputs.y)
+            )
+            out["log_density"] = mixture.log_prob(inputs.y)
+        return out
+
+    def dims(self):
+        return {
+            "gate": ("term", "expert"),
+            "coefficient": ("term", "expert"),
+            "noise_sd": ("expert",),
+            "x": ("observation", "input"),
+            "y": ("observation",),
+            "label": ("observation",),
+            "mean": ("observation",),
+            "membership": ("observation", "expert"),
+            "log_density": ("observation",),
+        }
+
+    def coords(self, data):
+        return {
+            "term": ("intercept", *data.inputs),
+            "expert": np.arange(self.num_experts),
+            "input": data.inputs,
+            "observation": np.arange(len(data)),
+        }
+
+    def checks(self, sites, data):
+        standard = self._in_standard(sites, data)
+        slope = standard["gate"][1:]
+        contrast = (slope.max(1) - slope.min(1)).max()
+        r = jnp.exp(self._log_responsibility(sites, data.x, data.y))
+        return (
+            Check(
+                "steepest gate",
+                float(contrast),
+                "at most",
+                STEEP,
+                "the inputs separate the experts, and the slope has no best value: keep "
+                'the prior (`maximise="posterior"`)',
+                "logits per sd of the input",
+            ),
+            Check(
+                "observations of the smallest expert",
+                float(r.sum(0).min()),
+                "at least",
+                data.x.shape[1] + 2,
+                "an expert without data of its own: use fewer experts",
+                "sum of its responsibilities",
+            ),
+        )
+
+
+def simulate(
+    key: PRNGKeyArray,
+    x: Any,
+    gate: Any,
+    coefficient: Any,
+    noise_sd: Any,
+) -> Pairs:
+    """Data from known experts.
+
+    Args:
+        key: a JAX random key.
+        x: inputs, shape `(n,)` or `(n, d)`.
+        gate: shape `(d + 1, K)`, the intercepts first, in any gauge.
+        coefficient: shape `(d + 1, K)`, the intercepts first.
+        noise_sd: shape `(K,)`.
+
+    Raises:
+        ValueError: if the shapes do not match.
+    """
+    x = as_array(x, "simulate(x=...)")
+    x = x[:, None] if x.ndim == 1 else x
+    given = {"gate": gate, "coefficient": coefficient, "noise_sd": noise_sd}
+    sites = {k: as_array(v, f"simulate({k}=...)") for k, v in given.items()}
+    K = sites["noise_sd"].shape[-1] if sites["noise_sd"].ndim else 0
+    expected = {"gate": (x.shape[1] + 1, K), "coefficient": (x.shape[1] + 1, K)}
+    for name, shape in expected.items():
+        if sites[name].shape != shape:
+            raise ValueError(
+                f"`simulate({name}=...)` has shape {sites[name].shape}; with {K} experts "
+                f"and {x.shape[1]} inputs it takes {shape}."
+            )
+    mixture = SoftmaxMoE(num_experts=K).conditional(sites, x)
+    return Pairs(x, mixture.sample(key))

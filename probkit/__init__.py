@@ -1,0 +1,30 @@
+"""probkit: structured Bayesian models, fitted in minutes, with diagnostics to trust."""
+
+from probkit.check import Check, Report
+from probkit.diagnose import diagnose
+from probkit.fit import Fit, FitError, fit, predict, prior, recover, with_log_likelihood
+from probkit.infer import EM, NUTS, SVI
+from probkit.io import load, save
+from probkit.method import RESULTS
+from probkit.settings import enable_x64, use_compilation_cache
+
+__all__ = [
+    "EM",
+    "NUTS",
+    "RESULTS",
+    "SVI",
+    "Check",
+    "Fit",
+    "FitError",
+    "Report",
+    "diagnose",
+    "enable_x64",
+    "fit",
+    "load",
+    "predict",
+    "prior",
+    "recover",
+    "save",
+    "use_compilation_cache",
+    "with_log_likelihood",
+]

@@ -1,0 +1,101 @@
+"""Questions asked of a NumPyro program: its densities, its latent sites, its coordinates.
+
+Every function here is written for one draw: `sites` maps site names to values in
+constrained space, `position` to values in unconstrained space.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions.transforms import biject_to
+from numpyro.infer.util import compute_log_probs
+from numpyro.infer.util import constrain_fn as _constrain
+
+Sites = dict[str, Any]
+Program = Callable[[Any], Any]
+
+
+def _trace(program: Program, data, sites: Sites):
+    # A deterministic site is computed, never set.
+    seeded = numpyro.handlers.seed(program, jax.random.key(0))
+    with numpyro.handlers.substitute(data=sites):
+        return numpyro.handlers.trace(seeded).get_trace(data)
+
+
+def is_latent(site: dict) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def is_observed(site: dict) -> bool:
+    return site["type"] == "sample" and site["is_observed"]
+
+
+def latent_names(program: Program, data) -> tuple[str, ...]:
+    """Names of the sites that a program samples, in its order."""
+    names: list[str] = []
+
+    def look():
+        trace = _trace(program, data, {})
+        names.extend(name for name, site in trace.items() if is_latent(site))
+        return 0
+
+    jax.eval_shape(look)
+    return tuple(names)
+
+
+def observed_names(program: Program, data) -> tuple[str, ...]:
+    """Names of the sites that a program conditions on."""
+    names: list[str] = []
+
+    def look():
+        trace = _trace(program, data, {})
+        names.extend(name for name, site in trace.items() if is_observed(site))
+        return 0
+
+    jax.eval_shape(look)
+    return tuple(names)
+
+
+def prior_draw(program: Program, data, key: PRNGKeyArray) -> Sites:
+    """One draw of the latent sites, before seeing the data."""
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(program, key)).get_trace(data)
+    return {name: site["value"] for name, site in trace.items() if is_latent(site)}
+
+
+def log_likelihood(program: Program, data, sites: Sites) -> dict[str, Array]:
+    """Log density of each observed value: `{site: one number an observation}`."""
+    log_probs, trace = compute_log_probs(
+        program, (data,), {}, sites, sum_log_prob=False
+    )
+    return {k: v for k, v in log_probs.items() if is_observed(trace[k])}
+
+
+def log_densities(
+    program: Program, data, sites: Sites
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Log prior density of the latent sites, and log likelihood of the observed ones."""
+    log_probs, trace = compute_log_probs(program, (data,), {}, sites)
+    zero = jnp.zeros(())
+    prior = sum((v for k, v in log_probs.items() if is_latent(trace[k])), zero)
+    likelihood = sum((v for k, v in log_probs.items() if is_observed(trace[k])), zero)
+    return prior, likelihood
+
+
+def constrain(program: Program, data, position: Sites) -> Sites:
+    """Values of all sites, deterministic ones too, at unconstrained coordinates."""
+    seeded = numpyro.handlers.seed(program, jax.random.key(0))
+    return _constrain(seeded, (data,), {}, position, return_deterministic=True)
+
+
+def unconstrain(program: Program, data, sites: Sites) -> Sites:
+    """Unconstrained coordinates of the latent sites."""
+    trace = _trace(program, data, sites)
+    return {
+        name: biject_to(site["fn"].support).inv(site["value"])
+        for name, site in trace.items()
+        if is_latent(site)
+    }

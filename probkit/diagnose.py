@@ -1,0 +1,24 @@
+"""Whether a fit can be trusted, in a table."""
+
+from probkit.check import Report
+from probkit.fit import Fit, typical_draw
+
+
+def diagnose(fitted: Fit) -> Report:
+    """The checks of the fit's method and of its family.
+
+    Returns:
+        A `Report`: print it, ask `report.ok`, or take one check by its name.
+
+    Raises:
+        ValueError: if the fit was loaded from a file whose method is not known here.
+    """
+    if fitted.method is None:
+        raise ValueError(
+            "`diagnose`: the method of this fit could not be rebuilt from its file; "
+            "`az.summary(fit.tree)` and `az.diagnose(fit.tree)` still work."
+        )
+    checks = fitted.method.checks(fitted.tree, fitted.facts)
+    checks += fitted.model.checks(typical_draw(fitted), fitted.data)
+    title = f"{type(fitted.model).__name__} by {type(fitted.method).__name__}"
+    return Report(title, checks)

@@ -1,0 +1,123 @@
+"""Priors told in the user's units, explored in standardised ones.
+
+A sampler works in unconstrained coordinates and does well when these have unit scale.
+A user wants slopes in the units of the data. `InUnits` gives both: the site's *value* is
+in the user's units, its *unconstrained coordinate* is the standardised one. A fit is then
+the same whether times are told in seconds or in years.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, TransformedDistribution, constraints
+from numpyro.distributions.transforms import ComposeTransform, Transform, biject_to
+
+
+class FromStandard(Transform):
+    r"""Coefficients of a regression on standardised data, told for the data as they are.
+
+    With $z = β_0 + \sum_j β_j (x_j - m_j)/s_j$ and $μ = l + c z$, the coefficients of $μ$
+    on the raw inputs are $α_j = c β_j / s_j$ and $α_0 = l + c β_0 - \sum_j α_j m_j$.
+    Acts on matrices with a row a term (intercept first) and any number of columns.
+
+    Args:
+        x_mean: $m$, shape `(d,)`, in units of the inputs.
+        x_sd: $s > 0$, shape `(d,)`, in units of the inputs.
+        loc: $l$, in units of the output.
+        scale: $c > 0$, in units of the output.
+    """
+
+    domain = constraints.independent(constraints.real, 2)
+    codomain = constraints.independent(constraints.real, 2)
+
+    def __init__(self, x_mean, x_sd, loc=0.0, scale=1.0):
+        self.x_mean, self.x_sd = x_mean, x_sd
+        self.loc, self.scale = loc, scale
+
+    def __call__(self, x: Float[Array, "*b t k"]) -> Float[Array, "*b t k"]:
+        slope = self.scale * x[..., 1:, :] / self.x_sd[:, None]
+        at_mean = self.loc + self.scale * x[..., :1, :]
+        shift = (self.x_mean[:, None] * slope).sum(-2, keepdims=True)
+        return jnp.concatenate([at_mean - shift, slope], axis=-2)
+
+    def _inverse(self, y: Float[Array, "*b t k"]) -> Float[Array, "*b t k"]:
+        slope = y[..., 1:, :]
+        at_mean = y[..., :1, :] + (self.x_mean[:, None] * slope).sum(-2, keepdims=True)
+        return jnp.concatenate(
+            [
+                (at_mean - self.loc) / self.scale,
+                slope * self.x_sd[:, None] / self.scale,
+            ],
+            axis=-2,
+        )
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        terms, columns = x.shape[-2:]
+        one_column = terms * jnp.log(self.scale) - jnp.log(self.x_sd).sum()
+        return jnp.broadcast_to(columns * one_column, x.shape[:-2])
+
+    def tree_flatten(self):
+        children = (self.x_mean, self.x_sd, self.loc, self.scale)
+        return children, (("x_mean", "x_sd", "loc", "scale"), {})
+
+    def eq(self, other, static=False):
+        return isinstance(other, FromStandard) and all(
+            jnp.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("x_mean", "x_sd", "loc", "scale")
+        )
+
+
+class _Image(constraints.Constraint):
+    """The image of a base support under transforms; it remembers how to get there."""
+
+    def __init__(self, base, transforms, event_dim):
+        self.base, self.transforms, self._event_dim = base, transforms, event_dim
+        super().__init__()
+
+    @property
+    def event_dim(self):
+        return self._event_dim
+
+    def __call__(self, x):
+        return self.base(ComposeTransform(self.transforms).inv(x))
+
+    def feasible_like(self, prototype):
+        path = ComposeTransform(self.transforms)
+        shape = path.inverse_shape(jnp.shape(prototype))
+        return path(self.base.feasible_like(jnp.zeros(shape, prototype.dtype)))
+
+    def tree_flatten(self):
+        return (self.base, self.transforms), (
+            ("base", "transforms"),
+            {"_event_dim": self._event_dim},
+        )
+
+
+@biject_to.register(_Image)
+def _(constraint):
+    return ComposeTransform([biject_to(constraint.base), *constraint.transforms])
+
+
+class InUnits(TransformedDistribution):
+    """`TransformedDistribution` whose unconstrained coordinates are its base's.
+
+    NumPyro takes the coordinates in which NUTS, SVI and the start values work from the
+    *support* alone, which forgets scale: every real vector is already unconstrained. Here
+    the support keeps the transforms, so that these coordinates stay of unit size.
+
+    Args:
+        base_distribution: the standardised prior.
+        transforms: from standardised values to values in the user's units, in order.
+    """
+
+    def __init__(
+        self,
+        base_distribution: Distribution,
+        transforms: list[Transform],
+        *,
+        validate_args: bool | None = None,
+    ):
+        super().__init__(base_distribution, transforms, validate_args=validate_args)
+
+    @property
+    def support(self):
+        return _Image(self.base_dist.support, self.transforms, self.event_dim)

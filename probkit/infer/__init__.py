@@ -1,0 +1,7 @@
+"""Inference methods: settings with init, step, terminate, and their own checks."""
+
+from probkit.infer.em import EM
+from probkit.infer.nuts import NUTS
+from probkit.infer.svi import SVI
+
+__all__ = ["EM", "NUTS", "SVI"]

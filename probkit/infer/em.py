@@ -1,0 +1,295 @@
+"""Expectation maximisation, many restarts at once, with a Laplace approximation."""
+
+import math
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
+
+from probkit.check import Check
+from probkit.density import (
+    Sites,
+    constrain,
+    log_densities,
+    log_likelihood,
+    unconstrain,
+)
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+from probkit.model import AbstractEMModel
+
+Maximise = Literal["posterior", "likelihood"]
+
+
+class EMState(NamedTuple):
+    sites: Sites
+    objective: Float[Array, ""]  # at the sites before the last step
+    gain: Float[Array, ""]
+    remaining: Float[Array, ""]  # estimate of what is still to be gained
+    num_steps: Int[Array, ""]
+    result: Any
+
+
+class EM(AbstractIterativeMethod):
+    r"""Climb the posterior density, or the likelihood, by E- and M-steps.
+
+    All restarts climb side by side; the best becomes the fit and the others are
+    reported. A restart has settled when its last gain, and Aitken's estimate of all gains
+    still to come, $g_t a / (1 - a)$ with $a = g_t / g_{t-1}$, are below `atol`. A small
+    gain alone says little: EM crawls near a saddle, and in overlapping mixtures.
+
+    Attributes:
+        num_restarts: how many random starts.
+        max_steps: the most steps that a restart takes.
+        atol: tolerance on the objective, in nats.
+        maximise: "posterior" (with the priors: MAP) or "likelihood" (without: ML).
+        num_draws: with 0 the fit is a point; otherwise so many draws from the Laplace
+            approximation at the optimum, normal in unconstrained coordinates.
+    """
+
+    num_restarts: int = 16
+    max_steps: int = 5000
+    atol: float = 1e-6
+    maximise: Maximise = "posterior"
+    num_draws: int = 0
+
+    def __check_init__(self):
+        for name, least in (("num_restarts", 1), ("max_steps", 0), ("num_draws", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"`EM({name}={getattr(self, name)})`: it must be at least {least}."
+                )
+        if not self.atol > 0:
+            raise ValueError(f"`EM(atol={self.atol})` must be positive.")
+        if self.maximise not in ("posterior", "likelihood"):
+            raise ValueError(
+                f'`EM(maximise={self.maximise!r})` must be "posterior" or "likelihood".'
+            )
+
+    # The three functions, for one restart.
+
+    def init(self, model, data, key, start):
+        sites = model.start(data, key) if start is None else start
+        objective = -jnp.inf * jnp.ones((), jnp.result_type(*jax.tree.leaves(sites)))
+        return EMState(
+            sites,
+            objective,
+            gain=-objective,
+            remaining=-objective,
+            num_steps=jnp.zeros((), jnp.int32),
+            result=RESULTS.no_steps,
+        )
+
+    def step(self, model, data, state):
+        moments, objective = model.e_step(state.sites, data)
+        if self.maximise == "posterior":
+            objective = objective + log_densities(model, data, state.sites)[0]
+        # Rounding alone moves a sum of size L by about eps L.
+        rounding = 16 * jnp.finfo(objective.dtype).eps * jnp.abs(objective)
+        gain = objective - state.objective
+        ratio = gain / state.gain
+        to_come = jnp.where(ratio < 1, gain * ratio / (1 - ratio), jnp.inf)
+        remaining = jnp.where(jnp.abs(gain) <= rounding, rounding, to_come)
+        result = RESULTS.where(gain < -rounding, RESULTS.decreased, RESULTS.successful)
+        result = RESULTS.where(jnp.isfinite(objective), result, RESULTS.nonfinite)
+        use_prior = self.maximise == "posterior"
+        sites = model.m_step(moments, state.sites, data, use_prior)
+        return EMState(sites, objective, gain, remaining, state.num_steps + 1, result)
+
+    def terminate(self, state) -> Bool[Array, ""]:
+        rounding = 16 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
+        tolerance = jnp.maximum(self.atol, rounding)
+        settled = (jnp.abs(state.gain) <= tolerance) & (state.remaining <= tolerance)
+        # The first gain is measured from -inf, the second ratio from that.
+        settled = settled & (state.num_steps > 3)
+        failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
+        return settled | failed
+
+    def record(self, state):
+        return {"objective": state.objective}
+
+    # The run as a whole.
+
+    def run(self, model, data, key, start, running):
+        if not isinstance(model, AbstractEMModel):
+            raise ValueError(
+                f"`{type(model).__name__}` has no E-step and M-step; "
+                "fit it with `pk.NUTS()` or `pk.SVI()`."
+            )
+        key_run, key_draws = jax.random.split(key)
+        states, trace, counts = iterate(
+            self,
+            model,
+            data,
+            key_run,
+            start,
+            lanes=Lanes(self.num_restarts, 1, together=True),
+            max_steps=self.max_steps,
+            running=running,
+            label=f"EM, {self.num_restarts} restarts",
+        )
+        if counts.size == 0:
+            return Draws({}, {}, {}, RESULTS.no_steps)
+        ended = _finish(self, model, data, states)
+        ended = jax.device_get(ended)
+        objective = np.where(np.isnan(ended["objective"]), -np.inf, ended["objective"])
+        best = int(np.lexsort((-objective, ended["degenerate"]))[0])
+        sites = jax.tree.map(lambda a: jnp.asarray(a[best]), states.sites)
+        result = jax.tree.map(lambda a: a[best], states.result)
+        settled = bool(
+            self.terminate(jax.tree.map(lambda a: jnp.asarray(a[best]), states))
+        )
+        if not settled:
+            result = RESULTS.max_steps_reached
+        facts = {
+            "objective": float(objective[best]),
+            "largest_fall": _largest_fall(trace["objective"]),
+            "remaining": float(states.remaining[best]),
+            "reached_best": int((objective >= objective[best] - 0.01).sum()),
+            "num_restarts": self.num_restarts,
+            "distinct": _distinct(objective),
+            "degenerate": bool(ended["degenerate"][best]),
+            "gradient": float(ended["gradient"][best]),
+            "settled": settled,
+        }
+        trace |= {
+            "final_objective": objective[:, None],
+            "steps": counts[:, None],
+            "best": np.arange(self.num_restarts)[:, None] == best,
+        }
+        if self.num_draws == 0 or bool(result != RESULTS.successful):
+            draws = jax.tree.map(lambda a: np.asarray(a)[None, None], sites)
+            return Draws(draws, {}, trace, result, facts)
+        draws, curvature = _laplace(self, model, data, sites, key_draws)
+        facts["least_curvature"] = float(curvature)
+        draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
+        return Draws(draws, {}, trace, result, facts)
+
+    def checks(self, tree, facts):
+        restarts = int(facts["num_restarts"])
+        checks = [
+            Check(
+                "largest fall of the objective",
+                facts["largest_fall"],
+                "at most",
+                0.0,
+                RESULTS[RESULTS.decreased],
+                "nats, beyond rounding",
+            ),
+            Check(
+                "still to be gained",
+                facts["remaining"],
+                "at most",
+                max(self.atol, 1e-12 * abs(facts["objective"])),
+                "raise `max_steps`",
+                "nats, estimated",
+            ),
+            Check(
+                "gradient at the optimum",
+                facts["gradient"],
+                "at most",
+                0.05,
+                "not an optimum yet: lower `atol`, or use float64",
+                "per root observation: about posterior sds from the optimum",
+            ),
+            Check(
+                "degenerate optimum",
+                float(facts["degenerate"]),
+                "at most",
+                0,
+                'the likelihood has no maximum here: use `maximise="posterior"`, or a '
+                "smaller model",
+            ),
+        ]
+        if restarts > 1:
+            checks.append(
+                Check(
+                    "restarts that found the best",
+                    facts["reached_best"],
+                    "at least",
+                    2,
+                    "raise `num_restarts`: a better optimum may be out there",
+                    f"of {restarts}; {int(facts['distinct'])} distinct optima",
+                )
+            )
+        if "least_curvature" in facts:
+            checks.append(
+                Check(
+                    "least curvature at the optimum",
+                    facts["least_curvature"],
+                    "at least",
+                    1e-8,
+                    "some direction is not identified: the Laplace draws along it mean "
+                    "nothing; use `pk.NUTS()`",
+                    "relative to the largest",
+                )
+            )
+        return tuple(checks)
+
+
+def _objective(method, model, data, position):
+    """What EM climbs, as a function of unconstrained coordinates.
+
+    Without the change of variables' Jacobian, so that its maximum is EM's.
+    """
+    sites = constrain(model, data, position)
+    prior, likelihood = log_densities(model, data, sites)
+    return likelihood + prior if method.maximise == "posterior" else likelihood
+
+
+def _num_observed(model, data, sites) -> int:
+    shapes = jax.eval_shape(lambda: log_likelihood(model, data, sites))
+    return max(1, sum(math.prod(a.shape) for a in jax.tree.leaves(shapes)))
+
+
+@eqx.filter_jit
+def _finish(method, model, data, states):
+    """The objective, its gradient and degeneracy at the last sites of each restart."""
+
+    def one(sites):
+        position = unconstrain(model, data, sites)
+        climb = partial(_objective, method, model, data)
+        value, gradient = jax.value_and_grad(climb)(position)
+        flat, _ = ravel_pytree(gradient)
+        size = jnp.max(jnp.abs(flat), initial=0.0)
+        return {
+            "objective": value,
+            "gradient": size / math.sqrt(_num_observed(model, data, sites)),
+            "degenerate": jnp.asarray(model.degenerate(sites, data)),
+        }
+
+    return jax.vmap(one)(states.sites)
+
+
+@eqx.filter_jit
+def _laplace(method, model, data, sites, key):
+    """Draws of N(mode, -H^-1), H the Hessian of the objective at the mode."""
+    mode, unravel = ravel_pytree(unconstrain(model, data, sites))
+    climb = lambda flat: _objective(method, model, data, unravel(flat))  # noqa: E731
+    values, vectors = jnp.linalg.eigh(-jax.hessian(climb)(mode))
+    floor = 1e-8 * values[-1]
+    root = vectors / jnp.sqrt(jnp.maximum(values, floor))
+    noise = jax.random.normal(key, (method.num_draws, mode.size), mode.dtype)
+    positions = mode + noise @ root.T
+    draws = jax.vmap(lambda flat: constrain(model, data, unravel(flat)))(positions)
+    return draws, values[0] / values[-1]
+
+
+def _largest_fall(objective: np.ndarray) -> float:
+    """The largest fall between steps beyond what rounding explains, in nats."""
+    if objective.shape[1] < 2:
+        return 0.0
+    rounding = 16 * np.finfo(objective.dtype).eps * np.abs(objective[:, 1:])
+    falls = -np.diff(objective, axis=1) - rounding
+    return float(np.nanmax(np.maximum(falls, 0.0), initial=0.0))
+
+
+def _distinct(objective: np.ndarray) -> int:
+    """How many optima the restarts found, told apart by 0.01 nats."""
+    finite = np.sort(objective[np.isfinite(objective)])
+    return int((np.diff(finite) > 0.01).sum() + 1) if finite.size else 0

@@ -1,0 +1,302 @@
+"""The no-U-turn sampler: NumPyro's kernel, driven in compiled chunks."""
+
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Int
+from numpyro.infer.util import potential_energy
+
+from probkit.check import Check
+from probkit.infer._worst import worst
+from probkit.density import constrain, prior_draw, unconstrain
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+
+ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]
+
+
+class NUTSState(NamedTuple):
+    kernel: Any  # NumPyro's HMCState
+    num_steps: Int[Array, ""]
+
+
+class NUTS(AbstractIterativeMethod):
+    """Hamiltonian Monte Carlo with the no-U-turn rule and NumPyro's warm-up.
+
+    Attributes:
+        num_chains: how many chains.
+        num_warmup: steps of adaptation, not kept.
+        num_samples: draws kept from each chain.
+        target_accept: acceptance probability that the step size aims at, in (0, 1).
+            Raise it (0.95, 0.99) if there are divergences.
+        dense_mass: False for a diagonal mass matrix, True for a full one, or a tuple of
+            tuples of site names, a block each.
+        max_tree_depth: a trajectory takes at most `2**max_tree_depth - 1` steps.
+        chain_method: "parallel" splits the chains over the devices there are,
+            "vectorized" moves all chains in step on one device, "sequential" runs one
+            after the other. "auto" is vectorized on an accelerator, parallel on a CPU.
+            Draws repeat bit for bit only under the same method and device count.
+        extra_fields: more fields of NumPyro's `HMCState` to keep for each draw, such as
+            `"accept_prob"` or `"adapt_state.step_size"`; they go to `sample_stats`.
+        jitter: sd of the normal noise, in unconstrained space, that parts chains
+            started at a given draw.
+    """
+
+    num_chains: int = 4
+    num_warmup: int = 1000
+    num_samples: int = 1000
+    target_accept: float = 0.8
+    dense_mass: bool | tuple[tuple[str, ...], ...] = False
+    max_tree_depth: int = 10
+    chain_method: ChainMethod = "auto"
+    extra_fields: tuple[str, ...] = ()
+    jitter: float = 0.1
+
+    def __check_init__(self):
+        for name, least in (("num_chains", 1), ("num_warmup", 0), ("num_samples", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"`NUTS({name}={getattr(self, name)})`: it must be at least {least}."
+                )
+        if not 0 < self.target_accept < 1:
+            raise ValueError(
+                f"`NUTS(target_accept={self.target_accept})` is a probability; it must "
+                "lie between 0 and 1, 0.8 for most models."
+            )
+        methods = get_args(ChainMethod)
+        if self.chain_method not in methods:
+            raise ValueError(
+                f"`NUTS(chain_method={self.chain_method!r})` is not one of "
+                f"{', '.join(methods)}."
+            )
+
+    # The three functions, for one chain.
+
+    def init(self, model, data, key, start):
+        key_place, key_kernel = jax.random.split(key)
+        if start is None:
+            position = _random_position(model, data, key_place)
+        else:
+            centre = unconstrain(model, data, start)
+            position = _jittered(centre, key_place, self.jitter)
+        kernel = self._kernel(model)
+        state = kernel.init(key_kernel, self.num_warmup, position, (data,), {})
+        return NUTSState(state, jnp.zeros((), jnp.int32))
+
+    def step(self, model, data, state):
+        kernel = self._kernel(model)
+        # A kernel knows how to step only after `init`; this one costs no run time.
+        jax.eval_shape(
+            lambda key: kernel.init(key, self.num_warmup, None, (data,), {}),
+            jax.random.key(0),
+        )
+        return NUTSState(kernel.sample(state.kernel, (data,), {}), state.num_steps + 1)
+
+    def terminate(self, state) -> Bool[Array, ""]:
+        finished = state.num_steps >= self.num_warmup + self.num_samples
+        return finished | ~jnp.isfinite(state.kernel.potential_energy)
+
+    def record(self, state):
+        kernel = state.kernel
+        stats = {
+            "diverging": kernel.diverging,
+            "energy": kernel.energy,
+            "lp": -kernel.potential_energy,
+            "n_steps": kernel.num_steps,
+            "acceptance_rate": kernel.accept_prob,
+            "step_size": kernel.adapt_state.step_size,
+        }
+        stats |= {name: _field(kernel, name) for name in self.extra_fields}
+        return {f"z.{k}": v for k, v in kernel.z.items()} | {
+            f"stat.{k}": v for k, v in stats.items()
+        }
+
+    # The run as a whole.
+
+    def run(self, model, data, key, start, running):
+        states, records, counts = iterate(
+            self,
+            model,
+            data,
+            key,
+            start,
+            lanes=self._lanes(),
+            max_steps=self.num_warmup + self.num_samples,
+            discard=self.num_warmup,
+            running=running,
+            label=f"NUTS, {self.num_chains} chains",
+        )
+        complete = counts.size > 0 and counts.min() == self.num_samples
+        if not complete:
+            return Draws({}, {}, {}, RESULTS.nonfinite)
+        position = _with_prefix(records, "z.")
+        stats = _with_prefix(records, "stat.")
+        depth = np.floor(np.log2(np.maximum(stats["n_steps"], 1))).astype(int) + 1
+        stats["tree_depth"] = depth
+        stats["reached_max_treedepth"] = depth >= self.max_tree_depth
+        sites = jax.device_get(_constrain_all(model, data, position))
+        return Draws(sites, stats, {}, RESULTS.successful)
+
+    def checks(self, tree, facts):
+        import arviz_stats as azs
+
+        stats = tree["sample_stats"].to_dataset()
+        posterior = tree["posterior"].to_dataset()
+        chains, draws = stats.sizes["chain"], stats.sizes["draw"]
+        more = "run longer (`num_warmup`, `num_samples`)"
+        name, rhat = worst(posterior, azs.rhat, max)
+        name_bulk, bulk = worst(posterior, partial(azs.ess, method="bulk"), min)
+        name_tail, tail = worst(posterior, partial(azs.ess, method="tail"), min)
+        divergences = int(stats["diverging"].sum())
+        deep = float(stats["reached_max_treedepth"].mean())
+        checks = [
+            Check(
+                "divergences",
+                divergences,
+                "at most",
+                0,
+                "raise `target_accept` to 0.95 or 0.99; if they stay, the posterior has "
+                "a funnel or a ridge: tighten the priors or reparametrise",
+                f"of {chains * draws:,} draws",
+            ),
+            Check(
+                "E-BFMI, lowest chain",
+                float(np.min(azs.bfmi(tree)["energy"].values)),
+                "at least",
+                0.3,
+                "heavy tails: reparametrise, or tighten the priors",
+            ),
+            Check(
+                "at the tree-depth limit",
+                deep,
+                "at most",
+                0.05,
+                "raise `max_tree_depth`, or use `dense_mass=True`",
+                "share of draws",
+            ),
+            Check(
+                "bulk ESS, lowest",
+                bulk,
+                "at least",
+                100 * chains,
+                more,
+                name_bulk,
+            ),
+            Check(
+                "tail ESS, lowest",
+                tail,
+                "at least",
+                100 * chains,
+                more,
+                name_tail,
+            ),
+        ]
+        if chains > 1:
+            lp = float(azs.rhat(stats[["lp"]])["lp"])
+            checks[:0] = [
+                Check(
+                    "R-hat, highest",
+                    rhat,
+                    "at most",
+                    1.01,
+                    f"the chains differ: {more}, or start them from an EM fit "
+                    "(`start=`); if labels switched, see `relabel`",
+                    name,
+                ),
+                Check(
+                    "R-hat of the log density",
+                    lp,
+                    "at most",
+                    1.01,
+                    "chains sit in different modes: start them from an EM fit (`start=`)",
+                    "no labels in it",
+                ),
+            ]
+        return tuple(checks)
+
+    def _kernel(self, model):
+        mass = self.dense_mass
+        kernel = numpyro.infer.NUTS(
+            model,
+            dense_mass=mass if isinstance(mass, bool) else list(mass),
+            target_accept_prob=self.target_accept,
+            max_tree_depth=self.max_tree_depth,
+        )
+        return kernel
+
+    def _lanes(self) -> Lanes:
+        here = jax.local_device_count()
+        method = self.chain_method
+        if method == "auto":
+            method = "parallel" if jax.default_backend() == "cpu" else "vectorized"
+        if method == "parallel" and self.chain_method == "parallel" and here == 1:
+            raise ValueError(
+                '`NUTS(chain_method="parallel")` found one device. Call '
+                f"`numpyro.set_host_device_count({self.num_chains})` before anything "
+                'else that uses JAX, or leave `chain_method="auto"`.'
+            )
+        if method == "parallel":
+            devices = max(n for n in range(1, here + 1) if self.num_chains % n == 0)
+            return Lanes(self.num_chains, devices, together=False)
+        return Lanes(self.num_chains, 1, together=method == "vectorized")
+
+
+@eqx.filter_jit
+def _constrain_all(model, data, position):
+    one = lambda z: constrain(model, data, z)  # noqa: E731
+    return jax.vmap(jax.vmap(one))(position)
+
+
+def _random_position(model, data, key):
+    """Uniform on (-2, 2) in unconstrained coordinates, drawn anew while not finite.
+
+    NumPyro's own search does the same with a gradient in its loop, which takes seconds
+    to compile and is not needed to find a finite density.
+    """
+    shapes = jax.eval_shape(
+        lambda: unconstrain(model, data, prior_draw(model, data, key))
+    )
+    flat, unravel = ravel_pytree(
+        jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    )
+
+    def draw(key):
+        return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -2.0, 2.0))
+
+    def poor(carry):
+        tries, _, position = carry
+        energy = potential_energy(model, (data,), {}, position)
+        return ~jnp.isfinite(energy) & (tries < 100)
+
+    def again(carry):
+        tries, key, _ = carry
+        key, own = jax.random.split(key)
+        return tries + 1, key, draw(own)
+
+    return jax.lax.while_loop(poor, again, again((0, key, None)))[-1]
+
+
+def _jittered(position, key, scale):
+    flat, unravel = ravel_pytree(position)
+    return unravel(flat + scale * jax.random.normal(key, flat.shape, flat.dtype))
+
+
+def _field(kernel_state, name):
+    for part in name.split("."):
+        if not hasattr(kernel_state, part):
+            raise ValueError(
+                f"`NUTS(extra_fields=...)`: HMCState has no `{name}`; it has "
+                f"{', '.join(kernel_state._fields)}."
+            )
+        kernel_state = getattr(kernel_state, part)
+    return kernel_state
+
+
+def _with_prefix(records, prefix):
+    return {k[len(prefix) :]: v for k, v in records.items() if k.startswith(prefix)}

@@ -1,0 +1,281 @@
+"""Stochastic variational inference with NumPyro's guides, in compiled chunks."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+from jaxtyping import Array, Bool, Float, Int
+from numpyro.infer import autoguide
+
+from probkit.check import Check
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+
+GUIDES: dict[str, Callable] = {
+    "normal": autoguide.AutoNormal,
+    "multivariate_normal": autoguide.AutoMultivariateNormal,
+    "low_rank": autoguide.AutoLowRankMultivariateNormal,
+    "iaf": autoguide.AutoIAFNormal,
+    "bnaf": autoguide.AutoBNAFNormal,
+}
+
+
+class SVIState(NamedTuple):
+    optimiser: Any  # NumPyro's SVIState
+    loss: Float[Array, ""]
+    window_sum: Float[Array, ""]
+    window_squares: Float[Array, ""]
+    window_mean: Float[Array, ""]  # of the last whole window
+    gain: Float[Array, ""]  # between the last two, in their standard errors
+    quiet: Int[Array, ""]  # windows in a row without a gain
+    num_steps: Int[Array, ""]
+    result: Any
+
+
+class SVI(AbstractIterativeMethod):
+    """Fit a guide by climbing the evidence lower bound (ELBO).
+
+    A run has settled when the mean loss of a window of steps is no better than that of
+    the window before, within the noise, `patience` times in a row.
+
+    Attributes:
+        guide: a name ("normal", "multivariate_normal", "low_rank", or the flows "iaf" and
+            "bnaf"), or `guide(model)`: one of NumPyro's guide classes, or a
+            `functools.partial` of one, or a NumPyro guide object.
+        num_starts: how many runs from different starts; the best becomes the fit.
+        max_steps: the most steps that a run takes.
+        learning_rate: step size of Adam, in unconstrained coordinates.
+        optimizer: any optax optimiser instead of Adam, with its own step size.
+        num_particles: draws of the guide in each estimate of the ELBO.
+        batch_size: how many observations each step looks at; None for all.
+        window: steps in a window of the convergence rule.
+        patience: windows in a row without a gain after which a run has settled.
+        num_draws: draws of the fitted guide.
+    """
+
+    guide: str | Callable = "normal"
+    num_starts: int = 1
+    max_steps: int = 20_000
+    learning_rate: float = 0.01
+    optimizer: optax.GradientTransformation | None = None
+    num_particles: int = 8
+    batch_size: int | None = None
+    window: int = 200
+    patience: int = 3
+    num_draws: int = 1000
+
+    def __check_init__(self):
+        if isinstance(self.guide, str) and self.guide not in GUIDES:
+            raise ValueError(
+                f"`SVI(guide={self.guide!r})` is not one of {', '.join(GUIDES)}; "
+                "or give a NumPyro guide class."
+            )
+        if isinstance(self.guide, autoguide.AutoDelta) or (
+            self.guide is autoguide.AutoDelta
+        ):
+            raise ValueError(
+                "`SVI(guide=AutoDelta)` finds a point, without uncertainty; use "
+                "`pk.EM()`, or a guide that has a width."
+            )
+        numbers = ("num_starts", "num_particles", "window", "patience", "num_draws")
+        for name in (
+            *numbers,
+            *(("batch_size",) if self.batch_size is not None else ()),
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`SVI({name}={getattr(self, name)})`: it must be at least 1."
+                )
+        if self.max_steps < 0:
+            raise ValueError(f"`SVI(max_steps={self.max_steps})` must not be negative.")
+
+    # The three functions, for one start.
+
+    def init(self, model, data, key, start):
+        svi = self._svi(model, start)
+        optimiser = svi.init(key, self._batch(data, key))
+        dtype = jnp.result_type(float)
+        inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
+        none = jnp.zeros((), jnp.int32)
+        return SVIState(
+            optimiser, inf, zero, zero, inf, inf, none, none, RESULTS.no_steps
+        )
+
+    def step(self, model, data, state):
+        svi = self._svi(model, None)
+        # The guide learns the program's shapes in `init`; its values go unused.
+        svi.init(jax.random.key(0), self._batch(data, jax.random.key(0)))
+        key = jax.random.fold_in(state.optimiser.rng_key, 1)
+        optimiser, loss = svi.stable_update(state.optimiser, self._batch(data, key))
+        num_steps = state.num_steps + 1
+        # A step with a non-finite loss is undone by `stable_update`, and not counted.
+        finite = jnp.isfinite(loss)
+        loss = loss.astype(state.loss.dtype)
+        window_sum = state.window_sum + jnp.where(finite, loss, state.loss)
+        window_squares = state.window_squares + jnp.where(finite, loss, state.loss) ** 2
+        full = num_steps % self.window == 0
+        mean = window_sum / self.window
+        variance = jnp.maximum(window_squares / self.window - mean**2, 0.0)
+        error = jnp.sqrt(2 * variance / self.window)
+        gain = jnp.where(full, (state.window_mean - mean) / error, state.gain)
+        quiet = jnp.where(full, jnp.where(gain < 1, state.quiet + 1, 0), state.quiet)
+        fine = RESULTS.where(
+            jnp.isfinite(window_sum), RESULTS.successful, RESULTS.nonfinite
+        )
+        return SVIState(
+            optimiser,
+            jnp.where(finite, loss, state.loss),
+            jnp.where(full, 0.0, window_sum),
+            jnp.where(full, 0.0, window_squares),
+            jnp.where(full, mean, state.window_mean),
+            gain,
+            quiet,
+            num_steps,
+            fine,
+        )
+
+    def terminate(self, state) -> Bool[Array, ""]:
+        failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
+        return (state.quiet >= self.patience) | failed
+
+    def record(self, state):
+        return {"loss": state.loss}
+
+    # The run as a whole.
+
+    def run(self, model, data, key, start, running):
+        if self.batch_size is not None:
+            if not hasattr(data, "take"):
+                raise ValueError(
+                    f"`SVI(batch_size={self.batch_size})`: `{type(data).__name__}` "
+                    "cannot be split into batches; leave `batch_size=None`."
+                )
+            if self.batch_size > len(data):
+                raise ValueError(
+                    f"`SVI(batch_size={self.batch_size})` exceeds the {len(data)} "
+                    "observations; leave `batch_size=None` to use them all."
+                )
+        key_run, key_draws = jax.random.split(key)
+        states, trace, counts = iterate(
+            self,
+            model,
+            data,
+            key_run,
+            start,
+            lanes=Lanes(self.num_starts, 1, together=True),
+            max_steps=self.max_steps,
+            running=running,
+            label=f"SVI, {self.num_starts} starts",
+        )
+        if counts.size == 0:
+            return Draws({}, {}, {}, RESULTS.no_steps)
+        losses = _final_losses(trace["loss"], counts, self.window)
+        best = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
+        state = jax.tree.map(lambda a: jnp.asarray(a[best]), states)
+        result = jax.tree.map(lambda a: a[best], states.result)
+        settled = bool(self.terminate(state))
+        if not settled and bool(result == RESULTS.successful):
+            result = RESULTS.max_steps_reached
+        draws, log_weights = _posterior(self, model, data, state.optimiser, key_draws)
+        log_weights = np.asarray(log_weights)
+        facts = {
+            "elbo": float(log_weights.mean()),
+            "elbo_error": float(log_weights.std() / np.sqrt(log_weights.size)),
+            "khat": _khat(log_weights),
+            "quiet": int(state.quiet),
+            "num_starts": self.num_starts,
+            "settled": settled,
+        }
+        trace |= {
+            "final_loss": losses[:, None],
+            "steps": counts[:, None],
+            "best": np.arange(self.num_starts)[:, None] == best,
+        }
+        draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
+        stats = {"log_weight": log_weights[None]}
+        return Draws(draws, stats, trace, result, facts)
+
+    def checks(self, tree, facts):
+        return (
+            Check(
+                "windows without a gain",
+                facts["quiet"],
+                "at least",
+                self.patience,
+                "the objective still moves: raise `max_steps`, or lower `learning_rate`",
+                f"ELBO {facts['elbo']:.2f} (standard error {facts['elbo_error']:.2f})",
+            ),
+            Check(
+                "PSIS k-hat",
+                facts["khat"],
+                "at most",
+                0.7,
+                'the guide misses the posterior: try a richer one ("multivariate_normal",'
+                ' "iaf"), or `pk.NUTS()`',
+                "of the guide as importance distribution",
+            ),
+        )
+
+    def _batch(self, data, key):
+        if self.batch_size is None:
+            return data
+        rows = jax.random.choice(key, len(data), (self.batch_size,), replace=False)
+        return data.take(rows)
+
+    def _guide(self, model, start):
+        if isinstance(self.guide, autoguide.AutoGuide):
+            # A guide remembers the data it first saw: work on one that saw none.
+            guide = copy.copy(self.guide)
+            guide.model, guide.prototype_trace = model, None
+            return guide
+        make = GUIDES[self.guide] if isinstance(self.guide, str) else self.guide
+        if start is None:
+            return make(model)
+        return make(model, init_loc_fn=numpyro.infer.init_to_value(values=start))
+
+    def _svi(self, model, start=None):
+        optimizer = self.optimizer or optax.adam(self.learning_rate)
+        elbo = numpyro.infer.Trace_ELBO(num_particles=self.num_particles)
+        return numpyro.infer.SVI(model, self._guide(model, start), optimizer, elbo)
+
+
+def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
+    """Each start's mean loss over its last window."""
+    return np.array(
+        [
+            row[max(0, n - window) : n].mean()
+            for row, n in zip(loss, counts, strict=True)
+        ]
+    )
+
+
+@eqx.filter_jit
+def _posterior(method, model, data, optimiser, key):
+    """Draws of the fitted guide, and as many log importance weights."""
+    svi = method._svi(model)
+    svi.init(jax.random.key(0), data)
+    params = svi.get_params(optimiser)
+    key_draws, key_weights = jax.random.split(key)
+    shape = (method.num_draws,)
+    draws = svi.guide.sample_posterior(key_draws, params, data, sample_shape=shape)
+    elbo = numpyro.infer.Trace_ELBO()
+
+    def log_weight(key):
+        return -elbo.loss(key, params, model, svi.guide, data)
+
+    keys = jax.random.split(key_weights, method.num_draws)
+    return draws, jax.lax.map(log_weight, keys, batch_size=100)
+
+
+def _khat(log_weights: np.ndarray) -> float:
+    from arviz_stats.base import array_stats
+
+    if log_weights.size < 25 or not np.isfinite(log_weights).all():
+        return float("nan")
+    return float(array_stats.psislw(log_weights)[1])

@@ -1,0 +1,224 @@
+"""The one compiled loop.
+
+A chunk of steps of every lane is one compiled program. Between chunks the host draws
+the progress bar, keeps a checkpoint and can be interrupted; the chunks' lengths follow
+the clock and leave no mark on the numbers.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from probkit.checkpoint import Checkpoint
+from probkit.density import Sites
+from probkit.method import AbstractIterativeMethod, Running
+from probkit.model import AbstractModel, Data
+
+CHUNK_SECONDS = 0.5
+CHUNK_NUMBERS = 2**22  # at most so many recorded numbers a lane and chunk
+CHUNK_STEPS = 500
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How the lanes of a run lie on the machine.
+
+    Attributes:
+        count: how many there are.
+        devices: over how many devices they are split evenly.
+        together: whether the lanes of a device move in step (`vmap`, right for a GPU
+            and for small problems) or one after the other (`lax.map`, so that a short
+            trajectory does not wait for a long one).
+    """
+
+    count: int
+    devices: int
+    together: bool
+
+    def spread(self, lane, *, shared):
+        """The map of `lane(shared, own)` over the leading axis of `own`, compiled."""
+
+        def on_one_device(shared, own):
+            each = partial(lane, shared)
+            if self.count == self.devices:  # a loop over one lane costs compile time
+                own = jax.tree.map(lambda a: a[0], own)
+                return jax.tree.map(lambda a: a[None], each(own))
+            return jax.vmap(each)(own) if self.together else jax.lax.map(each, own)
+
+        if self.devices == 1:
+            return partial(on_one_device, shared)
+        split, whole = PartitionSpec("lane"), PartitionSpec()
+        across = jax.shard_map(
+            on_one_device,
+            mesh=self._mesh(),
+            in_specs=(whole, split),
+            out_specs=split,
+            check_vma=False,
+        )
+        return partial(across, shared)
+
+    def place(self, tree):
+        """Arrays with a leading lane axis, put where the loop wants them."""
+        if self.devices == 1:
+            return jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec("lane")))
+
+    def _mesh(self):
+        return jax.make_mesh(
+            (self.devices,),
+            ("lane",),
+            axis_types=(AxisType.Auto,),
+            devices=jax.local_devices()[: self.devices],
+        )
+
+
+@eqx.filter_jit
+def _init(method, model, data, own, lanes: Lanes):
+    def lane(data, own):
+        key, start = own
+        return method.init(model, data, key, start)
+
+    return lanes.spread(lane, shared=data)(own)
+
+
+@eqx.filter_jit
+def _advance(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
+    """At most `num_steps <= capacity` steps of each lane that is not done."""
+
+    def lane(shared, state):
+        data, num_steps = shared
+        one = jax.eval_shape(method.record, state)
+        blank = jax.tree.map(lambda a: jnp.zeros((capacity, *a.shape), a.dtype), one)
+
+        def going(carry):
+            i, state, _ = carry
+            return (i < num_steps) & ~method.terminate(state)
+
+        def step(carry):
+            i, state, records = carry
+            state = method.step(model, data, state)
+            put = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
+            records = jax.tree.map(
+                lambda whole, new: put(whole, new.astype(whole.dtype)),
+                records,
+                method.record(state),
+            )
+            return i + 1, state, records
+
+        i, state, records = jax.lax.while_loop(
+            going, step, (jnp.zeros((), jnp.int32), state, blank)
+        )
+        return state, records, i, method.terminate(state)
+
+    return lanes.spread(lane, shared=(data, num_steps))(states)
+
+
+def _capacity(method, states, max_steps: int) -> int:
+    one = jax.eval_shape(jax.vmap(method.record), states)
+    numbers = sum(int(np.prod(a.shape[1:])) for a in jax.tree.leaves(one))
+    return max(1, min(CHUNK_STEPS, max_steps, CHUNK_NUMBERS // max(1, numbers)))
+
+
+def iterate(
+    method: AbstractIterativeMethod,
+    model: AbstractModel,
+    data: Data,
+    key: PRNGKeyArray,
+    start: Sites | None,
+    *,
+    lanes: Lanes,
+    max_steps: int,
+    discard: int = 0,
+    running: Running,
+    label: str,
+) -> tuple[Any, Any, np.ndarray]:
+    """Step every lane until it terminates, or has taken `max_steps` steps.
+
+    Args:
+        start: `{site: array[lane, ...]}`, or None.
+        discard: how many steps, from the first, are not kept.
+
+    Returns:
+        The final states, with a leading lane axis; the records, `[lane, step, ...]`,
+        NaN (or zero, where not floating) past the end of a lane; and the number of
+        steps that each lane recorded.
+    """
+    keys = jax.random.split(key, lanes.count)
+    own = lanes.place((keys, start))
+    like = eqx.filter_eval_shape(_init, method, model, data, own, lanes)
+    capacity = _capacity(method, like, max_steps)
+    keep = Checkpoint.open(
+        running.checkpoint,
+        like,
+        method=method,
+        model=model,
+        data=data,
+        key=key,
+        start=start,
+        lanes=lanes,
+    )
+    if keep.taken == 0:
+        states = _init(method, model, data, own, lanes)
+    else:
+        states = lanes.place(keep.states)
+    taken, done = keep.taken, keep.done
+
+    advance = partial(_advance, method, model, data)
+    # No steps: compiles, so that the clock below sees only the work.
+    jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
+    length = 1 if running.progress or running.checkpoint else capacity
+    bar = _bar(running.progress, max_steps, taken, label)
+    with bar:
+        while taken < max_steps and not done:
+            num = min(length, capacity, max_steps - taken)
+            if taken < discard:  # a chunk is kept or it is not
+                num = min(num, discard - taken)
+            began = time.perf_counter()
+            states, records, counts, ended = advance(
+                states, jnp.int32(num), capacity, lanes
+            )
+            records, counts, ended = jax.device_get((records, counts, ended))
+            seconds = time.perf_counter() - began
+            num = int(counts.max())
+            records = jax.tree.map(lambda a, num=num: a[:, :num], records)
+            kept = None if taken < discard else (records, counts)
+            taken, done = taken + num, bool(ended.all())
+            keep.add(kept, states, taken, done)
+            bar.update(num)
+            # Towards chunks of CHUNK_SECONDS, at most tenfold longer at once.
+            length = int(
+                np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length)
+            )
+    return jax.device_get(states), *keep.collect()
+
+
+def _bar(progress: bool, total: int, initial: int, label: str):
+    from tqdm.std import tqdm
+
+    # A bar only for what takes over two seconds.
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=label,
+        disable=not progress,
+        delay=2.0,
+        leave=False,
+        file=sys.stderr,
+    )
+
+
+def wants_progress() -> bool:
+    """Whether somebody watches: a terminal, or a notebook."""
+    shell = sys.modules.get("IPython")
+    if shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None:
+        return True
+    return sys.stderr.isatty()

@@ -1,0 +1,114 @@
+"""What an inference does: settings, three functions, and an outcome that is a value."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Bool, PRNGKeyArray
+
+from probkit.check import Check
+from probkit.density import Sites
+from probkit.model import AbstractModel, Data
+
+State = Any
+
+
+class RESULTS(eqx.Enumeration):
+    """How a run ended. Only `successful` is success."""
+
+    successful = "The run finished."
+    no_steps = (
+        "The run took no step: set the number of steps (or of draws) to one or more."
+    )
+    max_steps_reached = (
+        "The run used all its steps and had not settled. Raise `max_steps`, or look at "
+        "the trace (`pk.plots.objective`): it may be settled for your purpose."
+    )
+    decreased = (
+        "The objective fell, which theory forbids: the arithmetic is not precise enough. "
+        "Use float64 (`pk.enable_x64()` at the top), or rescale the data."
+    )
+    nonfinite = (
+        "The objective is not finite. Look for extreme values in the data, use float64 "
+        "(`pk.enable_x64()`), or start elsewhere (another `key`, or `start=`)."
+    )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a method hands back, as plain arrays on the host.
+
+    Attributes:
+        sites: `{site: array[chain, draw, ...]}`, constrained space.
+        stats: `{name: array[chain, draw]}`, one number a draw.
+        trace: `{name: array[lane, step]}`, how the run went; NaN past a lane's end.
+        facts: `{name: number}`, what `checks` needs and the arrays above do not say.
+        result: an item of `RESULTS`.
+    """
+
+    sites: Sites
+    stats: dict[str, np.ndarray]
+    trace: dict[str, np.ndarray]
+    result: Any
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a run is to be carried out; nothing here changes what it finds.
+
+    Attributes:
+        progress: whether to draw a progress bar.
+        checkpoint: a folder in which to keep the run, or None.
+    """
+
+    progress: bool = False
+    checkpoint: Path | None = None
+
+
+class AbstractMethod(eqx.Module):
+    """A way to fit any model: frozen settings, compared by value."""
+
+    @abstractmethod
+    def run(
+        self,
+        model: AbstractModel,
+        data: Data,
+        key: PRNGKeyArray,
+        start: Sites | None,
+        running: Running,
+    ) -> Draws:
+        """Fit. `start` has draws to start from, `{site: array[start, ...]}`, or None."""
+
+    @abstractmethod
+    def checks(self, tree: Any, facts: dict[str, float]) -> tuple[Check, ...]:
+        """The checks that this method allows, from the labelled tree of a fit."""
+
+
+class AbstractIterativeMethod(AbstractMethod):
+    """A method that repeats a step; `probkit.loop` writes the repetition once.
+
+    A run has one or more *lanes*: chains, restarts, starts. These functions are written
+    for one lane.
+    """
+
+    @abstractmethod
+    def init(
+        self, model: AbstractModel, data: Data, key: PRNGKeyArray, start: Sites | None
+    ) -> State:
+        """The state before the first step. `start` is one draw, or None."""
+
+    @abstractmethod
+    def step(self, model: AbstractModel, data: Data, state: State) -> State:
+        """One step."""
+
+    @abstractmethod
+    def terminate(self, state: State) -> Bool[Array, ""]:
+        """Whether the lane is done, for better or worse."""
+
+    @abstractmethod
+    def record(self, state: State) -> Any:
+        """What to keep of a step: a dict of arrays."""

@@ -1,0 +1,104 @@
+"""What a family says about itself.
+
+A model is a final Equinox module of settings. Everything it answers is for *one draw*:
+`sites` is a dict from site names to values, in constrained space; the backend maps over
+chains and draws.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from probkit.check import Check
+from probkit.density import Sites
+
+Data = Any
+Inputs = Any
+Moments = Any
+
+
+class AbstractModel(eqx.Module):
+    """A NumPyro program with names for its axes.
+
+    `model(data)` runs the program of the joint density, with what can be integrated out
+    already integrated out. It is plain NumPyro: `numpyro.infer.NUTS(model)` works.
+    """
+
+    @abstractmethod
+    def __call__(self, data: Data) -> None:
+        """The program: sample the latent sites, condition on the observed ones."""
+
+    @abstractmethod
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of every reported variable and of the data's arrays."""
+
+    @abstractmethod
+    def coords(self, data: Data) -> dict[str, Any]:
+        """Labels along the named axes."""
+
+    @abstractmethod
+    def inputs(self, given: Any, data: Data) -> Inputs:
+        """What `predict` was given by a user, checked against the data of the fit."""
+
+    @abstractmethod
+    def predict(self, sites: Sites, inputs: Inputs, key: PRNGKeyArray) -> Sites:
+        """New observations, and what is known of them, for one draw."""
+
+    def recover(self, sites: Sites, data: Data, key: PRNGKeyArray) -> Sites:
+        """One draw of what the program integrated out, given one draw of the rest."""
+        return {}
+
+    def canonical(
+        self, sites: Sites, data: Data, reference: Sites | None = None
+    ) -> Sites:
+        """The same draw under one order of its labels.
+
+        Without `reference`, in the model's own order; with it, in the order that agrees
+        best with that draw. A model without interchangeable labels returns `sites`.
+        """
+        return sites
+
+    def checks(self, sites: Sites, data: Data) -> tuple[Check, ...]:
+        """What can go wrong in this family alone, looked for at a typical draw."""
+        return ()
+
+
+class AbstractEMModel(AbstractModel):
+    """A model whose likelihood EM can climb."""
+
+    @abstractmethod
+    def start(self, data: Data, key: PRNGKeyArray) -> Sites:
+        """A random place to start from."""
+
+    @abstractmethod
+    def e_step(self, sites: Sites, data: Data) -> tuple[Moments, Float[Array, ""]]:
+        """Expected sufficient statistics, and the log likelihood *at* `sites`."""
+
+    @abstractmethod
+    def m_step(
+        self, moments: Moments, sites: Sites, data: Data, use_prior: bool
+    ) -> Sites:
+        """Sites of higher expected log joint (or likelihood, without the prior)."""
+
+    def degenerate(self, sites: Sites, data: Data) -> Bool[Array, ""] | bool:
+        """Whether `sites` is a spurious maximum, to be ranked behind all others."""
+        return False
+
+
+class AbstractData(eqx.Module):
+    """Validated arrays, named as the axes in `dims` are."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many observations it holds."""
+
+    @abstractmethod
+    def take(self, indices: Array) -> "AbstractData":
+        """The observations at `indices`, standing for all of them."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, arrays: dict[str, Any], fields: dict[str, Any]) -> "AbstractData":
+        """The data again, from their arrays and their plain fields, as a file has them."""

@@ -1,0 +1,73 @@
+"""What is written down about a model, a method or data: names and plain values."""
+
+import importlib.metadata
+import inspect
+import platform
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+Plain = str | int | float | bool | None | list | dict
+
+
+def plain(value: Any) -> Plain:
+    """`value` as JSON has it; what JSON has not becomes its name."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return np.asarray(value).tolist()
+    if isinstance(value, eqx.Module):
+        return describe(value)
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"<{getattr(value, '__module__', '?')}.{name}>"
+
+
+def family_name(cls: type) -> str:
+    """`moe.SoftmaxMoE` for `probkit.models.moe.SoftmaxMoE`."""
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__qualname__}"
+
+
+def describe(module: eqx.Module) -> dict[str, Plain]:
+    """A module of settings as its class and its fields, defaults included."""
+    fields = {k: plain(v) for k, v in vars(module).items()}
+    return {"class": family_name(type(module)), "fields": fields}
+
+
+def rebuild(cls: type, fields: dict[str, Any]) -> Any:
+    """A module from its fields.
+
+    Raises:
+        ValueError: if the class has no such fields, or refuses their values.
+    """
+    known = inspect.signature(cls).parameters
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise ValueError(f"`{cls.__name__}` has no field {', '.join(unknown)}")
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    try:
+        return cls(**tuples)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("jax", "jaxlib", "numpyro", "equinox", "numpy")
+    return {
+        "probkit": _version("probkit-bayes"),
+        **{name: _version(name) for name in names},
+        "python": platform.python_version(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,35 @@
+"""Choices that a program makes once, at its top. Nothing in the library makes them."""
+
+import platform
+from pathlib import Path
+
+import jax
+import jaxlib
+
+
+def enable_x64(use: bool = True) -> None:
+    """Compute in float64. JAX computes in float32 unless told."""
+    jax.config.update("jax_enable_x64", use)
+
+
+def use_compilation_cache(folder: str | Path | None = None) -> Path:
+    """Keep compiled programs on disk, so that the next session need not compile again.
+
+    Args:
+        folder: where; by default `probkit/jax` in the user's cache folder. Versions and
+            processors are kept apart inside it.
+
+    Returns:
+        The folder in use.
+    """
+    root = (
+        Path.home() / ".cache" / "probkit" / "jax" if folder is None else Path(folder)
+    )
+    machine = f"jax{jax.__version__}-jaxlib{jaxlib.__version__}-{platform.machine()}"
+    path = root / machine
+    path.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    # The defaults leave out the many small programs that a fit is made of.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    return path

@@ -1,0 +1,74 @@
+"""Settings of the whole run, and fits that several tests look at."""
+
+import os
+from pathlib import Path
+
+# Before JAX starts: two devices, for chains side by side; and the older code generator,
+# which makes the same numbers and compiles in two thirds of the time.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+        "--xla_cpu_use_fusion_emitters=false",
+    )
+)
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+import probkit as pk
+from probkit.models import moe
+
+pk.enable_x64()
+pk.use_compilation_cache(Path(__file__).parents[1] / ".jax-cache")
+
+
+@pytest.fixture(scope="session")
+def key():
+    return jax.random.key(2026)
+
+
+@pytest.fixture(scope="session")
+def regimes():
+    """Two crossing lines, known: expert 0 is in force on the left."""
+    x = jax.random.uniform(jax.random.key(1), (300,), minval=-2.0, maxval=2.0)
+    return moe.simulate(
+        jax.random.key(2),
+        x,
+        gate=TRUTH["gate"],
+        coefficient=TRUTH["coefficient"],
+        noise_sd=TRUTH["noise_sd"],
+    )
+
+
+# The gate in the sum-to-zero gauge; rows are intercept and slope, columns experts.
+TRUTH = {
+    "gate": [[0.25, -0.25], [-1.5, 1.5]],
+    "coefficient": [[1.0, -1.0], [2.0, -1.0]],
+    "noise_sd": [0.5, 0.8],
+}
+
+
+@pytest.fixture(scope="session")
+def pair():
+    return moe.SoftmaxMoE(num_experts=2)
+
+
+@pytest.fixture(scope="session")
+def em_fit(pair, regimes, key):
+    return pk.fit(pair, regimes, pk.EM(num_draws=2000), key=key)
+
+
+NUTS = pk.NUTS(num_chains=2, num_warmup=400, num_samples=600)
+
+
+@pytest.fixture(scope="session")
+def nuts_fit(pair, regimes, em_fit, key):
+    return pk.fit(pair, regimes, NUTS, key=key, start=em_fit)
+
+
+@pytest.fixture(scope="session")
+def svi_fit(pair, regimes, em_fit, key):
+    method = pk.SVI(guide="multivariate_normal", num_draws=2000)
+    return pk.fit(pair, regimes, method, key=key, start=em_fit)

@@ -1,0 +1,1 @@
+"""Slow and obvious computations that share no code with the library."""

@@ -1,0 +1,185 @@
+"""What every family keeps, asked through the same door."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from families import FAMILIES, a_draw
+from jax.test_util import check_grads
+from numpyro.infer.util import potential_energy
+
+import probkit as pk
+from probkit.density import (
+    constrain,
+    latent_names,
+    log_densities,
+    log_likelihood,
+    unconstrain,
+)
+from probkit.fit import data_arrays
+from probkit.loop import Lanes, _advance, _init
+from probkit.model import AbstractEMModel
+
+every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES.keys())
+
+
+@every_family
+def test_every_site_and_array_has_named_axes(make):
+    model, data = make()
+    sites, dims, coords = a_draw(model, data), model.dims(), model.coords(data)
+    assert set(sites) == set(latent_names(model, data))
+    for name, array in {**sites, **data_arrays(data)}.items():
+        assert array.shape == tuple(len(coords[axis]) for axis in dims[name]), name
+
+
+@every_family
+def test_is_plain_numpyro(make):
+    model, data = make()
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(model, 0)).get_trace(data)
+    assert any(s["type"] == "sample" and s["is_observed"] for s in trace.values())
+
+
+@every_family
+def test_coordinates_go_there_and_back(make):
+    model, data = make()
+    sites = a_draw(model, data)
+    position = unconstrain(model, data, sites)
+    again = constrain(model, data, position)
+    for name, value in sites.items():
+        np.testing.assert_allclose(again[name], value, rtol=1e-9, atol=1e-9)
+
+
+@every_family
+def test_coordinates_of_the_prior_have_unit_size(make):
+    # What InUnits promises: samplers work at a scale of one, whatever the data's units.
+    model, data = make()
+    draw = lambda key: unconstrain(model, data, _prior(model, data, key))  # noqa: E731
+    positions = jax.vmap(draw)(jax.random.split(jax.random.key(0), 200))
+    for name, values in positions.items():
+        if values.size:
+            spread = float(values.std())
+            assert 0.2 < spread < 5, f"{name}: {spread}"
+
+
+def _prior(model, data, key):
+    from probkit.density import prior_draw
+
+    return prior_draw(model, data, key)
+
+
+@every_family
+def test_gradients_match_finite_differences(make):
+    model, data = make()
+    position = unconstrain(model, data, a_draw(model, data))
+    energy = lambda z: potential_energy(model, (data,), {}, z)  # noqa: E731
+    check_grads(energy, (position,), order=1, modes=["rev"], rtol=1e-4, atol=1e-4)
+
+
+@every_family
+def test_em_objective_is_the_likelihood_of_the_program(make):
+    model, data = make()
+    if not isinstance(model, AbstractEMModel):
+        return
+    for seed in range(3):
+        sites = a_draw(model, data, seed)
+        total = sum(v.sum() for v in log_likelihood(model, data, sites).values())
+        assert float(model.e_step(sites, data)[1]) == pytest.approx(float(total), rel=1e-10)
+
+
+@every_family
+@pytest.mark.parametrize("use_prior", [True, False])
+def test_an_em_step_never_lowers_the_objective(make, use_prior):
+    model, data = make()
+
+    @jax.jit
+    def step(sites):
+        moments, _ = model.e_step(sites, data)
+        return model.m_step(moments, sites, data, use_prior)
+
+    @jax.jit
+    def objective(sites):
+        prior, likelihood = log_densities(model, data, sites)
+        return likelihood + prior if use_prior else likelihood
+
+    for seed in range(3):
+        sites = a_draw(model, data, seed)
+        for _ in range(10):
+            better = step(sites)
+            before, after = float(objective(sites)), float(objective(better))
+            assert after >= before - 1e-9 * abs(before)
+            sites = better
+
+
+@every_family
+def test_the_fixed_point_of_em_is_stationary(make):
+    model, data = make()
+    fitted = pk.fit(model, data, pk.EM(num_restarts=4), key=jax.random.key(0))
+    sites = {k: jnp.asarray(v.values[0, 0]) for k, v in fitted.posterior.items()}
+    position = unconstrain(model, data, sites)
+
+    def climb(z):
+        return sum(log_densities(model, data, constrain(model, data, z)))
+
+    gradient = jax.grad(climb)(position)
+    assert all(float(jnp.abs(g).max(initial=0.0)) < 0.02 for g in gradient.values())
+
+
+@every_family
+def test_canonical_order_does_not_depend_on_the_labels(make):
+    model, data = make()
+    sites = a_draw(model, data)
+    ordered = model.canonical(sites, data)
+    axis = "expert"
+    count = len(model.coords(data).get(axis, ()))
+    for shift in range(1, count):
+        rolled = {
+            k: jnp.roll(v, shift, -1) if axis in model.dims()[k] else v
+            for k, v in sites.items()
+        }
+        for again in (
+            model.canonical(rolled, data),
+            model.canonical(rolled, data, ordered),
+        ):
+            for name, value in ordered.items():
+                np.testing.assert_array_equal(again[name], value)
+
+
+@every_family
+def test_predictions_and_recovered_values_have_named_axes(make):
+    model, data = make()
+    sites, key = a_draw(model, data), jax.random.key(0)
+    given = model.inputs(data, data)
+    out = {**model.predict(sites, given, key), **model.recover(sites, data, key)}
+    for name, value in out.items():
+        assert value.ndim == len(model.dims()[name]), name
+        assert bool(jnp.isfinite(value).all()), name
+
+
+@every_family
+@pytest.mark.parametrize("method", [pk.EM(2), pk.SVI(), pk.NUTS(2)], ids=["EM", "SVI", "NUTS"])
+def test_hot_paths_lower_for_cuda(make, method):
+    model, data = make()
+    lanes = Lanes(2, 1, together=True)
+    keys = jax.random.split(jax.random.key(0), 2)
+    init = lambda data, keys: _init(method, model, data, (keys, None), lanes)  # noqa: E731
+    states = jax.eval_shape(init, data, keys)
+
+    def advance(data, states):
+        return _advance(method, model, data, states, jnp.int32(5), 5, lanes)
+
+    for program, args in ((init, (data, keys)), (advance, (data, states))):
+        arrays, rest = eqx.partition(args, lambda a: hasattr(a, "dtype"))
+
+        def flat(arrays, program=program, rest=rest):
+            out = program(*eqx.combine(arrays, rest))
+            return jax.tree.map(_raw, jax.tree.leaves(out))
+
+        exported = jax.export.export(jax.jit(flat), platforms=["cuda"])(arrays)
+        assert exported.platforms == ("cuda",)
+
+
+def _raw(leaf):
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
