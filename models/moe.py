@@ -33,7 +33,7 @@ from probkit.check import Check
 from probkit.density import Sites
 from probkit.distributions import FromStandard, InUnits
 from probkit.model import AbstractData, AbstractEMModel
-from probkit.validate import as_array, column_names
+from probkit.validate import as_array, as_key, column_names, positive, whole
 
 # Without a prior an expert may interpolate d + 1 points, with a likelihood of infinity.
 # Its variance stops here, as a share of the variance of y, and the fit says so.
@@ -76,59 +76,62 @@ class Pairs(AbstractData):
     population: int = eqx.field(static=True)
 
     def __init__(self, x, y, inputs=None, units: Units | None = None):
-        names = column_names(x, np.shape(x)[-1] if np.ndim(x) > 1 else 1)
-        x, y = as_array(x, "Pairs(x=...)"), as_array(y, "Pairs(y=...)")
-        if x.ndim == 1:
-            x = x[:, None]
-        if x.ndim != 2 or y.ndim != 1:
+        given, x, y = x, as_array(x, "Pairs(x=...)"), as_array(y, "Pairs(y=...)")
+        if x.ndim not in (1, 2) or y.ndim != 1:
             raise ValueError(
                 f"`Pairs` got `x` of shape {x.shape} and `y` of shape {y.shape}; it takes "
                 "`x` of shape (n,) or (n, d) and `y` of shape (n,)."
             )
+        if x.ndim == 1:
+            x = x[:, None]
         if x.shape[0] != y.shape[0]:
             raise ValueError(
                 f"`Pairs` got {x.shape[0]} rows of `x` but {y.shape[0]} values of `y`; "
                 "each observation has one of both."
+                + (" Transpose `x`." if x.shape[1] == y.shape[0] else "")
             )
         if y.shape[0] < 2:
             raise ValueError(
-                f"`Pairs` got {y.shape[0]} observations; a spread takes two or more."
+                f"`Pairs(x=..., y=...)` needs two observations or more to see a spread, "
+                f"but got {y.shape[0]}."
             )
         if x.shape[1] == 0:
             raise ValueError("`Pairs(x=...)` has no columns; it takes one or more.")
-        self.inputs = _input_names(inputs, names, x.shape[1])
+        self.inputs = _input_names(inputs, column_names(given, x.shape[1]), x.shape[1])
         self.x, self.y = x, y.astype(x.dtype)
-        self.units = self._own_units() if units is None else units
+        self.units = self._own_units() if units is None else self._given_units(units)
         self.population = y.shape[0]
 
     def _own_units(self) -> Units:
-        x_sd, y_sd = self.x.std(0), self.y.std()
-        # A constant column has, by rounding, a standard deviation just above zero.
-        smallest = 8 * jnp.finfo(self.x.dtype).eps * jnp.abs(self.x).max(0)
-        for name, flat in zip(self.inputs, np.asarray(x_sd <= smallest), strict=True):
-            if flat:
-                raise ValueError(
-                    f"`Pairs(x=...)`: column `{name}` is constant and cannot be told "
-                    "from the intercept; drop it."
-                )
-        if y_sd <= 8 * jnp.finfo(self.y.dtype).eps * jnp.abs(self.y).max():
-            raise ValueError("`Pairs(y=...)` is constant; there is nothing to explain.")
-        return Units(self.x.mean(0), x_sd, self.y.mean(), y_sd)
+        for name, column in zip(self.inputs, self.x.T, strict=True):
+            _refuse_no_spread(
+                column,
+                f"`Pairs(x=...)`: column `{name}`",
+                "cannot be told from the intercept; drop it",
+            )
+        _refuse_no_spread(self.y, "`Pairs(y=...)`", "leaves nothing to explain")
+        x, y = self.x, self.y
+        return Units(x.mean(0), x.std(0), y.mean(), y.std())
+
+    def _given_units(self, units) -> Units:
+        columns = self.x.shape[1]
+        if not isinstance(units, Units) or np.shape(units.x_sd) != (columns,):
+            raise ValueError(
+                "`Pairs(units=...)` takes the units of data with as many columns, here "
+                f"{columns}, such as `units=other.units`."
+            )
+        return jax.tree.map(lambda a: jnp.asarray(a, self.x.dtype), units)
 
     def __len__(self) -> int:
         return self.y.shape[0]
 
     def take(self, indices: Int[Array, " b"]) -> "Pairs":
         """The observations at `indices`, standing for all of them."""
-        return eqx.tree_at(
-            lambda d: (d.x, d.y), self, (self.x[indices], self.y[indices])
-        )
+        return eqx.tree_at(lambda d: (d.x, d.y), self, (self.x[indices], self.y[indices]))
 
     @classmethod
     def restore(cls, arrays, fields) -> "Pairs":
-        units = Units(
-            **{k: jnp.asarray(v) for k, v in fields["units"]["fields"].items()}
-        )
+        units = Units(**{k: jnp.asarray(v) for k, v in fields["units"]["fields"].items()})
         return cls(arrays["x"], arrays["y"], inputs=fields["inputs"], units=units)
 
     @property
@@ -137,16 +140,55 @@ class Pairs(AbstractData):
         return self.population / len(self)
 
 
+def _refuse_no_spread(values: Float[Array, " n"], what: str, why: str) -> None:
+    spread, largest = np.asarray(jnp.ptp(values)), np.asarray(jnp.abs(values).max())
+    # By rounding, what is constant may have a spread just above zero.
+    if spread <= 8 * np.finfo(values.dtype).eps * largest:
+        raise ValueError(f"{what} is constant and {why}.")
+    sd = float(values.std())
+    if not (math.isfinite(sd) and sd >= np.finfo(values.dtype).tiny):
+        raise ValueError(
+            f"{what} has values up to {largest:.1e}, whose squares are beyond the range "
+            f"of {values.dtype}; give them in other units."
+        )
+
+
+def _default_names(count: int) -> tuple[str, ...]:
+    return ("x",) if count == 1 else tuple(f"x{i}" for i in range(count))
+
+
 def _input_names(given, found, count: int) -> tuple[str, ...]:
     if given is None:
-        default = ("x",) if count == 1 else tuple(f"x{i}" for i in range(count))
-        return found if found is not None else default
-    names = (given,) if isinstance(given, str) else tuple(str(n) for n in given)
-    if len(names) != count or len(set(names)) != count:
+        names, what = found or _default_names(count), "Pairs(x=...)"
+    else:
+        what = "Pairs(inputs=...)"
+        try:
+            names = (given,) if isinstance(given, str) else tuple(str(n) for n in given)
+        except TypeError:
+            names = ()
+        if len(names) != count:
+            raise ValueError(
+                f"`Pairs(inputs={given!r})` gives {len(names)} names, but `x` has {count} "
+                "columns; give each a name."
+            )
+    terms = ("intercept", *names)
+    twice = [name for i, name in enumerate(terms) if name in terms[:i]]
+    if twice:
         raise ValueError(
-            f"`Pairs(inputs={names})` names {len(set(names))} columns, but `x` has {count}."
+            f"`{what}` has two terms called `{twice[0]}`; give each column a name of its "
+            "own (`intercept` is taken), `Pairs(..., inputs=[...])`."
         )
     return names
+
+
+def _refuse_other_names(found, expected) -> None:
+    """Columns by other names, or in another order, would be taken for the fit's."""
+    if found is None or found == expected or expected == _default_names(len(expected)):
+        return
+    raise ValueError(
+        f"`predict(..., inputs)` has the columns {', '.join(found)}, but the fit has "
+        f"{', '.join(expected)}; give these, in this order."
+    )
 
 
 class Inputs(eqx.Module):
@@ -159,6 +201,10 @@ class Inputs(eqx.Module):
 def design(x: Float[Array, "n d"]) -> Float[Array, "n t"]:
     """The rows $z = (1, x)$."""
     return jnp.concatenate([jnp.ones_like(x[:, :1]), x], axis=1)
+
+
+def _positive(name: str, default: float) -> Any:
+    return eqx.field(default=default, converter=positive(f"SoftmaxMoE({name}"))
 
 
 class SoftmaxMoE(AbstractEMModel):
@@ -182,22 +228,11 @@ class SoftmaxMoE(AbstractEMModel):
     sum-to-zero rather than a reference expert, so that a prior treats experts alike.
     """
 
-    num_experts: int
-    gate_scale: float = 2.5
-    coefficient_scale: float = 2.5
-    noise_shape: float = 2.0
-    noise_rate: float = 0.5
-
-    def __check_init__(self):
-        if not isinstance(self.num_experts, int) or self.num_experts < 1:
-            raise ValueError(
-                f"`SoftmaxMoE(num_experts={self.num_experts!r})`: it takes a whole "
-                "number, 1 or more."
-            )
-        for name in ("gate_scale", "coefficient_scale", "noise_shape", "noise_rate"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"`SoftmaxMoE({name}={value})` must be positive.")
+    num_experts: int = eqx.field(converter=whole("SoftmaxMoE(num_experts", 1))
+    gate_scale: float = _positive("gate_scale", 2.5)
+    coefficient_scale: float = _positive("coefficient_scale", 2.5)
+    noise_shape: float = _positive("noise_shape", 2.0)
+    noise_rate: float = _positive("noise_rate", 0.5)
 
     # The program.
 
@@ -218,13 +253,9 @@ class SoftmaxMoE(AbstractEMModel):
         coefficient = (
             dist.Normal(0 * one, self.coefficient_scale).expand([terms, K]).to_event(2)
         )
-        variance = dist.InverseGamma(self.noise_shape * one, self.noise_rate).expand(
-            [K]
-        )
+        variance = dist.InverseGamma(self.noise_shape * one, self.noise_rate).expand([K])
         return {
-            "gate": InUnits(
-                gate, [FromStandard(u.x_mean, u.x_sd), ZeroSumTransform(1)]
-            ),
+            "gate": InUnits(gate, [FromStandard(u.x_mean, u.x_sd), ZeroSumTransform(1)]),
             "coefficient": InUnits(
                 coefficient, [FromStandard(u.x_mean, u.x_sd, u.y_mean, u.y_sd)]
             ),
@@ -237,9 +268,7 @@ class SoftmaxMoE(AbstractEMModel):
             ).to_event(1),
         }
 
-    def conditional(
-        self, sites: Sites, x: Float[Array, "n d"]
-    ) -> dist.MixtureSameFamily:
+    def conditional(self, sites: Sites, x: Float[Array, "n d"]) -> dist.MixtureSameFamily:
         """$p(y | x)$ at each row of `x`."""
         z, K = design(x), self.num_experts
         experts = dist.Normal(z @ sites["coefficient"], sites["noise_sd"])
@@ -347,9 +376,7 @@ class SoftmaxMoE(AbstractEMModel):
         hessian = hessian.at[experts, :, experts, :].add(own)
         common = jnp.einsum("kl,ij->kilj", jnp.ones((K, K)) / K, jnp.eye(t))
         flat = (hessian + len(z) * common.astype(z.dtype)).reshape(K * t, K * t)
-        ridge = precision + 1e2 * jnp.finfo(z.dtype).eps * (
-            1 + jnp.trace(flat) / (K * t)
-        )
+        ridge = precision + 1e2 * jnp.finfo(z.dtype).eps * (1 + jnp.trace(flat) / (K * t))
         flat = flat + ridge * jnp.eye(K * t, dtype=z.dtype)
         step = jax.scipy.linalg.cho_solve(
             (jnp.linalg.cholesky(flat), True), gradient.T.reshape(-1)
@@ -361,9 +388,7 @@ class SoftmaxMoE(AbstractEMModel):
             size, halvings = carry
             enough = before + 1e-4 * size * slope
             # Not `<`: a NaN is too long as well.
-            return ~(objective(gate + size * step) >= enough) & (
-                halvings < GATE_HALVINGS
-            )
+            return ~(objective(gate + size * step) >= enough) & (halvings < GATE_HALVINGS)
 
         size, halvings = jax.lax.while_loop(
             too_long,
@@ -420,7 +445,8 @@ class SoftmaxMoE(AbstractEMModel):
             order = jnp.argsort(r.T @ thin.x[:, 0] / r.sum(0))
         else:
             target = jnp.exp(self._log_responsibility(reference, thin.x, thin.y))
-            _, order = hungarian_algorithm(-target.T @ jnp.maximum(log_r, -700.0))
+            theirs, ours = hungarian_algorithm(-target.T @ jnp.maximum(log_r, -700.0))
+            order = jnp.zeros_like(ours).at[theirs].set(ours)
         return {
             name: jnp.take(sites[name], order, axis=-1)
             for name in ("gate", "coefficient", "noise_sd")
@@ -436,19 +462,26 @@ class SoftmaxMoE(AbstractEMModel):
         return {"label": jax.random.categorical(key, logits, axis=-1)}
 
     def inputs(self, given: Any, data: Pairs) -> Inputs:
+        d, dtype = data.x.shape[1], data.x.dtype
         if isinstance(given, Pairs):
-            x, y = given.x, given.y
+            x, y = given.x, given.y.astype(dtype)
         else:
             x, y = as_array(given, "predict(..., inputs)"), None
-        d = data.x.shape[1]
         if x.ndim == 1 and d == 1:
             x = x[:, None]
         if x.ndim != 2 or x.shape[1] != d:
             raise ValueError(
-                f"`predict(..., inputs)` has shape {x.shape}; the fit has {d} inputs "
-                f"({', '.join(data.inputs)}), so it takes shape (m, {d})."
+                f"`predict(..., inputs)` has shape {x.shape}; the fit has the inputs "
+                f"{', '.join(data.inputs)}, so it takes shape (m, {d})."
             )
-        return Inputs(x, y)
+        if len(x) == 0:
+            raise ValueError("`predict(..., inputs)` has no rows; give one or more.")
+        if isinstance(given, Pairs):
+            own = given.inputs != _default_names(d)
+            _refuse_other_names(given.inputs if own else None, data.inputs)
+        elif np.ndim(given) == 2:
+            _refuse_other_names(column_names(given, d), data.inputs)
+        return Inputs(x.astype(dtype), y)
 
     def predict(self, sites, inputs, key):
         """At each input: `y` drawn, `mean` E[y|x], `membership` of each expert.
@@ -460,9 +493,7 @@ class SoftmaxMoE(AbstractEMModel):
         gate = mixture.mixing_distribution.probs
         out = {"y": mixture.sample(key), "mean": mixture.mean, "membership": gate}
         if inputs.y is not None:
-            out["membership"] = jnp.exp(
-                self._log_responsibility(sites, inputs.x, inputs.y)
-            )
+            out["membership"] = jnp.exp(self._log_responsibility(sites, inputs.x, inputs.y))
             out["log_density"] = mixture.log_prob(inputs.y)
         return out
 
@@ -532,17 +563,29 @@ def simulate(
     Raises:
         ValueError: if the shapes do not match.
     """
+    key, names = as_key(key, "simulate(key=...)"), x
     x = as_array(x, "simulate(x=...)")
+    if x.ndim not in (1, 2) or len(x) < 2:
+        raise ValueError(
+            f"`simulate(x=...)` has shape {x.shape}; it takes (n,) or (n, d), with two "
+            "observations or more."
+        )
     x = x[:, None] if x.ndim == 1 else x
     given = {"gate": gate, "coefficient": coefficient, "noise_sd": noise_sd}
     sites = {k: as_array(v, f"simulate({k}=...)") for k, v in given.items()}
-    K = sites["noise_sd"].shape[-1] if sites["noise_sd"].ndim else 0
-    expected = {"gate": (x.shape[1] + 1, K), "coefficient": (x.shape[1] + 1, K)}
-    for name, shape in expected.items():
+    sites = {k: v.astype(x.dtype) for k, v in sites.items()}
+    σ = sites["noise_sd"]
+    if σ.ndim != 1 or σ.size == 0 or not bool((σ > 0).all()):
+        raise ValueError(
+            f"`simulate(noise_sd={noise_sd!r})`: it takes a positive number for each "
+            "expert, shape (K,)."
+        )
+    shape = (x.shape[1] + 1, len(σ))
+    for name in ("gate", "coefficient"):
         if sites[name].shape != shape:
             raise ValueError(
-                f"`simulate({name}=...)` has shape {sites[name].shape}; with {K} experts "
-                f"and {x.shape[1]} inputs it takes {shape}."
+                f"`simulate({name}=...)` has shape {sites[name].shape}; with {len(σ)} "
+                f"experts and {x.shape[1]} inputs it takes {shape}."
             )
-    mixture = SoftmaxMoE(num_experts=K).conditional(sites, x)
-    return Pairs(x, mixture.sample(key))
+    mixture = SoftmaxMoE(num_experts=len(σ)).conditional(sites, x)
+    return Pairs(x, mixture.sample(key), inputs=column_names(names, x.shape[1]))

@@ -23,9 +23,9 @@ class Check:
     """
 
     name: str
-    value: float
+    value: float | int
     side: Side
-    limit: float
+    limit: float | int
     remedy: str
     note: str = ""
 
@@ -77,9 +77,7 @@ class Report:
                 f"{check.side} {check.limit:.4g}",
                 check.verdict,
                 " ".join(
-                    text
-                    for text in (check.note, "" if check.ok else check.remedy)
-                    if text
+                    text for text in (check.note, "" if check.ok else check.remedy) if text
                 ),
             )
             for check in self.checks
@@ -100,17 +98,13 @@ class Report:
             )
             for row in table
         ]
-        return "\n".join(
-            [self.title, *(line.rstrip() for line in lines), self._closing()]
-        )
+        return "\n".join([self.title, *(line.rstrip() for line in lines), self._closing()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         def row(cells, tag):
-            return (
-                "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
-            )
+            return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
 
         body = "".join(row(cells, "td") for cells in self.rows())
         return (

@@ -55,7 +55,7 @@ def _fingerprint(tree) -> str:
     return digest.hexdigest()
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _save(path: Path, arrays: dict[str, Any]) -> None:
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 

@@ -68,9 +68,7 @@ def prior_draw(program: Program, data, key: PRNGKeyArray) -> Sites:
 
 def log_likelihood(program: Program, data, sites: Sites) -> dict[str, Array]:
     """Log density of each observed value: `{site: one number an observation}`."""
-    log_probs, trace = compute_log_probs(
-        program, (data,), {}, sites, sum_log_prob=False
-    )
+    log_probs, trace = compute_log_probs(program, (data,), {}, sites, sum_log_prob=False)
     return {k: v for k, v in log_probs.items() if is_observed(trace[k])}
 
 

@@ -14,7 +14,7 @@ from jaxtyping import PRNGKeyArray
 
 from probkit.density import Sites, latent_names, log_likelihood, observed_names
 from probkit.loop import wants_progress
-from probkit.method import RESULTS, AbstractMethod, Draws, Running
+from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
 from probkit.model import AbstractModel, Data
 from probkit.record import versions
 
@@ -109,9 +109,7 @@ def fit(
         progress = wants_progress()
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
     key_run, key_start = jax.random.split(key)
-    begin = (
-        None if start is None else _start_sites(start, model, data, method, key_start)
-    )
+    begin = None if start is None else _start_sites(start, model, data, method, key_start)
     draws = method.run(model, data, key_run, begin, running)
     result = _name(draws.result)
     if not draws.sites:
@@ -165,7 +163,7 @@ def _name(result) -> str:
 
 
 def _message(method, result: str) -> str:
-    return f"{type(method).__name__}: {RESULTS[getattr(RESULTS, result)]}"
+    return f"{type(method).__name__}: {message(getattr(RESULTS, result))}"
 
 
 def _num_lanes(method) -> int:
@@ -286,7 +284,7 @@ def _each_draw(function, fitted: Fit, key, *args) -> dict[str, np.ndarray]:
 def _dataset(arrays: Sites, fitted: Fit, coords: dict[str, Any]):
     import arviz_base as azb
 
-    dims = {k: list(v) for k, v in fitted.model.dims().items()}
+    dims: dict[Any, Any] = {k: list(v) for k, v in fitted.model.dims().items()}
     return azb.dict_to_dataset(arrays, dims=dims, coords=coords)
 
 
@@ -317,9 +315,7 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray):
     given = fitted.model.inputs(inputs, fitted.data)
     arrays = _each_draw(_predict_one, fitted, key, given)
     coords = fitted.model.coords(fitted.data)
-    return _dataset(
-        arrays, fitted, {k: v for k, v in coords.items() if k != "observation"}
-    )
+    return _dataset(arrays, fitted, {k: v for k, v in coords.items() if k != "observation"})
 
 
 def recover(fitted: Fit, *, key: PRNGKeyArray):
@@ -337,9 +333,7 @@ def with_log_likelihood(fitted: Fit) -> Fit:
     """The same fit with a group `log_likelihood`, one number an observation and draw."""
     arrays = _each_draw(_score_one, fitted, jax.random.key(0), fitted.data)
     tree = fitted.tree.copy()
-    tree["log_likelihood"] = _dataset(
-        arrays, fitted, _coords(fitted.model, fitted.data)
-    )
+    tree["log_likelihood"] = _dataset(arrays, fitted, _coords(fitted.model, fitted.data))
     return Fit(**{**vars(fitted), "tree": tree})
 
 
@@ -380,7 +374,5 @@ def typical_draw(fitted: Fit) -> Sites:
     sites = draws_of(fitted)
     flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in sites.items()}
     stats = fitted.tree.get("sample_stats")
-    best = (
-        int(np.argmax(stats["lp"].values)) if stats is not None and "lp" in stats else 0
-    )
+    best = int(np.argmax(stats["lp"].values)) if stats is not None and "lp" in stats else 0
     return {k: v[best] for k, v in flat.items()}

@@ -99,9 +99,7 @@ def load(path: str | Path, families: Mapping[str, type] | None = None) -> Fit:
         versions = record["record"]
         method = _method(record["method"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`load`: the record in `{path}` is not right: {error}."
-        ) from None
+        raise ValueError(f"`load`: the record in `{path}` is not right: {error}.") from None
     return Fit(model, data, method, tree, record=versions, **fields)
 
 
@@ -114,8 +112,7 @@ def _record(tree, path: Path) -> dict[str, Any]:
     text = tree.attrs.pop(RECORD, None)
     if text is None:
         raise ValueError(
-            f"`load`: `{path}` was not written by probkit; read it with "
-            "`az.from_netcdf`."
+            f"`load`: `{path}` was not written by probkit; read it with `az.from_netcdf`."
         )
     try:
         record = json.loads(text)
@@ -130,7 +127,7 @@ def _record(tree, path: Path) -> dict[str, Any]:
     return record
 
 
-def _class(name: str, families: Mapping[str, type] | None) -> type:
+def _class(name: str, families: Mapping[str, type] | None) -> Any:
     if families is not None and name in families:
         return families[name]
     if name not in FAMILIES:

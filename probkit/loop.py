@@ -195,9 +195,7 @@ def iterate(
             keep.add(kept, states, taken, done)
             bar.update(num)
             # Towards chunks of CHUNK_SECONDS, at most tenfold longer at once.
-            length = int(
-                np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length)
-            )
+            length = int(np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length))
     return jax.device_get(states), *keep.collect()
 
 

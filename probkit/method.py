@@ -1,6 +1,7 @@
 """What an inference does: settings, three functions, and an outcome that is a value."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,7 @@ class RESULTS(eqx.Enumeration):
     """How a run ended. Only `successful` is success."""
 
     successful = "The run finished."
-    no_steps = (
-        "The run took no step: set the number of steps (or of draws) to one or more."
-    )
+    no_steps = "The run took no step: set the number of steps (or of draws) to one or more."
     max_steps_reached = (
         "The run used all its steps and had not settled. Raise `max_steps`, or look at "
         "the trace (`pk.plots.objective`): it may be settled for your purpose."
@@ -35,6 +34,17 @@ class RESULTS(eqx.Enumeration):
         "The objective is not finite. Look for extreme values in the data, use float64 "
         "(`pk.enable_x64()`), or start elsewhere (another `key`, or `start=`)."
     )
+
+
+def message(result: Any) -> str:
+    """The words for an item of `RESULTS`."""
+    index: Any = RESULTS  # Equinox's metaclass is indexable; type checkers cannot know
+    return index[result]
+
+
+def choose(condition: Any, yes: Any, no: Any) -> Any:
+    """`RESULTS.where`, under types that a checker can follow."""
+    return RESULTS.where(condition, yes, no)
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class AbstractMethod(eqx.Module):
         """Fit. `start` has draws to start from, `{site: array[start, ...]}`, or None."""
 
     @abstractmethod
-    def checks(self, tree: Any, facts: dict[str, float]) -> tuple[Check, ...]:
+    def checks(self, tree: Any, facts: Mapping[str, float]) -> tuple[Check, ...]:
         """The checks that this method allows, from the labelled tree of a fit."""
 
 

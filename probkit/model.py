@@ -50,9 +50,7 @@ class AbstractModel(eqx.Module):
         """One draw of what the program integrated out, given one draw of the rest."""
         return {}
 
-    def canonical(
-        self, sites: Sites, data: Data, reference: Sites | None = None
-    ) -> Sites:
+    def canonical(self, sites: Sites, data: Data, reference: Sites | None = None) -> Sites:
         """The same draw under one order of its labels.
 
         Without `reference`, in the model's own order; with it, in the order that agrees
@@ -77,9 +75,7 @@ class AbstractEMModel(AbstractModel):
         """Expected sufficient statistics, and the log likelihood *at* `sites`."""
 
     @abstractmethod
-    def m_step(
-        self, moments: Moments, sites: Sites, data: Data, use_prior: bool
-    ) -> Sites:
+    def m_step(self, moments: Moments, sites: Sites, data: Data, use_prior: bool) -> Sites:
         """Sites of higher expected log joint (or likelihood, without the prior)."""
 
     def degenerate(self, sites: Sites, data: Data) -> Bool[Array, ""] | bool:

@@ -22,9 +22,7 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     Returns:
         The folder in use.
     """
-    root = (
-        Path.home() / ".cache" / "probkit" / "jax" if folder is None else Path(folder)
-    )
+    root = Path.home() / ".cache" / "probkit" / "jax" if folder is None else Path(folder)
     machine = f"jax{jax.__version__}-jaxlib{jaxlib.__version__}-{platform.machine()}"
     path = root / machine
     path.mkdir(parents=True, exist_ok=True)

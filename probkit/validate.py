@@ -1,66 +1,190 @@
-"""Arrays at the door: whatever a user has becomes a JAX array, or one clear error."""
+"""What comes in at the door becomes an array, a key or a number, or one clear error."""
 
+import datetime
+import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 
 def as_array(value: Any, what: str) -> Array:
     """A floating JAX array from a list, NumPy, pandas or xarray object.
 
     The dtype is kept where JAX has it (float64 only under `pk.enable_x64()`); integers
-    become the default float.
+    become the default float, half precision becomes float32.
 
     Args:
         value: the array.
         what: how the user knows it, such as `Pairs(x=...)`.
 
     Raises:
-        ValueError: for text, ragged lists, complex numbers, NaN or infinities.
+        ValueError: for text, dates, ragged lists, complex numbers, NaN or infinities.
     """
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"`{what}` is not an array: {error}.") from None
-    if array.dtype == object:
-        try:
-            array = array.astype(float)
-        except (TypeError, ValueError):
-            array = array.astype(str)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(
-            f"`{what}` holds {_kind(array)}; it takes real numbers. Code categories as "
-            "0/1 columns, or drop them."
-        )
+    array = _numbers(value, what)
     bad = ~np.isfinite(array)
     if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        count = int(bad.sum())
         raise ValueError(
-            f"`{what}` has {int(bad.sum())} values that are NaN or infinite, the first "
-            f"at {first if len(first) > 1 else first[0] if first else '()'}; drop or "
-            "impute those observations."
+            f"`{what}` has {count} {'value' if count == 1 else 'values'} missing, NaN or "
+            f"infinite, the first{_place(bad)}; drop or impute those observations."
         )
-    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
-        array = array.astype(float)
     # A copy: JAX may otherwise share memory that the user goes on to change.
-    return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)
+    return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else jnp.float32)
 
 
-def _kind(array: np.ndarray) -> str:
-    kinds = {
-        "U": "text",
-        "S": "text",
-        "M": "dates",
-        "m": "time spans",
-        "c": "complex numbers",
-    }
-    return kinds.get(array.dtype.kind, f"dtype {array.dtype}")
+def _numbers(value: Any, what: str) -> np.ndarray:
+    """`value` as a floating NumPy array, with NaN for what is missing."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"`{what}` is ragged: its rows differ in length. Give every observation the "
+            "same number of values."
+        ) from None
+    except TypeError:  # a random key, for one
+        array = np.array(None)
+    if array.dtype == object and array.ndim == 0:
+        raise ValueError(
+            f"`{what}` got a {type(value).__name__}; it takes real numbers in an array, "
+            "a list, or a pandas or xarray object."
+        )
+    if array.dtype == object:
+        array = _from_objects(array, what)
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        keep = array.dtype.kind == "f" and array.itemsize <= 8
+    elif array.dtype.kind in "iub":
+        keep = False
+    else:
+        raise ValueError(_refusal(what, *_kind(array)))
+    with np.errstate(over="ignore"):
+        # Beyond the range of a float is infinite, and said to be.
+        array = array if keep else array.astype(np.float64)
+    if isinstance(value, np.ma.MaskedArray):
+        array = np.where(np.ma.getmaskarray(value), np.nan, array)
+    return array
+
+
+def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
+    numbers = np.empty(array.shape)
+    for place in np.ndindex(array.shape):
+        one = array[place]
+        try:
+            if isinstance(one, str | bytes):
+                raise TypeError
+            # None and pandas' NA are missing values, and are told so later.
+            missing = one is None or type(one).__name__ in ("NAType", "NaTType")
+            numbers[place] = np.nan if missing else float(one)
+        except OverflowError:
+            numbers[place] = np.inf
+        except (TypeError, ValueError):
+            raise ValueError(_refusal(what, *_kind(one))) from None
+    return numbers
+
+
+def _place(bad: np.ndarray) -> str:
+    if bad.ndim == 0:
+        return " and only"
+    first = [int(i) for i in np.argwhere(bad)[0]]
+    return f" at {first[0] if len(first) == 1 else tuple(first)}"
+
+
+def _refusal(what: str, kind: str, remedy: str) -> str:
+    return f"`{what}` holds {kind}; it takes real numbers. {remedy}"
+
+
+def _kind(value: Any) -> tuple[str, str]:
+    """What values are, and what to make of them instead."""
+    kind = np.asarray(value).dtype.kind
+    if isinstance(value, datetime.date) or kind == "M":
+        return "dates", "Give the time since a date, such as days or years."
+    if isinstance(value, datetime.timedelta) or kind == "m":
+        return "time spans", "Divide by a unit, such as `np.timedelta64(1, 'D')`."
+    if kind == "c":
+        return "complex numbers", "Give real and imaginary parts as columns of their own."
+    if kind in "US":
+        return "text", "Code categories as 0/1 columns, or drop them."
+    if isinstance(value, np.ndarray):
+        return f"records of {value.dtype}", "Give its fields as columns."
+    return f"values of type {type(value).__name__}", "Convert or drop them."
+
+
+def as_key(value: Any, what: str) -> PRNGKeyArray:
+    """A JAX random key, typed or of the old kind.
+
+    Raises:
+        ValueError: for anything else, a batch of keys included.
+    """
+    if isinstance(value, jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            if value.shape == ():
+                return value
+            raise ValueError(
+                f"`{what}` got {value.size} keys; it takes one, such as `keys[0]`."
+            )
+        if value.shape == (2,) and value.dtype == jnp.uint32:
+            return value
+    raise ValueError(
+        f"`{what}` got {_an(value)}; it takes a JAX random key, `jax.random.key(0)`."
+    )
+
+
+def _an(value: Any) -> str:
+    if isinstance(value, int | float | str | None):
+        return f"{value!r}"
+    return "an array" if isinstance(value, jax.Array | np.ndarray) else type(value).__name__
+
+
+def whole(what: str, least: int) -> Callable[[Any], int]:
+    """A converter of a setting that counts: Python's or NumPy's whole numbers.
+
+    Args:
+        what: how the user knows it, such as `EM(num_restarts`.
+        least: the least that it may be.
+    """
+
+    def convert(value: Any) -> int:
+        try:
+            number = None if isinstance(value, bool | np.bool) else operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or number < least:
+            raise ValueError(
+                f"`{what}={value!r})`: it takes a whole number, {least} or more."
+            )
+        return number
+
+    return convert
+
+
+def positive(what: str) -> Callable[[Any], float]:
+    """A converter of a setting that is a positive real number.
+
+    Args:
+        what: how the user knows it, such as `EM(atol`.
+    """
+
+    def convert(value: Any) -> float:
+        try:
+            number = math.nan if isinstance(value, str | bytes) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not (math.isfinite(number) and number > 0):
+            raise ValueError(f"`{what}={value!r})`: it takes a positive number.")
+        return number
+
+    return convert
 
 
 def column_names(value: Any, count: int) -> tuple[str, ...] | None:
-    """Names of the columns of a pandas or xarray object, if it has them."""
+    """Names of the columns of a pandas or xarray object, if it has them.
+
+    Numbers are no names: a frame made of an array has only those.
+    """
     names = getattr(value, "columns", None)
     if names is None and getattr(value, "ndim", 0) == 1:
         name = getattr(value, "name", None)
@@ -69,5 +193,7 @@ def column_names(value: Any, count: int) -> tuple[str, ...] | None:
         names = value.coords.get(value.dims[1])
         names = None if names is None else names.values
     if names is None or len(names) != count:
+        return None
+    if all(isinstance(name, int | np.integer) for name in names):
         return None
     return tuple(str(name) for name in names)

@@ -6,21 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from families import FAMILIES, a_draw
 from jax.test_util import check_grads
 from numpyro.infer.util import potential_energy
 
 import probkit as pk
+from families import FAMILIES, a_draw
 from probkit.density import (
     constrain,
     latent_names,
     log_densities,
     log_likelihood,
+    prior_draw,
     unconstrain,
 )
 from probkit.fit import data_arrays
 from probkit.loop import Lanes, _advance, _init
-from probkit.model import AbstractEMModel
 
 every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES.keys())
 
@@ -45,8 +45,9 @@ def test_is_plain_numpyro(make):
 def test_coordinates_go_there_and_back(make):
     model, data = make()
     sites = a_draw(model, data)
-    position = unconstrain(model, data, sites)
-    again = constrain(model, data, position)
+    there = jax.jit(lambda s: unconstrain(model, data, s))
+    back = jax.jit(lambda z: constrain(model, data, z))
+    again = back(there(sites))
     for name, value in sites.items():
         np.testing.assert_allclose(again[name], value, rtol=1e-9, atol=1e-9)
 
@@ -55,37 +56,43 @@ def test_coordinates_go_there_and_back(make):
 def test_coordinates_of_the_prior_have_unit_size(make):
     # What InUnits promises: samplers work at a scale of one, whatever the data's units.
     model, data = make()
-    draw = lambda key: unconstrain(model, data, _prior(model, data, key))  # noqa: E731
-    positions = jax.vmap(draw)(jax.random.split(jax.random.key(0), 200))
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        return unconstrain(model, data, prior_draw(model, data, key))
+
+    positions = draw(jax.random.split(jax.random.key(0), 200))
     for name, values in positions.items():
         if values.size:
             spread = float(values.std())
             assert 0.2 < spread < 5, f"{name}: {spread}"
 
 
-def _prior(model, data, key):
-    from probkit.density import prior_draw
-
-    return prior_draw(model, data, key)
-
-
 @every_family
 def test_gradients_match_finite_differences(make):
     model, data = make()
-    position = unconstrain(model, data, a_draw(model, data))
-    energy = lambda z: potential_energy(model, (data,), {}, z)  # noqa: E731
+    position = jax.jit(lambda s: unconstrain(model, data, s))(a_draw(model, data))
+
+    @jax.jit
+    def energy(z):
+        return potential_energy(model, (data,), {}, z)
+
     check_grads(energy, (position,), order=1, modes=["rev"], rtol=1e-4, atol=1e-4)
 
 
 @every_family
 def test_em_objective_is_the_likelihood_of_the_program(make):
     model, data = make()
-    if not isinstance(model, AbstractEMModel):
-        return
-    for seed in range(3):
-        sites = a_draw(model, data, seed)
+
+    @jax.jit
+    def both(sites):
         total = sum(v.sum() for v in log_likelihood(model, data, sites).values())
-        assert float(model.e_step(sites, data)[1]) == pytest.approx(float(total), rel=1e-10)
+        return total, model.e_step(sites, data)[1]
+
+    for seed in range(3):
+        total, objective = both(a_draw(model, data, seed))
+        assert float(objective) == pytest.approx(float(total), rel=1e-10)
 
 
 @every_family
@@ -117,12 +124,12 @@ def test_the_fixed_point_of_em_is_stationary(make):
     model, data = make()
     fitted = pk.fit(model, data, pk.EM(num_restarts=4), key=jax.random.key(0))
     sites = {k: jnp.asarray(v.values[0, 0]) for k, v in fitted.posterior.items()}
-    position = unconstrain(model, data, sites)
+    position = jax.jit(lambda s: unconstrain(model, data, s))(sites)
 
     def climb(z):
         return sum(log_densities(model, data, constrain(model, data, z)))
 
-    gradient = jax.grad(climb)(position)
+    gradient = jax.jit(jax.grad(climb))(position)
     assert all(float(jnp.abs(g).max(initial=0.0)) < 0.02 for g in gradient.values())
 
 
@@ -130,8 +137,9 @@ def test_the_fixed_point_of_em_is_stationary(make):
 def test_canonical_order_does_not_depend_on_the_labels(make):
     model, data = make()
     sites = a_draw(model, data)
-    ordered = model.canonical(sites, data)
+    ordered = jax.jit(model.canonical)(sites, data)
     axis = "expert"
+    canonical = jax.jit(model.canonical)
     count = len(model.coords(data).get(axis, ()))
     for shift in range(1, count):
         rolled = {
@@ -139,8 +147,8 @@ def test_canonical_order_does_not_depend_on_the_labels(make):
             for k, v in sites.items()
         }
         for again in (
-            model.canonical(rolled, data),
-            model.canonical(rolled, data, ordered),
+            canonical(rolled, data),
+            canonical(rolled, data, ordered),
         ):
             for name, value in ordered.items():
                 np.testing.assert_array_equal(again[name], value)
@@ -158,7 +166,9 @@ def test_predictions_and_recovered_values_have_named_axes(make):
 
 
 @every_family
-@pytest.mark.parametrize("method", [pk.EM(2), pk.SVI(), pk.NUTS(2)], ids=["EM", "SVI", "NUTS"])
+@pytest.mark.parametrize(
+    "method", [pk.EM(2), pk.SVI(), pk.NUTS(2)], ids=["EM", "SVI", "NUTS"]
+)
 def test_hot_paths_lower_for_cuda(make, method):
     model, data = make()
     lanes = Lanes(2, 1, together=True)

@@ -20,7 +20,7 @@ from probkit.density import (
     unconstrain,
 )
 from probkit.loop import Lanes, iterate
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose, message
 from probkit.model import AbstractEMModel
 
 Maximise = Literal["posterior", "likelihood"]
@@ -95,8 +95,8 @@ class EM(AbstractIterativeMethod):
         ratio = gain / state.gain
         to_come = jnp.where(ratio < 1, gain * ratio / (1 - ratio), jnp.inf)
         remaining = jnp.where(jnp.abs(gain) <= rounding, rounding, to_come)
-        result = RESULTS.where(gain < -rounding, RESULTS.decreased, RESULTS.successful)
-        result = RESULTS.where(jnp.isfinite(objective), result, RESULTS.nonfinite)
+        result = choose(gain < -rounding, RESULTS.decreased, RESULTS.successful)
+        result = choose(jnp.isfinite(objective), result, RESULTS.nonfinite)
         use_prior = self.maximise == "posterior"
         sites = model.m_step(moments, state.sites, data, use_prior)
         return EMState(sites, objective, gain, remaining, state.num_steps + 1, result)
@@ -141,9 +141,7 @@ class EM(AbstractIterativeMethod):
         best = int(np.lexsort((-objective, ended["degenerate"]))[0])
         sites = jax.tree.map(lambda a: jnp.asarray(a[best]), states.sites)
         result = jax.tree.map(lambda a: a[best], states.result)
-        settled = bool(
-            self.terminate(jax.tree.map(lambda a: jnp.asarray(a[best]), states))
-        )
+        settled = bool(self.terminate(jax.tree.map(lambda a: jnp.asarray(a[best]), states)))
         if not settled:
             result = RESULTS.max_steps_reached
         facts = {
@@ -178,7 +176,7 @@ class EM(AbstractIterativeMethod):
                 facts["largest_fall"],
                 "at most",
                 0.0,
-                RESULTS[RESULTS.decreased],
+                message(RESULTS.decreased),
                 "nats, beyond rounding",
             ),
             Check(

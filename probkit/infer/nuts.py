@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
 from probkit.check import Check
-from probkit.infer._worst import worst
 from probkit.density import constrain, prior_draw, unconstrain
+from probkit.infer._worst import worst
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws
 
@@ -120,7 +120,7 @@ class NUTS(AbstractIterativeMethod):
     # The run as a whole.
 
     def run(self, model, data, key, start, running):
-        states, records, counts = iterate(
+        _, records, counts = iterate(
             self,
             model,
             data,
@@ -259,9 +259,7 @@ def _random_position(model, data, key):
     NumPyro's own search does the same with a gradient in its loop, which takes seconds
     to compile and is not needed to find a finite density.
     """
-    shapes = jax.eval_shape(
-        lambda: unconstrain(model, data, prior_draw(model, data, key))
-    )
+    shapes = jax.eval_shape(lambda: unconstrain(model, data, prior_draw(model, data, key)))
     flat, unravel = ravel_pytree(
         jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
     )

@@ -15,7 +15,7 @@ from numpyro.infer import autoguide
 
 from probkit.check import Check
 from probkit.loop import Lanes, iterate
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
 
 GUIDES: dict[str, Callable] = {
     "normal": autoguide.AutoNormal,
@@ -103,9 +103,7 @@ class SVI(AbstractIterativeMethod):
         dtype = jnp.result_type(float)
         inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
         none = jnp.zeros((), jnp.int32)
-        return SVIState(
-            optimiser, inf, zero, zero, inf, inf, none, none, RESULTS.no_steps
-        )
+        return SVIState(optimiser, inf, zero, zero, inf, inf, none, none, RESULTS.no_steps)
 
     def step(self, model, data, state):
         svi = self._svi(model, None)
@@ -125,9 +123,7 @@ class SVI(AbstractIterativeMethod):
         error = jnp.sqrt(2 * variance / self.window)
         gain = jnp.where(full, (state.window_mean - mean) / error, state.gain)
         quiet = jnp.where(full, jnp.where(gain < 1, state.quiet + 1, 0), state.quiet)
-        fine = RESULTS.where(
-            jnp.isfinite(window_sum), RESULTS.successful, RESULTS.nonfinite
-        )
+        fine = choose(jnp.isfinite(window_sum), RESULTS.successful, RESULTS.nonfinite)
         return SVIState(
             optimiser,
             jnp.where(finite, loss, state.loss),
@@ -248,10 +244,7 @@ class SVI(AbstractIterativeMethod):
 def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
     """Each start's mean loss over its last window."""
     return np.array(
-        [
-            row[max(0, n - window) : n].mean()
-            for row, n in zip(loss, counts, strict=True)
-        ]
+        [row[max(0, n - window) : n].mean() for row, n in zip(loss, counts, strict=True)]
     )
 
 
