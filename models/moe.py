@@ -33,7 +33,7 @@ from probkit.check import Check
 from probkit.density import Sites
 from probkit.distributions import FromStandard, InUnits
 from probkit.model import AbstractData, AbstractEMModel
-from probkit.validate import as_array, as_key, column_names, positive, whole
+from probkit.validate import as_array, as_key, column_names, positive, short, whole
 
 # Without a prior an expert may interpolate d + 1 points, with a likelihood of infinity.
 # Its variance stops here, as a share of the variance of y, and the fit says so.
@@ -141,15 +141,18 @@ class Pairs(AbstractData):
 
 
 def _refuse_no_spread(values: Float[Array, " n"], what: str, why: str) -> None:
-    spread, largest = np.asarray(jnp.ptp(values)), np.asarray(jnp.abs(values).max())
+    largest, sd = float(jnp.abs(values).max()), float(values.std())
     # By rounding, what is constant may have a spread just above zero.
-    if spread <= 8 * np.finfo(values.dtype).eps * largest:
+    if (
+        float(jnp.ptp(values))
+        <= 8 * float(jnp.finfo(values.dtype).eps) * largest
+        < math.inf
+    ):
         raise ValueError(f"{what} is constant and {why}.")
-    sd = float(values.std())
-    if not (math.isfinite(sd) and sd >= np.finfo(values.dtype).tiny):
+    if not (math.isfinite(sd) and sd >= float(jnp.finfo(values.dtype).tiny)):
         raise ValueError(
-            f"{what} has values up to {largest:.1e}, whose squares are beyond the range "
-            f"of {values.dtype}; give them in other units."
+            f"{what} has values up to {largest:.1e}, and squares beyond the range of "
+            f"{values.dtype}; give it in other units."
         )
 
 
@@ -168,8 +171,8 @@ def _input_names(given, found, count: int) -> tuple[str, ...]:
             names = ()
         if len(names) != count:
             raise ValueError(
-                f"`Pairs(inputs={given!r})` gives {len(names)} names, but `x` has {count} "
-                "columns; give each a name."
+                f"`Pairs(inputs={short(given)})` has {len(names)} of {count} names; give a "
+                "name for each column of `x`."
             )
     terms = ("intercept", *names)
     twice = [name for i, name in enumerate(terms) if name in terms[:i]]
@@ -577,7 +580,7 @@ def simulate(
     σ = sites["noise_sd"]
     if σ.ndim != 1 or σ.size == 0 or not bool((σ > 0).all()):
         raise ValueError(
-            f"`simulate(noise_sd={noise_sd!r})`: it takes a positive number for each "
+            f"`simulate(noise_sd={short(noise_sd)})`: it takes a positive number for each "
             "expert, shape (K,)."
         )
     shape = (x.shape[1] + 1, len(σ))

@@ -1,13 +1,14 @@
 """A run kept on disk while it goes on: flat arrays and JSON, each file written whole.
 
-A folder holds `run.json` (which run this is), `records-*.npz` (what each chunk kept) and
-`state-*.npz` (where the run stands). A state is written after the records that lead to
-it, and it counts them: a kill at any moment leaves the last complete state in force.
+A folder holds `run.json` (which run this is), `records-FROM-TO.npz` (what a chunk of
+steps kept) and `state-STEP.npz` (where the run stands). A state is written after the
+records that lead to it, and names them: a kill at any moment leaves the last complete
+state in force. Since equal steps of a run leave equal numbers, a file that is written
+again, by the run that goes on or by a second one at the same time, does no harm.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probkit.files import write_atomically
+from probkit.files import UNFINISHED, write_atomically
 from probkit.record import describe, versions
 
 FORMAT = 1
+MARK = "probkit checkpoint"
+
+
+def _is_typed(a) -> bool:
+    return jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
 
 
 def _is_key(a) -> bool:
-    return isinstance(a, jax.Array) and jnp.issubdtype(a.dtype, jax.dtypes.prng_key)
+    return isinstance(a, jax.Array) and _is_typed(a)
 
 
 def _flatten(tree) -> dict[str, np.ndarray]:
@@ -40,7 +46,10 @@ def _unflatten(like, arrays):
 
     def leaf(path, old):
         array = arrays[jax.tree_util.keystr(path)]
-        if jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+        known = jax.eval_shape(jax.random.key_data, old) if _is_typed(old) else old
+        if (array.shape, array.dtype) != (known.shape, known.dtype):
+            raise ValueError(f"{array.dtype}{array.shape} is no {known}")
+        if _is_typed(old):
             return jax.random.wrap_key_data(array, impl=jax.random.key_impl(old))
         return jnp.asarray(array)
 
@@ -48,7 +57,8 @@ def _unflatten(like, arrays):
 
 
 def _fingerprint(tree) -> str:
-    digest = hashlib.sha256()
+    # The structure tells what is no array: the names of columns, say.
+    digest = hashlib.sha256(str(jax.tree.structure(tree)).encode())
     for name, array in sorted(_flatten(tree).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -60,8 +70,12 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except Exception as error:
+        # An archive that is not whole fails in a dozen ways.
+        raise ValueError(f"{path} is no archive of arrays") from error
 
 
 class Checkpoint:
@@ -79,6 +93,7 @@ class Checkpoint:
         self.taken = 0
         self.done = False
         self._chunks: list[tuple[Any, np.ndarray]] = []
+        self._spans: list[tuple[int, int]] = []
 
     @classmethod
     def open(cls, folder: Path | None, like, **identity) -> "Checkpoint":
@@ -91,7 +106,7 @@ class Checkpoint:
         if folder is None:
             return self
         run = {
-            "probkit checkpoint": FORMAT,
+            MARK: FORMAT,
             "method": describe(identity["method"]),
             "model": describe(identity["model"]),
             "data": _fingerprint(identity["data"]),
@@ -102,7 +117,7 @@ class Checkpoint:
         }
         marker = folder / "run.json"
         if not marker.exists():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and not _is_empty(folder):
                 raise ValueError(
                     f"`checkpoint={str(folder)!r}` exists and holds no run of probkit; "
                     "name a new or an empty folder."
@@ -113,15 +128,14 @@ class Checkpoint:
             return self
         try:
             found = json.loads(marker.read_text())
-        except ValueError as error:
-            raise ValueError(
-                f"`{marker}` is damaged ({error}); remove the folder."
-            ) from None
-        differs = [name for name in run if found.get(name) != run[name]]
+            differs = [name for name in run if found[name] != run[name]]
+        except (ValueError, KeyError, TypeError):
+            raise _damaged(marker) from None
         if differs:
+            verb = "differs" if len(differs) == 1 else "differ"
             raise ValueError(
                 f"`checkpoint={str(folder)!r}` holds another run: its "
-                f"{', '.join(differs)} differ. Name another folder, or remove this one."
+                f"{', '.join(differs)} {verb}. Name another folder, or remove this one."
             )
         self._restore(like)
         return self
@@ -131,41 +145,46 @@ class Checkpoint:
         states = sorted(self.folder.glob("state-*.npz"))
         if not states:
             return
+        path = states[-1]
         try:
-            arrays = _load(states[-1])
-            taken, done, chunks = (int(v) for v in arrays.pop("progress"))
-            for number in range(chunks):
-                kept = _load(self._records(number))
-                counts = kept.pop("counts")
-                self._chunks.append(({k: v for k, v in kept.items()}, counts))
+            arrays = _load(path)
+            self.taken, done = (int(v) for v in arrays.pop("progress"))
+            self.done = bool(done)
+            self._spans = [(int(a), int(b)) for a, b in arrays.pop("spans")]
             self.states = _unflatten(like, arrays)
-        except (OSError, KeyError, ValueError, EOFError) as error:
-            raise ValueError(
-                f"The checkpoint in {str(self.folder)!r} is damaged ({error}); "
-                "remove the folder to begin anew."
-            ) from None
-        self.taken, self.done = taken, bool(done)
+            for start, stop in self._spans:
+                path = self._records(start, stop)
+                kept = _load(path)
+                counts = kept.pop("counts")
+                self._chunks.append((kept, counts))
+        except (KeyError, ValueError):
+            raise _damaged(path) from None
 
-    def _records(self, number: int) -> Path:
+    def _records(self, start: int, stop: int) -> Path:
         assert self.folder is not None
-        return self.folder / f"records-{number:06d}.npz"
+        return self.folder / f"records-{start:09d}-{stop:09d}.npz"
 
     def add(self, kept: tuple[Any, np.ndarray] | None, states, taken, done) -> None:
         """Keep a chunk's records, a dict of arrays, then the states it led to."""
         if kept is not None:
             self._chunks.append(kept)
+            self._spans.append((self.taken, taken))
+        self.taken, self.done = taken, done
         if self.folder is None:
             return
         if kept is not None:
             records, counts = kept
-            _save(self._records(len(self._chunks) - 1), {**records, "counts": counts})
-        progress = np.array([taken, done, len(self._chunks)])
+            _save(self._records(*self._spans[-1]), {**records, "counts": counts})
+        where = {
+            "progress": np.array([taken, done]),
+            "spans": np.array(self._spans, int).reshape(-1, 2),
+        }
         _save(
             self.folder / f"state-{taken:09d}.npz",
-            {**_flatten(jax.device_get(states)), "progress": progress},
+            {**_flatten(jax.device_get(states)), **where},
         )
         for old in sorted(self.folder.glob("state-*.npz"))[:-1]:
-            old.unlink()
+            old.unlink(missing_ok=True)
 
     def collect(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """All records, joined along the steps, and each lane's number of steps."""
@@ -182,10 +201,21 @@ class Checkpoint:
         return {name: _blank(array, over) for name, array in joined.items()}, counts
 
 
+def _is_empty(folder: Path) -> bool:
+    """Whether a run may begin here: a kill may have left an unfinished file."""
+    return folder.is_dir() and all(
+        path.name.startswith(UNFINISHED) for path in folder.iterdir()
+    )
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(
+        f"`checkpoint={str(path.parent)!r}`: `{path.name}` in it is damaged; remove the "
+        "folder to begin anew, or name another."
+    )
+
+
 def _blank(array: np.ndarray, over: np.ndarray) -> np.ndarray:
     if not over.any() or not np.issubdtype(array.dtype, np.floating):
         return array
     return np.where(over.reshape(over.shape + (1,) * (array.ndim - 2)), np.nan, array)
-
-
-Writer = Callable[[Any], object]

@@ -77,10 +77,13 @@ def log_densities(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Log prior density of the latent sites, and log likelihood of the observed ones."""
     log_probs, trace = compute_log_probs(program, (data,), {}, sites)
-    zero = jnp.zeros(())
-    prior = sum((v for k, v in log_probs.items() if is_latent(trace[k])), zero)
-    likelihood = sum((v for k, v in log_probs.items() if is_observed(trace[k])), zero)
-    return prior, likelihood
+    prior = [v for k, v in log_probs.items() if is_latent(trace[k])]
+    likelihood = [v for k, v in log_probs.items() if is_observed(trace[k])]
+    return _total(prior), _total(likelihood)
+
+
+def _total(parts: list[Array]) -> Float[Array, ""]:
+    return sum(parts[1:], parts[0]) if parts else jnp.zeros(())
 
 
 def constrain(program: Program, data, position: Sites) -> Sites:

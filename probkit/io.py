@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from probkit.density import prior_draw
 from probkit.files import write_atomically
 from probkit.fit import Fit, data_arrays
 from probkit.infer import EM, NUTS, SVI
-from probkit.method import AbstractMethod
+from probkit.method import RESULTS, AbstractMethod
+from probkit.model import AbstractData, AbstractModel
 from probkit.record import describe, family_name, plain, rebuild
 
 FORMAT = 1
@@ -58,7 +61,16 @@ def save(fitted: Fit, path: str | Path) -> Path:
 
 
 def _netcdf(tree) -> memoryview:
-    return tree.to_netcdf(None, engine="h5netcdf")
+    # With a checksum wherever HDF5 can keep one: a disk's error is told, not averaged in.
+    checked = {
+        group.path: {
+            name: {"fletcher32": True}
+            for name, array in group.variables.items()
+            if array.size and array.ndim and array.dtype.kind in "fiub"
+        }
+        for group in tree.subtree
+    }
+    return tree.to_netcdf(None, engine="h5netcdf", encoding=checked)
 
 
 def _static_fields(data) -> dict[str, Any]:
@@ -93,19 +105,46 @@ def load(path: str | Path, families: Mapping[str, type] | None = None) -> Fit:
         ) from None
     record = _record(tree, path)
     try:
-        model = _rebuild(record["model"], families)
+        model = _rebuild(record["model"], families, AbstractModel)
         data = _rebuild_data(record["data"], tree, families)
-        fields = dict(result=record["result"], facts=record["facts"])
-        versions = record["record"]
         method = _method(record["method"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"`load`: the record in `{path}` is not right: {error}.") from None
-    return Fit(model, data, method, tree, record=versions, **fields)
+        result = _known_result(record["result"])
+        facts, versions = dict(record["facts"]), dict(record["record"])
+        _refuse_other_draws(tree, model, data)
+    except KeyError as error:
+        raise ValueError(
+            f"`load`: the record in `{path}` is not right (it lacks {error})."
+        ) from None
+    except Exception as error:
+        # Whatever a changed record makes a class say.
+        raise ValueError(
+            f"`load`: the record in `{path}` is not right ({_first_line(error)})."
+        ) from None
+    return Fit(model, data, method, tree, result, facts, versions)
 
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".:") if lines else type(error).__name__
+
+
+def _refuse_other_draws(tree, model, data) -> None:
+    if "posterior" not in tree:
+        raise ValueError("there is no posterior")
+    expected = jax.eval_shape(lambda: prior_draw(model, data, jax.random.key(0)))
+    posterior = tree["posterior"].data_vars
+    for name, one in expected.items():
+        found = posterior[name].shape[2:] if name in posterior else None
+        if found != one.shape:
+            raise ValueError(
+                f"`{name}` has the shape {found}, where the model has {one.shape}"
+            )
+
+
+def _known_result(name: Any) -> str:
+    if not isinstance(name, str) or name not in RESULTS._name_to_item:
+        raise ValueError(f"{name!r} is no item of `RESULTS`")
+    return name
 
 
 def _record(tree, path: Path) -> dict[str, Any]:
@@ -116,10 +155,12 @@ def _record(tree, path: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(text)
-        written = record["format"]
-    except (ValueError, KeyError, TypeError):
+        written = int(record["format"])
+        if written < 1:
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"`load`: the record in `{path}` is damaged.") from None
-    if not isinstance(written, int) or written > FORMAT:
+    if written > FORMAT:
         raise ValueError(
             f"`load`: `{path}` has format {written}, of a newer probkit; this one reads "
             f"up to {FORMAT}. Upgrade probkit."
@@ -127,23 +168,28 @@ def _record(tree, path: Path) -> dict[str, Any]:
     return record
 
 
-def _class(name: str, families: Mapping[str, type] | None) -> Any:
+def _class(name: str, families: Mapping[str, type] | None, kind: type) -> Any:
     if families is not None and name in families:
-        return families[name]
-    if name not in FAMILIES:
+        cls = families[name]
+    elif name in FAMILIES:
+        module = importlib.import_module(FAMILIES[name])
+        cls = getattr(module, name.rpartition(".")[2])
+    else:
         raise ValueError(
             f"`{name}` is no family of probkit's; give its class, "
             f"`load(..., families={{{name!r}: ...}})`"
         )
-    return getattr(importlib.import_module(FAMILIES[name]), name.rpartition(".")[2])
+    if not (isinstance(cls, type) and issubclass(cls, kind)):
+        raise ValueError(f"`{name}` is no `{kind.__name__}`")
+    return cls
 
 
-def _rebuild(described: Mapping[str, Any], families):
-    return rebuild(_class(described["class"], families), described["fields"])
+def _rebuild(described: Mapping[str, Any], families, kind: type):
+    return rebuild(_class(described["class"], families, kind), described["fields"])
 
 
 def _rebuild_data(described: Mapping[str, Any], tree, families):
-    cls = _class(described["class"], families)
+    cls = _class(described["class"], families, AbstractData)
     arrays = {
         name: np.asarray(array.values)
         for group in ("constant_data", "observed_data")

@@ -22,8 +22,9 @@ EXPERT = "expert"
 # Paul Tol's "bright" scheme, told apart by colour-blind eyes too.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 INK, GREY, PALE = "#333333", "#777777", "#BBBBBB"
-# Enough draws for a smooth band, few enough to compute in a moment.
-BAND_DRAWS = 4000
+# Enough draws for a smooth band, few enough to compute in a moment, and whole batches of
+# `predict`, which would compile anew for a remainder.
+BAND_DRAWS = 4096
 MOST_ROWS = 40
 
 
@@ -251,8 +252,10 @@ def posterior(
     """
     _refuse_not_a_share(prob, "posterior")
     rows = _rows(fitted, var_names)
-    axes = _axes_array(ax, len(rows), "posterior", height=1.05, width=6.4)
     draws, coloured = fitted.posterior, False
+    # Each expert's bar takes a little height of its own.
+    height = 0.9 + 0.08 * draws.sizes.get(EXPERT, 1)
+    axes = _axes_array(ax, len(rows), "posterior", height=height, width=6.4)
     for (name, at), one in zip(rows, axes, strict=True):
         array = draws[name].sel(at)
         lanes = [array.isel({EXPERT: k}) for k in range(array.sizes.get(EXPERT, 0))]
@@ -324,7 +327,7 @@ def _row_style(ax, name: str) -> None:
     ax.set_ylabel(
         name, rotation=0, ha="right", va="center", multialignment="right", color=INK
     )
-    ax.margins(x=0.02)
+    ax.margins(x=0.02, y=0.08)
     _finished(ax, legend=False)
 
 
@@ -434,7 +437,7 @@ def _climb(ax, trace):
     objective, best = trace["objective"].values, trace["best"].values
     for i in np.argsort(best):
         last = int(np.isfinite(objective[i]).sum())
-        style = _lane_style(best[i], None)
+        style = _lane_style(best[i], "the best restart")
         ax.plot(np.arange(1, last + 1), objective[i, :last], **style)
         ax.plot(last, objective[i, last - 1], "o", ms=3.5, **{**style, "label": None})
     # The first steps climb from far below, and would hide how the restarts end.
@@ -452,6 +455,7 @@ def _climb(ax, trace):
 def _descent(ax, trace):
     loss, best = trace["loss"].values, trace["best"].values
     width = max(1, loss.shape[1] // 100)
+    words = f"mean of {width} steps" + (", the best start" if len(best) > 1 else "")
     shown = []
     for i in np.argsort(best):
         own = loss[i][np.isfinite(loss[i])]
@@ -461,7 +465,7 @@ def _descent(ax, trace):
         steps = np.arange(width, own.size + 1)
         if best[i]:
             ax.plot(np.arange(1, own.size + 1), own, color=COLOURS[0], alpha=0.2, lw=0.5)
-        ax.plot(steps, smooth, **_lane_style(best[i], f"mean of {width} steps"))
+        ax.plot(steps, smooth, **_lane_style(best[i], words))
         shown.append(own)
     every = np.concatenate(shown) if shown else np.zeros(1)
     low, high = np.quantile(every, [0.001, 0.98])
@@ -487,10 +491,9 @@ def _chains(ax, lp):
     return _finished(ax, legend=True)
 
 
-def _lane_style(best: bool, label: str | None) -> dict[str, Any]:
+def _lane_style(best: bool, label: str) -> dict[str, Any]:
     if best:
-        words = "the best" if label is None else f"the best, {label}"
-        return {"color": COLOURS[0], "lw": 2.0, "zorder": 3, "label": words}
+        return {"color": COLOURS[0], "lw": 2.0, "zorder": 3, "label": label}
     return {"color": PALE, "lw": 0.9}
 
 

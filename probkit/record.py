@@ -1,5 +1,6 @@
 """What is written down about a model, a method or data: names and plain values."""
 
+import functools
 import importlib.metadata
 import inspect
 import platform
@@ -10,22 +11,41 @@ import jax
 import numpy as np
 
 Plain = str | int | float | bool | None | list | dict
+OBJECT = "object"
 
 
-def plain(value: Any) -> Plain:
-    """`value` as JSON has it; what JSON has not becomes its name."""
+def plain(value: Any, depth: int = 20) -> Plain:
+    """`value` as JSON has it; what JSON has not is named, `{"object": name}`.
+
+    A function made by another says of what values: two optimisers of one kind with
+    different step sizes are told apart. Deeper than `depth` nothing is told.
+    """
+    if depth == 0:
+        return "..."
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain(v, depth - 1) for v in value]
     if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, depth - 1) for k, v in value.items()}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return np.asarray(value).tolist()
     if isinstance(value, eqx.Module):
         return describe(value)
     name = getattr(value, "__qualname__", type(value).__qualname__)
-    return f"<{getattr(value, '__module__', '?')}.{name}>"
+    told: list[Any] = []
+    if isinstance(value, functools.partial):
+        told = [value.func, *value.args, value.keywords]
+    elif inspect.isfunction(value):
+        told = list(inspect.getclosurevars(value).nonlocals.values())
+    named = {OBJECT: f"{getattr(value, '__module__', '?')}.{name}"}
+    return named | ({"of": plain(told, depth - 1)} if told else {})
+
+
+def _holds_object(value: Plain) -> bool:
+    if isinstance(value, dict):
+        return OBJECT in value or any(_holds_object(v) for v in value.values())
+    return isinstance(value, list) and any(_holds_object(v) for v in value)
 
 
 def family_name(cls: type) -> str:
@@ -49,6 +69,9 @@ def rebuild(cls: type, fields: dict[str, Any]) -> Any:
     unknown = [name for name in fields if name not in known]
     if unknown:
         raise ValueError(f"`{cls.__name__}` has no field {', '.join(unknown)}")
+    objects = [name for name, value in fields.items() if _holds_object(value)]
+    if objects:
+        raise ValueError(f"`{cls.__name__}`: only the name of {objects[0]} is known")
     tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     try:
         return cls(**tuples)

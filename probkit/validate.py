@@ -133,9 +133,15 @@ def as_key(value: Any, what: str) -> PRNGKeyArray:
     )
 
 
+def short(value: Any) -> str:
+    """`repr(value)` on one line, and not a long one."""
+    line = " ".join(repr(value).split())
+    return line if len(line) <= 60 else f"{line[:57]}..."
+
+
 def _an(value: Any) -> str:
     if isinstance(value, int | float | str | None):
-        return f"{value!r}"
+        return short(value)
     return "an array" if isinstance(value, jax.Array | np.ndarray) else type(value).__name__
 
 
@@ -154,7 +160,7 @@ def whole(what: str, least: int) -> Callable[[Any], int]:
             number = None
         if number is None or number < least:
             raise ValueError(
-                f"`{what}={value!r})`: it takes a whole number, {least} or more."
+                f"`{what}={short(value)})`: it takes a whole number, {least} or more."
             )
         return number
 
@@ -174,7 +180,7 @@ def positive(what: str) -> Callable[[Any], float]:
         except (TypeError, ValueError):
             number = math.nan
         if not (math.isfinite(number) and number > 0):
-            raise ValueError(f"`{what}={value!r})`: it takes a positive number.")
+            raise ValueError(f"`{what}={short(value)})`: it takes a positive number.")
         return number
 
     return convert

@@ -153,14 +153,15 @@ def _within(fitted, sds):
 def test_em_svi_and_nuts_agree_on_simulated_data(em_fit, svi_fit, nuts_fit):
     """300 observations of two clear regimes: a posterior close to normal.
 
-    Limits in posterior sds: the means of a normal approximation are off by skewness, of
-    order 1/sqrt(n) an sd each; its sds by as much. NUTS itself is known to 0.05 sd.
+    A mode is off the mean by half the skewness (up to 0.5 here) and a little more, as it
+    is the joint mode; a normal fitted to the whole posterior is off by less.
     """
-    _agree(em_fit, svi_fit, nuts_fit, mean=0.35, sd=0.25)
+    _agree(em_fit, nuts_fit, mean=0.5, sd=0.2)
+    _agree(svi_fit, nuts_fit, mean=0.2, sd=0.2)
 
 
 def test_em_svi_and_nuts_agree_on_the_motorcycle(key):
-    """133 readings: farther from normal, so wider limits."""
+    """133 readings: farther from normal, so wider limits for the mode."""
     from probkit.datasets import motorcycle
 
     crash = motorcycle()
@@ -171,19 +172,19 @@ def test_em_svi_and_nuts_agree_on_the_motorcycle(key):
     svi = pk.fit(model, data, guide, key=key, start=em)
     nuts = pk.fit(model, data, NUTS, key=key, start=em)
     assert pk.diagnose(nuts)["R-hat, highest"].value < 1.03
-    _agree(em, svi, nuts, mean=0.6, sd=0.4)
+    _agree(em, nuts, mean=0.75, sd=0.25)
+    _agree(svi, nuts, mean=0.2, sd=0.2)
 
 
-def _agree(em, svi, nuts, mean, sd):
+def _agree(fitted, nuts, mean, sd):
+    """Means within `mean` posterior sds, and sds within a factor `exp(sd)`."""
     for name in TRUTH:
-        exact = nuts.posterior[name]
-        centre, spread = exact.mean(("chain", "draw")), exact.std(("chain", "draw"))
-        for other in (em, svi):
-            draws = other.posterior[name]
-            off = np.abs(draws.mean(("chain", "draw")) - centre) / spread
-            ratio = draws.std(("chain", "draw")) / spread
-            assert float(off.max()) < mean, f"{name}: {off.values}"
-            assert float(np.abs(np.log(ratio)).max()) < sd, f"{name}: {ratio.values}"
+        exact, draws = nuts.posterior[name], fitted.posterior[name]
+        spread = exact.std(("chain", "draw"))
+        off = np.abs(draws.mean(("chain", "draw")) - exact.mean(("chain", "draw"))) / spread
+        ratio = draws.std(("chain", "draw")) / spread
+        assert float(off.max()) < mean, f"{name}: {off.values}"
+        assert float(np.abs(np.log(ratio)).max()) < sd, f"{name}: {ratio.values}"
 
 
 def test_label_switching_breaks_rhat_and_relabelling_mends_it(pair, regimes, nuts_fit):

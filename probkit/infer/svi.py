@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,10 +30,14 @@ GUIDES: dict[str, Callable] = {
 class SVIState(NamedTuple):
     optimiser: Any  # NumPyro's SVIState
     loss: Float[Array, ""]
+    window_length: Int[Array, ""]
+    window_steps: Int[Array, ""]  # taken in the present window
+    window_params: Any  # the guide's parameters, unconstrained, averaged so far
+    params: Any  # and averaged over the last whole window
     window_sum: Float[Array, ""]
     window_squares: Float[Array, ""]
     window_mean: Float[Array, ""]  # of the last whole window
-    gain: Float[Array, ""]  # between the last two, in their standard errors
+    gain: Float[Array, ""]  # between the last two, in nats
     quiet: Int[Array, ""]  # windows in a row without a gain
     num_steps: Int[Array, ""]
     result: Any
@@ -42,7 +47,10 @@ class SVI(AbstractIterativeMethod):
     """Fit a guide by climbing the evidence lower bound (ELBO).
 
     A run has settled when the mean loss of a window of steps is no better than that of
-    the window before, within the noise, `patience` times in a row.
+    the window before, within the noise and `atol`, `patience` times in a row. Each window is half as
+    long again as the last, so that a slow climb, too slow to show in a short window, shows
+    in a later one. The fitted guide has the mean of the parameters over the last whole
+    window (Polyak and Ruppert's averaging): the last step alone is a noisy one.
 
     Attributes:
         guide: a name ("normal", "multivariate_normal", "low_rank", or the flows "iaf" and
@@ -54,7 +62,8 @@ class SVI(AbstractIterativeMethod):
         optimizer: any optax optimiser instead of Adam, with its own step size.
         num_particles: draws of the guide in each estimate of the ELBO.
         batch_size: how many observations each step looks at; None for all.
-        window: steps in a window of the convergence rule.
+        window: steps in the first window of the convergence rule.
+        atol: a gain that does not matter, in nats.
         patience: windows in a row without a gain after which a run has settled.
         num_draws: draws of the fitted guide.
     """
@@ -67,7 +76,8 @@ class SVI(AbstractIterativeMethod):
     num_particles: int = 8
     batch_size: int | None = None
     window: int = 200
-    patience: int = 3
+    atol: float = 0.01
+    patience: int = 2
     num_draws: int = 1000
 
     def __check_init__(self):
@@ -100,10 +110,25 @@ class SVI(AbstractIterativeMethod):
     def init(self, model, data, key, start):
         svi = self._svi(model, start)
         optimiser = svi.init(key, self._batch(data, key))
+        params = svi.optim.get_params(optimiser.optim_state)
         dtype = jnp.result_type(float)
         inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
         none = jnp.zeros((), jnp.int32)
-        return SVIState(optimiser, inf, zero, zero, inf, inf, none, none, RESULTS.no_steps)
+        return SVIState(
+            optimiser,
+            loss=inf,
+            window_length=jnp.full((), self.window, jnp.int32),
+            window_steps=none,
+            window_params=params,
+            params=params,
+            window_sum=zero,
+            window_squares=zero,
+            window_mean=inf,
+            gain=inf,
+            quiet=none,
+            num_steps=none,
+            result=RESULTS.no_steps,
+        )
 
     def step(self, model, data, state):
         svi = self._svi(model, None)
@@ -111,29 +136,39 @@ class SVI(AbstractIterativeMethod):
         svi.init(jax.random.key(0), self._batch(data, jax.random.key(0)))
         key = jax.random.fold_in(state.optimiser.rng_key, 1)
         optimiser, loss = svi.stable_update(state.optimiser, self._batch(data, key))
-        num_steps = state.num_steps + 1
-        # A step with a non-finite loss is undone by `stable_update`, and not counted.
-        finite = jnp.isfinite(loss)
-        loss = loss.astype(state.loss.dtype)
-        window_sum = state.window_sum + jnp.where(finite, loss, state.loss)
-        window_squares = state.window_squares + jnp.where(finite, loss, state.loss) ** 2
-        full = num_steps % self.window == 0
-        mean = window_sum / self.window
-        variance = jnp.maximum(window_squares / self.window - mean**2, 0.0)
-        error = jnp.sqrt(2 * variance / self.window)
-        gain = jnp.where(full, (state.window_mean - mean) / error, state.gain)
-        quiet = jnp.where(full, jnp.where(gain < 1, state.quiet + 1, 0), state.quiet)
-        fine = choose(jnp.isfinite(window_sum), RESULTS.successful, RESULTS.nonfinite)
+        # A step with a non-finite loss is undone by `stable_update`; it repeats the last.
+        loss = jnp.where(jnp.isfinite(loss), loss.astype(state.loss.dtype), state.loss)
+        steps = state.window_steps + 1
+        params = jax.tree.map(
+            lambda mean, new: mean + (new - mean) / steps,
+            state.window_params,
+            svi.optim.get_params(optimiser.optim_state),
+        )
+        total, squares = state.window_sum + loss, state.window_squares + loss**2
+        mean = total / steps
+        variance = jnp.maximum(squares / steps - mean**2, 0.0)
+        # Of the difference of this mean and the last, over windows of 1 and 2/3.
+        error = jnp.sqrt(2.5 * variance / steps)
+        full = steps >= state.window_length
+        kept = jax.tree.map(partial(jnp.where, full), params, state.params)
+        gain = jnp.where(full, state.window_mean - mean, state.gain)
+        quiet = jnp.where(
+            full, jnp.where(gain < error + self.atol, state.quiet + 1, 0), state.quiet
+        )
         return SVIState(
             optimiser,
-            jnp.where(finite, loss, state.loss),
-            jnp.where(full, 0.0, window_sum),
-            jnp.where(full, 0.0, window_squares),
-            jnp.where(full, mean, state.window_mean),
-            gain,
-            quiet,
-            num_steps,
-            fine,
+            loss=loss,
+            window_length=jnp.where(full, steps + steps // 2, state.window_length),
+            window_steps=jnp.where(full, 0, steps),
+            window_params=params,
+            params=kept,
+            window_sum=jnp.where(full, 0.0, total),
+            window_squares=jnp.where(full, 0.0, squares),
+            window_mean=jnp.where(full, mean, state.window_mean),
+            gain=gain,
+            quiet=quiet,
+            num_steps=state.num_steps + 1,
+            result=choose(jnp.isfinite(total), RESULTS.successful, RESULTS.nonfinite),
         )
 
     def terminate(self, state) -> Bool[Array, ""]:
@@ -178,7 +213,7 @@ class SVI(AbstractIterativeMethod):
         settled = bool(self.terminate(state))
         if not settled and bool(result == RESULTS.successful):
             result = RESULTS.max_steps_reached
-        draws, log_weights = _posterior(self, model, data, state.optimiser, key_draws)
+        draws, log_weights = _posterior(self, model, data, state.params, key_draws)
         log_weights = np.asarray(log_weights)
         facts = {
             "elbo": float(log_weights.mean()),
@@ -249,11 +284,11 @@ def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarr
 
 
 @eqx.filter_jit
-def _posterior(method, model, data, optimiser, key):
+def _posterior(method, model, data, params, key):
     """Draws of the fitted guide, and as many log importance weights."""
     svi = method._svi(model)
     svi.init(jax.random.key(0), data)
-    params = svi.get_params(optimiser)
+    params = svi.constrain_fn(params)
     key_draws, key_weights = jax.random.split(key)
     shape = (method.num_draws,)
     draws = svi.guide.sample_posterior(key_draws, params, data, sample_shape=shape)

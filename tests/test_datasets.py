@@ -1,0 +1,70 @@
+"""Small real data: what is in them is what their sources say."""
+
+import numpy as np
+import pytest
+
+from probkit import datasets
+from probkit.models import moe
+
+
+def test_motorcycle_has_133_readings_in_order_of_time():
+    crash = datasets.motorcycle()
+    assert dict(crash.sizes) == {"reading": 133}
+    assert (np.diff(crash.time) >= 0).all()
+    assert (crash.time.values[0], crash.time.values[-1]) == (2.4, 57.6)
+    assert (float(crash.acceleration.min()), float(crash.acceleration.max())) == (-134, 75)
+
+
+def test_penguins_are_the_complete_ones_of_three_species():
+    birds = datasets.penguins()
+    species, counts = np.unique(birds.species, return_counts=True)
+    assert dict(zip(species, counts, strict=True)) == {
+        "Adelie": 146,
+        "Chinstrap": 68,
+        "Gentoo": 119,
+    }
+    assert set(birds.sex.values) == {"female", "male"}
+    for name in ("bill_length_mm", "bill_depth_mm", "flipper_length_mm", "body_mass_g"):
+        assert np.isfinite(birds[name]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("bill_length_mm", 30, 60),
+        ("bill_depth_mm", 13, 22),
+        ("flipper_length_mm", 170, 235),
+        ("body_mass_g", 2500, 6500),
+    ],
+)
+def test_sizes_of_penguins_are_in_the_units_they_name(name, low, high):
+    column = datasets.penguins()[name]
+    assert low < float(column.min()) < float(column.max()) < high
+    assert name.endswith("_" + column.attrs["units"])
+
+
+@pytest.mark.parametrize("name", datasets.__all__)
+def test_every_data_set_tells_origin_licence_and_units(name):
+    data = getattr(datasets, name)()
+    assert data.attrs["origin"]
+    assert data.attrs["licence"]
+    numbers = [v for v in data.data_vars.values() if v.dtype.kind == "f"]
+    assert numbers
+    assert all(v.attrs["units"] for v in numbers)
+
+
+@pytest.mark.parametrize("name", datasets.__all__)
+def test_a_call_returns_data_of_its_own(name):
+    load = getattr(datasets, name)
+    first = load()
+    numeric = next(k for k, v in first.data_vars.items() if v.dtype.kind == "f")
+    first[numeric][:] = -1
+    assert (load()[numeric] != -1).all()
+
+
+def test_columns_go_to_a_family_with_their_names():
+    crash, birds = datasets.motorcycle(), datasets.penguins()
+    assert moe.Pairs(crash.time, crash.acceleration).inputs == ("time",)
+    bill = birds[["bill_length_mm", "bill_depth_mm"]].to_dataarray("input").T
+    names = moe.Pairs(bill, birds.body_mass_g).inputs
+    assert names == ("bill_length_mm", "bill_depth_mm")

@@ -1,0 +1,287 @@
+"""Pictures: what is drawn is what the fit holds."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import to_hex
+
+import probkit as pk
+from probkit import datasets, plots
+from probkit.models import moe
+
+SAMPLE = ("chain", "draw")
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def changed(fitted, **groups):
+    """The same fit with other groups in its tree; None leaves one out."""
+    whole = {name: node.to_dataset() for name, node in fitted.tree.children.items()}
+    kept = {k: v for k, v in (whole | groups).items() if v is not None}
+    return replace(fitted, tree=xr.DataTree.from_dict(kept))
+
+
+def as_point(fitted):
+    return changed(fitted, posterior=fitted.posterior.isel(chain=[0], draw=[0]))
+
+
+def lines(ax):
+    """The lines with something in them, `(colour, x, y)` each."""
+    drawn = [(to_hex(l.get_color()), *l.get_data()) for l in ax.get_lines()]
+    return [line for line in drawn if np.size(line[1])]
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.fixture(scope="module")
+def two_inputs():
+    birds = datasets.penguins().isel(penguin=slice(0, None, 4))
+    bill = birds[["bill_length_mm", "bill_depth_mm"]].to_dataarray("input").T
+    model, data = moe.SoftmaxMoE(num_experts=2), moe.Pairs(bill, birds.body_mass_g)
+    return pk.fit(model, data, pk.EM(num_restarts=2), key=jax.random.key(0), throw=False)
+
+
+def test_importing_probkit_or_its_plots_leaves_matplotlib_alone():
+    code = (
+        "import sys, probkit, probkit.plots, probkit.datasets;"
+        "sys.exit(any(m in sys.modules for m in ('matplotlib', 'xarray', 'pandas')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_every_picture_can_be_drawn_without_a_warning(nuts_fit, key):
+    pictures = [
+        plots.band(nuts_fit, key=key),
+        plots.memberships(nuts_fit),
+        plots.posterior(nuts_fit)[0],
+        plots.labels(nuts_fit)[0],
+        plots.objective(nuts_fit),
+    ]
+    for ax in pictures:
+        ax.figure.canvas.draw()  # lays it out; warnings are errors
+        assert ax.figure.get_axes()
+
+
+# band
+
+
+def test_band_lies_between_the_predictive_quantiles(nuts_fit, key):
+    ax = plots.band(nuts_fit, key=key, prob=0.8, num=20)
+    _, at, centre = lines(ax)[0]
+    new = pk.predict(nuts_fit, at[:, None], key=key)
+    expected = new["y"].quantile([0.1, 0.9], SAMPLE).values
+    outline = ax.collections[0].get_paths()[0].vertices
+    for x, low, high in zip(at, *expected, strict=True):
+        drawn = outline[np.isclose(outline[:, 0], x), 1]
+        # Both are Monte Carlo, of thousands of draws with an sd below one.
+        assert (drawn.min(), drawn.max()) == pytest.approx((low, high), abs=0.2)
+    assert centre == pytest.approx(new["mean"].mean(SAMPLE).values, abs=0.02)
+
+
+def test_band_names_the_input_and_draws_into_the_axes_given(em_fit, key):
+    _, ax = plt.subplots()
+    assert plots.band(em_fit, ax, key=key) is ax
+    assert ax.get_xlabel() == "x"
+    assert len(plt.get_fignums()) == 1
+
+
+def test_band_of_a_point_has_the_width_of_the_noise(em_fit, key):
+    point = as_point(em_fit)
+    outline = plots.band(point, key=key).collections[0].get_paths()[0].vertices
+    left = outline[outline[:, 0] == outline[:, 0].min(), 1]
+    # Far on the left expert 0 is in force, and a normal is 3.29 sds wide between its
+    # 5 % and 95 % quantiles.
+    sd = float(point.posterior["noise_sd"].sel(expert=0).squeeze())
+    assert np.ptp(left) == pytest.approx(3.29 * sd, rel=0.1)
+
+
+def test_points_of_a_band_have_the_colours_of_their_experts(em_fit, regimes, key):
+    ax = plots.band(em_fit, key=key)
+    points = next(c for c in ax.collections if len(c.get_offsets()) == len(regimes))
+    leftmost = np.argmin(points.get_offsets()[:, 0])
+    expected = plt.matplotlib.colors.to_rgb(plots.COLOURS[0])
+    assert points.get_facecolors()[leftmost, :3] == pytest.approx(expected, abs=0.1)
+
+
+def test_several_inputs_want_one_chosen(two_inputs, key):
+    with pytest.raises(ValueError, match=r"have 2; choose one, `input='bill_length_mm'`"):
+        plots.band(two_inputs, key=key)
+    with pytest.raises(ValueError, match="the inputs are bill_length_mm, bill_depth_mm"):
+        plots.memberships(two_inputs, input="wing")
+
+
+def test_the_inputs_not_chosen_stay_at_their_means(two_inputs, key):
+    ax = plots.band(two_inputs, key=key, input="bill_depth_mm", num=10)
+    assert ax.get_xlabel().startswith("bill_depth_mm (other inputs at their means)")
+    _, at, centre = lines(ax)[0]
+    length = np.full(10, np.asarray(two_inputs.data.x)[:, 0].mean())
+    there = pk.predict(two_inputs, np.column_stack([length, at]), key=key)
+    assert centre == pytest.approx(there["mean"].mean(SAMPLE).values)
+
+
+def test_band_and_memberships_refuse_what_is_no_regression(em_fit, key):
+    strange = changed(em_fit, constant_data=None)
+    with pytest.raises(ValueError, match="the data of this `SoftmaxMoE` have `y`"):
+        plots.band(strange, key=key)
+    with pytest.raises(ValueError, match=r"`plots\.memberships` draws y over x"):
+        plots.memberships(strange)
+
+
+@pytest.mark.parametrize("prob", [0, 1, 90, float("nan")])
+def test_a_share_is_between_0_and_1(em_fit, key, prob):
+    with pytest.raises(ValueError, match="it must lie between 0 and 1"):
+        plots.band(em_fit, key=key, prob=prob)
+
+
+def test_a_grid_of_one_point_is_refused(em_fit):
+    with pytest.raises(ValueError, match=r"num=1\)`: it must be at least 2"):
+        plots.memberships(em_fit, num=1)
+
+
+# memberships
+
+
+def test_memberships_sum_to_one_everywhere(nuts_fit):
+    drawn = lines(plots.memberships(nuts_fit, num=30))
+    assert len(drawn) == 2
+    assert sum(y for _, _, y in drawn) == pytest.approx(np.ones(30))
+
+
+def test_memberships_refuse_a_model_without_experts(em_fit, monkeypatch):
+    without = pk.predict(em_fit, [[0.0]], key=jax.random.key(0)).drop_vars("membership")
+    monkeypatch.setattr(plots, "predict", lambda *args, **kwargs: without)
+    with pytest.raises(ValueError, match="has `mean`, `y` but no `membership`"):
+        plots.memberships(em_fit)
+
+
+# posterior
+
+
+def test_posterior_has_a_row_for_each_parameter_and_a_colour_for_each_expert(nuts_fit):
+    axes = plots.posterior(nuts_fit)
+    names = [ax.get_ylabel().replace("\n", " ") for ax in axes]
+    assert sorted(names) == [
+        "coefficient intercept",
+        "coefficient x",
+        "gate intercept",
+        "gate x",
+        "noise_sd",
+    ]
+    assert legend(axes[0]) == ["expert 0", "expert 1"]
+    in_memberships = [colour for colour, _, _ in lines(plots.memberships(nuts_fit))]
+    for ax in axes:
+        assert [c for c, _, y in lines(ax) if len(y) > 2] == in_memberships
+
+
+def test_bars_of_the_posterior_are_its_quantiles_and_dots_its_means(nuts_fit):
+    (ax,) = plots.posterior(nuts_fit, "noise_sd", prob=0.5)
+    bars = [x for _, x, _ in lines(ax) if len(x) == 2]
+    dots = [x for _, x, _ in lines(ax) if len(x) == 1]
+    draws = nuts_fit.posterior["noise_sd"]
+    expected = draws.quantile([0.25, 0.75], SAMPLE).transpose("expert", "quantile")
+    assert np.array(bars) == pytest.approx(expected.values)
+    assert np.ravel(dots) == pytest.approx(draws.mean(SAMPLE).values)
+
+
+def test_posterior_of_a_point_is_a_line_at_it(em_fit):
+    point = as_point(em_fit)
+    (ax,) = plots.posterior(point, ["noise_sd"])
+    drawn = sorted(x[0] for _, x, _ in lines(ax))
+    assert drawn == pytest.approx(sorted(point.posterior["noise_sd"].values.ravel()))
+
+
+def test_posterior_serves_variables_of_any_axes(em_fit):
+    rng = np.random.default_rng(0)
+    other = xr.Dataset(
+        {
+            "scale": (SAMPLE, rng.normal(size=(1, 200))),
+            "weight": ((*SAMPLE, "a", "b"), rng.normal(size=(1, 200, 2, 2))),
+        },
+        coords={"a": ["low", "high"], "b": [1, 2]},
+    )
+    axes = plots.posterior(changed(em_fit, posterior=other))
+    assert [ax.get_ylabel() for ax in axes] == [
+        "scale",
+        *(f"weight\n{a}, {b}" for a in ("low", "high") for b in (1, 2)),
+    ]
+
+
+def test_posterior_refuses_what_it_cannot_draw(em_fit, monkeypatch):
+    with pytest.raises(ValueError, match="there is no `slope`; the fit has `"):
+        plots.posterior(em_fit, "slope")
+    with pytest.raises(ValueError, match="got 2 axes; this fit takes 1"):
+        plots.posterior(em_fit, "noise_sd", ax=plt.subplots(2)[1])
+    monkeypatch.setattr(plots, "MOST_ROWS", 3)
+    with pytest.raises(ValueError, match="of 3 at most; choose with `var_names=`"):
+        plots.posterior(em_fit)
+
+
+# labels
+
+
+def test_labels_show_each_chain_as_it_is(nuts_fit):
+    axes = plots.labels(nuts_fit, "coefficient", term="intercept")
+    draws = nuts_fit.posterior["coefficient"].sel(term="intercept")
+    assert len(axes) == draws.sizes["chain"]
+    for chain, ax in enumerate(axes):
+        for expert, (colour, _, y) in enumerate(lines(ax)):
+            assert colour == to_hex(plots.COLOURS[expert])
+            assert (y == draws.sel(chain=chain, expert=expert).values).all()
+
+
+def test_labels_refuse_what_is_not_there(nuts_fit):
+    with pytest.raises(ValueError, match="the variables with an axis `expert` are"):
+        plots.labels(nuts_fit, "slope")
+    with pytest.raises(ValueError, match="along `term` there are 'intercept', 'x'"):
+        plots.labels(nuts_fit, "coefficient", term="time")
+    with pytest.raises(ValueError, match="`noise_sd` has no axis `term`"):
+        plots.labels(nuts_fit, "noise_sd", term="x")
+    alone = nuts_fit.posterior[["noise_sd"]].isel(expert=0)
+    with pytest.raises(ValueError, match="no variable of this `SoftmaxMoE` has an axis"):
+        plots.labels(changed(nuts_fit, posterior=alone))
+
+
+# objective
+
+
+def test_objective_of_em_draws_every_restart_and_the_best_in_colour(em_fit):
+    ax = plots.objective(em_fit)
+    climbs = [line for line in lines(ax) if len(line[1]) > 1]
+    assert len(climbs) == em_fit.facts["num_restarts"]
+    best = [y for colour, _, y in climbs if colour == to_hex(plots.COLOURS[0])]
+    assert len(best) == 1
+    # The trace holds the objective before each step, the fact the one after the last.
+    assert best[0][-1] == pytest.approx(em_fit.facts["objective"], abs=1e-4)
+    low, high = ax.get_ylim()
+    assert low < em_fit.facts["objective"] < high
+
+
+def test_objective_of_svi_ends_at_the_elbo(svi_fit):
+    ax = plots.objective(svi_fit)
+    smooth = lines(ax)[-1][2]
+    assert -smooth[-1] == pytest.approx(svi_fit.facts["elbo"], abs=0.5)
+    assert "ELBO" in ax.get_ylabel()
+
+
+def test_objective_of_nuts_is_the_log_density_of_each_chain(nuts_fit):
+    drawn = lines(plots.objective(nuts_fit))
+    lp = nuts_fit.tree["sample_stats"]["lp"].values
+    assert (np.array([y for _, _, y in drawn]) == lp).all()
+
+
+def test_objective_refuses_a_fit_without_a_trace(em_fit):
+    bare = changed(em_fit, trace=None)
+    with pytest.raises(ValueError, match="this fit has none of them"):
+        plots.objective(bare)

@@ -1,0 +1,386 @@
+"""A run that is killed goes on, and ends with the draws of a run that was not."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import probkit as pk
+import resume_script
+from probkit import checkpoint, loop
+from probkit.checkpoint import Checkpoint
+from probkit.files import UNFINISHED
+from probkit.models import moe
+from resume_script import METHODS, outcome, problem, run, step_of
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def short_chunks(monkeypatch):
+    # The same as in the script: what it sets here is put back.
+    monkeypatch.setattr(loop, "CHUNK_STEPS", loop.CHUNK_STEPS)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", loop.CHUNK_SECONDS)
+    resume_script.short_chunks()
+
+
+def start(plan) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, resume_script.__file__, json.dumps(plan)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(plan) -> None:
+    process = start(plan)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+
+
+def kill(name, folder, moment, file, step) -> None:
+    """A process of its own, killed at that moment of a run."""
+    plan = {"runs": {name: (str(folder), os.devnull)}}
+    process = start({**plan, "moment": moment, "name": file, "step": step})
+    if moment == "wait_to_be_killed":
+        until = time.monotonic() + 300
+        while _steps(folder) < step and process.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, said
+
+
+def _steps(folder) -> int:
+    return max((step_of(path) for path in folder.glob("state-*.npz")), default=-1)
+
+
+# One run each, killed over and over, and the steps it has kept after each time. NUTS
+# warms up for 30 steps and then samples for 30.
+KILLS = {
+    "EM": [
+        ("wait_to_be_killed", "state", 9, lambda steps: steps >= 9),
+        ("die_in_write", "state", 20, lambda steps: 9 <= steps < 20),
+    ],
+    "SVI": [
+        ("die_before_rename", "run.json", 0, lambda steps: steps == -1),
+        ("wait_to_be_killed", "state", 25, lambda steps: 25 <= steps < 60),
+    ],
+    "NUTS": [
+        ("wait_to_be_killed", "state", 12, lambda steps: 12 <= steps < 30),
+        ("die_before_write", "state", 38, lambda steps: 30 <= steps < 38),
+        ("die_before_rename", "state", 50, lambda steps: 30 <= steps < 50),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """`{method: (outcome of a run never killed, of one killed, its folder)}`."""
+    root = tmp_path_factory.mktemp("runs")
+
+    def torment(name):
+        for moment, file, step, expected in KILLS[name]:
+            kill(name, root / name, moment, file, step)
+            steps = _steps(root / name)
+            assert expected(steps), f"{name} has {steps} steps after {moment}"
+
+    whole = {name: (None, str(root / f"{name}-whole.npz")) for name in METHODS}
+    again = {name: (str(root / name), str(root / f"{name}.npz")) for name in METHODS}
+    with ThreadPoolExecutor(2) as pool:
+        # The longest first: it is what the others wait for.
+        jobs = [pool.submit(torment, name) for name in ("NUTS", "SVI", "EM")]
+        jobs.append(pool.submit(finish, {"runs": whole}))
+        for job in jobs:
+            job.result()
+    finish({"runs": again})
+    return {
+        name: (_read(whole[name][1]), _read(again[name][1]), root / name)
+        for name in METHODS
+    }
+
+
+def _read(path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def assert_same(one, other) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert array.dtype == other[name].dtype, name
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+@every_method
+def test_a_killed_run_ends_with_the_same_numbers_bit_for_bit(killed, name):
+    whole, again, _ = killed[name]
+    assert any(k.startswith("posterior/") for k in whole)
+    assert_same(whole, again)
+
+
+@every_method
+def test_a_finished_run_is_given_back_without_a_step(killed, name, monkeypatch):
+    whole, _, folder = killed[name]
+    before = sorted(path.name for path in folder.iterdir())
+    monkeypatch.setattr(Checkpoint, "add", lambda *_: pytest.fail("took a step"))
+    assert_same(outcome(run(name, folder)), whole)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@every_method
+def test_one_state_is_kept(killed, name):
+    assert len(list(killed[name][2].glob("state-*.npz"))) == 1
+
+
+@every_method
+def test_a_checkpoint_holds_flat_arrays_and_json(killed, name):
+    for path in killed[name][2].iterdir():
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                assert all(array.dtype.kind in "fiub" for array in file.values())
+        elif not path.name.startswith(UNFINISHED):
+            json.loads(path.read_text())
+
+
+# In this process: interruptions that a program survives.
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The outcome of EM, never interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHUNK_STEPS", 7)
+        return outcome(run("EM", None))
+
+
+@pytest.fixture(scope="module")
+def finished(whole, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("EM") / "deep" / "down"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "CHUNK_STEPS", 7)
+        assert_same(outcome(run("EM", folder)), whole)
+    return folder
+
+
+@pytest.fixture
+def folder(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(whole, tmp_path, monkeypatch):
+    add = Checkpoint.add
+
+    def add_or_stop(self, kept, states, taken, done):
+        add(self, kept, states, taken, done)
+        if taken > 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "add", add_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run("EM", tmp_path / "run")
+    monkeypatch.setattr(Checkpoint, "add", add)
+    assert 10 < _steps(tmp_path / "run") < whole["trace/objective"].shape[1]
+    assert_same(outcome(run("EM", tmp_path / "run")), whole)
+
+
+@pytest.mark.parametrize("file", ["records-", "state-"])
+def test_a_full_disk_leaves_a_run_that_goes_on(whole, tmp_path, monkeypatch, file):
+    save = checkpoint._save
+
+    def save_or_fail(path, arrays):
+        if path.name.startswith(file) and len(list(path.parent.iterdir())) > 4:
+            raise OSError(28, "No space left on device")
+        save(path, arrays)
+
+    monkeypatch.setattr(checkpoint, "_save", save_or_fail)
+    with pytest.raises(OSError, match="No space left"):
+        run("EM", tmp_path / "run")
+    monkeypatch.setattr(checkpoint, "_save", save)
+    assert_same(outcome(run("EM", tmp_path / "run")), whole)
+
+
+def test_two_runs_in_one_folder_do_each_other_no_harm(whole, tmp_path, monkeypatch):
+    add, second = Checkpoint.add, []
+
+    def add_and_let_another_pass(self, kept, states, taken, done):
+        add(self, kept, states, taken, done)
+        if taken > 10 and not second:
+            second.append(None)
+            second.append(outcome(run("EM", tmp_path / "run")))
+
+    monkeypatch.setattr(Checkpoint, "add", add_and_let_another_pass)
+    assert_same(outcome(run("EM", tmp_path / "run")), whole)
+    assert_same(second[1], whole)
+    monkeypatch.setattr(Checkpoint, "add", add)
+    assert_same(outcome(run("EM", tmp_path / "run")), whole)
+
+
+def test_an_empty_folder_is_taken(whole, tmp_path):
+    assert_same(outcome(run("EM", tmp_path)), whole)
+
+
+def test_without_a_checkpoint_nothing_is_written(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_same(outcome(run("EM", None)), whole)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Folders that are not this run's, or not whole, get one clear line.
+
+
+def refusal(folder, **changes) -> str:
+    model, data = problem()
+    call = {
+        "model": model,
+        "data": data,
+        "method": METHODS["EM"],
+        "key": jax.random.key(resume_script.KEY),
+        **changes,
+    }
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        pk.fit(**call, checkpoint=folder)
+    assert type(caught.value) is ValueError
+    message = str(caught.value)
+    assert message.startswith(f"`checkpoint={str(folder)!r}`")
+    return message
+
+
+def other_data(**changes):
+    _, data = problem()
+    return moe.Pairs(**{"x": data.x, "y": data.y, **changes})
+
+
+OTHER = {
+    "key": lambda: {"key": jax.random.key(resume_script.KEY + 1)},
+    "model": lambda: {"model": moe.SoftmaxMoE(num_experts=3)},
+    "a setting of the model": lambda: {"model": moe.SoftmaxMoE(2, gate_scale=2.0)},
+    "a setting of the method": lambda: {"method": pk.EM(num_restarts=2, atol=1e-5)},
+    "data": lambda: {"data": other_data(x=np.asarray(problem()[1].x) + 1e-9)},
+    "data of other names": lambda: {"data": other_data(inputs="speed")},
+    "data of another precision": lambda: {"data": other_data(x=np.float32(problem()[1].x))},
+    "data in other units": lambda: {
+        "data": other_data(units=other_data(y=range(40)).units)
+    },
+    "data standing for more": lambda: {"data": problem()[1].take(np.arange(20))},
+}
+
+
+@pytest.mark.parametrize("what, changes", OTHER.items(), ids=OTHER.keys())
+def test_a_folder_of_another_run_is_refused(folder, what, changes):
+    word = next(w for w in ("method", "model", "data", "key") if w in what.split()[-1])
+    assert f"holds another run: its {word} differs" in refusal(folder, **changes())
+
+
+def test_all_that_differs_is_named(folder):
+    message = refusal(folder, key=jax.random.key(0), data=other_data(inputs="speed"))
+    assert "its data, key differ. Name another folder, or remove this one." in message
+
+
+def test_a_run_from_another_start_is_refused(folder):
+    begin = run("EM", None)
+    assert "holds another run: its start differs" in refusal(folder, start=begin)
+
+
+def test_a_run_of_another_method_is_refused(folder):
+    assert "holds another run: its method" in refusal(folder, method=METHODS["SVI"])
+
+
+def test_optimisers_of_one_kind_are_told_apart(tmp_path):
+    model, data = problem()
+    first, second = (pk.SVI(optimizer=optax.adam(rate)) for rate in (0.1, 0.01))
+    like = {"start": None, "key": jax.random.key(0), "lanes": 1}
+    both = dict(model=model, data=data, **like)
+    Checkpoint.open(tmp_path, None, method=first, **both)
+    Checkpoint.open(tmp_path, None, method=pk.SVI(optimizer=optax.adam(0.1)), **both)
+    with pytest.raises(ValueError, match="holds another run: its method differs"):
+        Checkpoint.open(tmp_path, None, method=second, **both)
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("important")
+    assert "exists and holds no run of probkit" in refusal(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    path = tmp_path / "thesis.tex"
+    path.write_text("important")
+    assert "exists and holds no run of probkit" in refusal(path)
+    assert path.read_text() == "important"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def other_shapes(path):
+    arrays = _read(path)
+    np.savez(path, **{k: v[..., None] for k, v in arrays.items()})
+
+
+def fewer_arrays(path):
+    arrays = _read(path)
+    np.savez(path, **{k: arrays[k] for k in list(arrays)[1:]})
+
+
+class Bomb:
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def pickled(path):
+    np.savez(path, **{**_read(path), "counts": np.array([Bomb()])})
+
+
+DAMAGE = {
+    "truncated": truncate,
+    "a changed byte": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "a text": lambda path: path.write_text("hello"),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps(Bomb())),
+    "an array": lambda path: np.save(path.open("wb"), np.arange(3)),
+}
+STATE = {"of other shapes": other_shapes, "of fewer arrays": fewer_arrays}
+RECORDS = {"lost": Path.unlink, "with a pickle": pickled}
+
+
+@pytest.mark.parametrize(
+    "which, damage",
+    [("state", d) for d in (DAMAGE | STATE).values()]
+    + [("records", d) for d in (DAMAGE | RECORDS).values()],
+    ids=[f"state {k}" for k in DAMAGE | STATE] + [f"records {k}" for k in DAMAGE | RECORDS],
+)
+def test_a_damaged_file_is_named(folder, which, damage):
+    path = sorted(folder.glob(f"{which}-*.npz"))[0]
+    damage(path)
+    assert f"`{path.name}` in it is damaged; remove the folder" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"key": 1}'])
+def test_a_damaged_description_is_named(folder, text):
+    (folder / "run.json").write_text(text)
+    assert "`run.json` in it is damaged; remove the folder" in refusal(folder)
