@@ -210,6 +210,27 @@ def _positive(name: str, default: float) -> Any:
     return eqx.field(default=default, converter=positive(f"SoftmaxMoE({name}"))
 
 
+def weighted_grams(
+    z: Float[Array, "n t"], weights: Float[Array, "n m"]
+) -> Float[Array, "m t t"]:
+    """$Z^\\top \\mathrm{diag}(w_j) Z$ for each column of weights, as one matrix product."""
+    (n, t), m = z.shape, weights.shape[1]
+    weighted = (weights[:, :, None] * z[:, None, :]).reshape(n, m * t)
+    return (z.T @ weighted).reshape(t, m, t).swapaxes(0, 1)
+
+
+def zero_sum_basis(count: int, dtype) -> Float[Array, "k f"]:
+    """Orthonormal columns that span the vectors of `count` entries that sum to zero."""
+    return ZeroSumTransform(1)(jnp.eye(count - 1, dtype=dtype)).T
+
+
+def _solve_positive(matrix: Float[Array, "*b t t"], right: Float[Array, "*b t"]):
+    factor = jnp.linalg.cholesky(matrix)
+    half = jax.scipy.linalg.solve_triangular(factor, right[..., None], lower=True)
+    whole = jax.scipy.linalg.solve_triangular(factor, half, lower=True, trans="T")
+    return whole[..., 0]
+
+
 class SoftmaxMoE(AbstractEMModel):
     r"""Linear Gaussian experts under a softmax gate that is linear in the inputs.
 
@@ -324,27 +345,28 @@ class SoftmaxMoE(AbstractEMModel):
         """
         r, (x, y) = moments, self._standard_data(data)
         z, old = design(x), self._in_standard(sites, data)
-        gate = self._better_gate(old["gate"], z, r, use_prior)
-        coefficient, noise_sd = self._best_experts(old["noise_sd"], z, y, r, use_prior)
+        log_share = jax.nn.log_softmax(z @ old["gate"], axis=1)
+        grams = weighted_grams(z, jnp.concatenate([r, jnp.exp(log_share)], axis=1))
+        of_experts, of_gate = jnp.split(grams, 2)
+        gate = self._better_gate(old["gate"], z, r, log_share, of_gate, use_prior)
+        coefficient, noise_sd = self._best_experts(
+            old["noise_sd"], z, y, r, of_experts, use_prior
+        )
         new = {"gate": gate, "coefficient": coefficient, "noise_sd": noise_sd}
         return self._in_units(new, data)
 
-    def _best_experts(self, noise_sd, z, y, r, use_prior: bool):
+    def _best_experts(self, noise_sd, z, y, r, grams, use_prior: bool):
         # Weighted least squares, a column an expert; the prior of the coefficients is a
         # ridge of σ²/scale², so the variance of the last step enters.
         count = r.sum(0)
-        gram = jnp.einsum("nk,ni,nj->kij", r, z, z)
-        moment = jnp.einsum("nk,ni,n->ki", r, z, y)
         if use_prior:
             ridge = noise_sd**2 / self.coefficient_scale**2
         else:
             # No prior: just enough to keep an expert without observations finite.
             ridge = 1e2 * jnp.finfo(z.dtype).eps * (1 + count)
-        gram = gram + ridge[:, None, None] * jnp.eye(z.shape[1], dtype=z.dtype)
-        factor = jnp.linalg.cholesky(gram)
-        coefficient = jax.vmap(lambda l, b: jax.scipy.linalg.cho_solve((l, True), b))(
-            factor, moment
-        ).T
+        normal = grams + ridge[:, None, None] * jnp.eye(z.shape[1], dtype=z.dtype)
+        moment = (r * y[:, None]).T @ z
+        coefficient = _solve_positive(normal, moment).T
         squares = (r * (y[:, None] - z @ coefficient) ** 2).sum(0)
         if use_prior:
             # The mode over σ, not σ²: log p(σ) = -(2a + 1) log σ - b/σ² + const.
@@ -355,43 +377,41 @@ class SoftmaxMoE(AbstractEMModel):
             variance = jnp.maximum(squares / jnp.maximum(count, tiny), VARIANCE_FLOOR)
         return coefficient, jnp.sqrt(variance)
 
-    def _better_gate(self, gate, z, r, use_prior: bool):
+    def _better_gate(self, gate, z, r, log_share, grams, use_prior: bool):
         r"""One Newton step on $Q(b) = \sum_i \sum_k r_{ik} \log π_k(x_i)$, damped.
 
         $Q$ is concave, with gradient $Z^\top (R - Π)$ and $-H_{kl} = Z^\top
-        \mathrm{diag}(π_k (δ_{kl} - π_l)) Z$. $H$ is singular along common shifts of all
-        experts, and the gradient has no part there; a unit weight on these shifts makes
-        it regular and leaves the step a zero-sum one.
+        \mathrm{diag}(π_k (δ_{kl} - π_l)) Z$, singular along common shifts of all experts.
+        The step is therefore taken in $K - 1$ coordinates, an orthonormal basis $U$ of
+        the columns that sum to zero.
         """
-        (t, K), precision = gate.shape, 1 / self.gate_scale**2 if use_prior else 0.0
+        (t, K), n = gate.shape, z.shape[0]
+        if K == 1:
+            return gate
+        share, U = jnp.exp(log_share), zero_sum_basis(K, z.dtype)
+        precision = 1 / self.gate_scale**2 if use_prior else 0.0
+        gradient = (z.T @ (r - share) - precision * gate) @ U
+        spread = ((share @ U)[:, :, None] * z[:, None, :]).reshape(n, (K - 1) * t)
+        diagonal = jnp.einsum("ka,kb,kij->aibj", U, U, grams)
+        curvature = diagonal.reshape((K - 1) * t, (K - 1) * t) - spread.T @ spread
+        tiny = 1e2 * jnp.finfo(z.dtype).eps * (1 + jnp.trace(curvature) / len(curvature))
+        curvature = curvature + (precision + tiny) * jnp.eye(len(curvature), dtype=z.dtype)
+        free = _solve_positive(curvature, gradient.T.reshape(-1)).reshape(K - 1, t).T
+        step, slope = free @ U.T, (gradient * free).sum()
+        logits, along = z @ gate, z @ step
 
-        def objective(b):
-            log_gate = jax.nn.log_softmax(z @ b, axis=1)
-            return (r * log_gate).sum() - 0.5 * precision * (b**2).sum()
+        def objective(size):
+            b = gate + size * step
+            log_share = jax.nn.log_softmax(logits + size * along, axis=1)
+            return (r * log_share).sum() - 0.5 * precision * (b**2).sum()
 
-        share = jax.nn.softmax(z @ gate, axis=1)
-        gradient = z.T @ (r - share) - precision * gate
-        own = jnp.einsum("nk,ni,nj->kij", share, z, z)
-        spread = (share[:, :, None] * z[:, None, :]).reshape(-1, K * t)
-        hessian = -(spread.T @ spread)
-        hessian = hessian.reshape(K, t, K, t)
-        experts = jnp.arange(K)
-        hessian = hessian.at[experts, :, experts, :].add(own)
-        common = jnp.einsum("kl,ij->kilj", jnp.ones((K, K)) / K, jnp.eye(t))
-        flat = (hessian + len(z) * common.astype(z.dtype)).reshape(K * t, K * t)
-        ridge = precision + 1e2 * jnp.finfo(z.dtype).eps * (1 + jnp.trace(flat) / (K * t))
-        flat = flat + ridge * jnp.eye(K * t, dtype=z.dtype)
-        step = jax.scipy.linalg.cho_solve(
-            (jnp.linalg.cholesky(flat), True), gradient.T.reshape(-1)
-        )
-        step = step.reshape(K, t).T
-        slope, before = (gradient * step).sum(), objective(gate)
+        before = (r * log_share).sum() - 0.5 * precision * (gate**2).sum()
 
         def too_long(carry):
             size, halvings = carry
-            enough = before + 1e-4 * size * slope
             # Not `<`: a NaN is too long as well.
-            return ~(objective(gate + size * step) >= enough) & (halvings < GATE_HALVINGS)
+            enough = objective(size) >= before + 1e-4 * size * slope
+            return ~enough & (halvings < GATE_HALVINGS)
 
         size, halvings = jax.lax.while_loop(
             too_long,

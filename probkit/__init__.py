@@ -1,5 +1,8 @@
 """probkit: structured Bayesian models, fitted in minutes, with diagnostics to trust."""
 
+import importlib
+from typing import Any
+
 from probkit.check import Check, Report
 from probkit.diagnose import diagnose
 from probkit.fit import Fit, FitError, fit, predict, prior, recover, with_log_likelihood
@@ -17,10 +20,13 @@ __all__ = [
     "Fit",
     "FitError",
     "Report",
+    "datasets",
     "diagnose",
     "enable_x64",
     "fit",
     "load",
+    "models",
+    "plots",
     "predict",
     "prior",
     "recover",
@@ -28,3 +34,10 @@ __all__ = [
     "use_compilation_cache",
     "with_log_likelihood",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded where they are used: pictures, data and families cost import time.
+    if name in ("datasets", "models", "plots"):
+        return importlib.import_module(f"probkit.{name}")
+    raise AttributeError(f"module 'probkit' has no attribute {name!r}")

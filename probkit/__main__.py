@@ -98,7 +98,7 @@ def _demo(options: argparse.Namespace) -> int:
         "five no better (notebooks/two_regimes.py shows how to compare).\n"
         f"Running on {jax.default_backend()}, {chains} chains side by side."
     )
-    fits = {}
+    fits: dict[str, pk.Fit] = {}
     for name, (method, words) in _methods(pk, options.quick).items():
         print(f"\n== {name}: {words}", flush=True)
         before = time.perf_counter()

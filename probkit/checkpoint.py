@@ -50,7 +50,8 @@ def _unflatten(like, arrays):
         if (array.shape, array.dtype) != (known.shape, known.dtype):
             raise ValueError(f"{array.dtype}{array.shape} is no {known}")
         if _is_typed(old):
-            return jax.random.wrap_key_data(array, impl=jax.random.key_impl(old))
+            impl = jax.random.key_impl(jnp.empty((), old.dtype))
+            return jax.random.wrap_key_data(array, impl=impl)
         return jnp.asarray(array)
 
     return jax.tree_util.tree_unflatten(structure, [leaf(p, a) for p, a in leaves])
@@ -71,7 +72,7 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return dict(file)
     except Exception as error:
         # An archive that is not whole fails in a dozen ways.
@@ -157,7 +158,7 @@ class Checkpoint:
                 kept = _load(path)
                 counts = kept.pop("counts")
                 self._chunks.append((kept, counts))
-        except (KeyError, ValueError):
+        except (KeyError, TypeError, ValueError):
             raise _damaged(path) from None
 
     def _records(self, start: int, stop: int) -> Path:

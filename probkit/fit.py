@@ -12,7 +12,13 @@ import numpy as np
 import numpyro
 from jaxtyping import PRNGKeyArray
 
-from probkit.density import Sites, latent_names, log_likelihood, observed_names
+from probkit.density import (
+    Sites,
+    latent_names,
+    log_likelihood,
+    observed_names,
+    prior_draw,
+)
 from probkit.loop import wants_progress
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
 from probkit.model import AbstractModel, Data
@@ -176,16 +182,22 @@ def _num_lanes(method) -> int:
 def _start_sites(start: Fit, model, data, method, key) -> Sites:
     """Draws of an earlier fit, one a lane: all different if there are enough."""
     posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
-    names = latent_names(model, data)
-    missing = [name for name in names if name not in posterior]
-    if missing:
-        raise ValueError(
-            f"`fit(start=...)` is a fit of `{type(start.model).__name__}` and has no "
-            f"{', '.join(missing)}; start from a fit of `{type(model).__name__}`."
-        )
+    shapes = jax.eval_shape(lambda: prior_draw(model, data, key))
+    for name, wanted in shapes.items():
+        if name not in posterior:
+            raise ValueError(
+                f"`fit(start=...)` is a fit of `{type(start.model).__name__}` and has no "
+                f"`{name}`; start from a fit of `{type(model).__name__}`."
+            )
+        found = posterior[name].shape[1:]
+        if found != wanted.shape:
+            raise ValueError(
+                f"`fit(start=...)` has `{name}` of shape {found}, but this model and data "
+                f"want {wanted.shape}; start from a fit of an equal model."
+            )
     count, lanes = posterior.sizes["sample"], _num_lanes(method)
     rows = np.asarray(jax.random.choice(key, count, (lanes,), replace=count < lanes))
-    return {name: jnp.asarray(posterior[name].values[rows]) for name in names}
+    return {name: jnp.asarray(posterior[name].values[rows]) for name in shapes}
 
 
 @eqx.filter_jit

@@ -193,6 +193,7 @@ def iterate(
             kept = None if taken < discard else (records, counts)
             taken, done = taken + num, bool(ended.all())
             keep.add(kept, states, taken, done)
+            bar.set_description(f"{label}, warm-up" if taken < discard else label)
             bar.update(num)
             # Towards chunks of CHUNK_SECONDS, at most tenfold longer at once.
             length = int(np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length))

@@ -281,7 +281,7 @@ def _rows(fitted: Fit, var_names) -> list[tuple[str, dict[str, Any]]]:
                 f"`plots.posterior(var_names=...)`: there is no `{name}`; the fit has "
                 f"{_listed(draws.data_vars)}."
             )
-    rows = []
+    rows: list[tuple[str, dict[str, Any]]] = []
     for name in names:
         axes = [dim for dim in draws[name].dims if dim not in (*SAMPLE, EXPERT)]
         shape = [draws.sizes[dim] for dim in axes]
@@ -383,7 +383,8 @@ def labels(fitted: Fit, var_name: str | None = None, *, ax: Any = None, **at: An
     for one in axes:
         one.set_ylim(low, high)
     axes[-1].set_xlabel("draw")
-    _legend(axes[0], title=f"{name} {', '.join(str(v) for v in at.values())}".strip())
+    place = ", ".join(str(value) for value in at.values())
+    _legend(axes[0], title=f"{name}[{place}]" if place else name)
     return axes
 
 
@@ -437,7 +438,7 @@ def _climb(ax, trace):
     objective, best = trace["objective"].values, trace["best"].values
     for i in np.argsort(best):
         last = int(np.isfinite(objective[i]).sum())
-        style = _lane_style(best[i], "the best restart")
+        style = _lane_style(bool(best[i]), "the best restart")
         ax.plot(np.arange(1, last + 1), objective[i, :last], **style)
         ax.plot(last, objective[i, last - 1], "o", ms=3.5, **{**style, "label": None})
     # The first steps climb from far below, and would hide how the restarts end.
@@ -465,7 +466,7 @@ def _descent(ax, trace):
         steps = np.arange(width, own.size + 1)
         if best[i]:
             ax.plot(np.arange(1, own.size + 1), own, color=COLOURS[0], alpha=0.2, lw=0.5)
-        ax.plot(steps, smooth, **_lane_style(best[i], words))
+        ax.plot(steps, smooth, **_lane_style(bool(best[i]), words))
         shown.append(own)
     every = np.concatenate(shown) if shown else np.zeros(1)
     low, high = np.quantile(every, [0.001, 0.98])

@@ -167,20 +167,22 @@ def whole(what: str, least: int) -> Callable[[Any], int]:
     return convert
 
 
-def positive(what: str) -> Callable[[Any], float]:
+def positive(what: str, *, zero: bool = False) -> Callable[[Any], float]:
     """A converter of a setting that is a positive real number.
 
     Args:
         what: how the user knows it, such as `EM(atol`.
+        zero: whether it may be 0.
     """
+    wanted = "0 or a positive number" if zero else "a positive number"
 
     def convert(value: Any) -> float:
         try:
             number = math.nan if isinstance(value, str | bytes) else float(value)
         except (TypeError, ValueError):
             number = math.nan
-        if not (math.isfinite(number) and number > 0):
-            raise ValueError(f"`{what}={short(value)})`: it takes a positive number.")
+        if not (math.isfinite(number) and (number > 0 or (zero and number == 0))):
+            raise ValueError(f"`{what}={short(value)})`: it takes {wanted}.")
         return number
 
     return convert

@@ -87,8 +87,8 @@ def penguins():
 
 def _read(name: str) -> dict[str, np.ndarray]:
     """The complete rows of a CSV, a text array a column."""
-    with files(__name__).joinpath(name).open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
+    text = files(__name__).joinpath(name).read_text(encoding="utf-8")
+    header, *rows = csv.reader(text.splitlines())
     complete = [row for row in rows if "NA" not in row]
     return dict(zip(header, np.array(complete).T, strict=True))
 
