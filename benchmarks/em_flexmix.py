@@ -141,9 +141,7 @@ def compare(n: int, d: int, repeats: int, restarts: int, with_flexmix: bool) -> 
         runs["probkit cold"] = [
             fresh_process(script, "--cold", *size) for _ in range(repeats)
         ]
-        cached = [
-            fresh_process(script, "--cold", *size, cache) for _ in range(repeats + 1)
-        ]
+        cached = [fresh_process(script, "--cold", *size, cache) for _ in range(repeats + 1)]
         runs["probkit cold, kept programs"] = cached[1:]
     return runs
 

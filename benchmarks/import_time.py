@@ -28,9 +28,7 @@ def dearest(count: int) -> list[dict]:
             capture_output=True,
             text=True,
         )
-        lines = re.findall(
-            r"import time:\s+(\d+) \|\s+(\d+) \|\s+(\S+)", done.stderr
-        )
+        lines = re.findall(r"import time:\s+(\d+) \|\s+(\d+) \|\s+(\S+)", done.stderr)
         return {name: (int(own), int(total)) for own, total, name in lines}
 
     base, ours = profile(BASE), profile(OURS)

@@ -329,13 +329,16 @@ class SoftmaxMoE(AbstractEMModel):
             "coefficient": jnp.zeros((terms, K), v.dtype),
             "noise_sd": jnp.ones(K, v.dtype),
         }
-        return self.m_step(r, self._in_units(flat, data), data, use_prior=True)
+        even = jnp.full_like(r, 1 / K)
+        return self.m_step((r, even), self._in_units(flat, data), data, use_prior=True)
 
     def e_step(self, sites, data):
-        """Responsibilities $r_{ik} = p(\\text{expert } k | x_i, y_i)$."""
-        log_joint = self.conditional(sites, data.x).component_log_probs(data.y)
+        """Responsibilities $p(k | x_i, y_i)$ and gate shares $π_k(x_i)$ of the experts."""
+        mixture = self.conditional(sites, data.x)
+        log_joint = mixture.component_log_probs(data.y)
         log_density = jax.nn.logsumexp(log_joint, axis=-1, keepdims=True)
-        return jnp.exp(log_joint - log_density), log_density.sum()
+        share = mixture.mixing_distribution.probs
+        return (jnp.exp(log_joint - log_density), share), log_density.sum()
 
     def m_step(self, moments, sites, data, use_prior):
         """Experts in closed form; one damped Newton step of the gate.
@@ -343,12 +346,11 @@ class SoftmaxMoE(AbstractEMModel):
         A step that does not lower the gate's objective is all that EM needs (generalised
         EM); solving for the gate each time costs more and saves no iterations.
         """
-        r, (x, y) = moments, self._standard_data(data)
+        (r, share), (x, y) = moments, self._standard_data(data)
         z, old = design(x), self._in_standard(sites, data)
-        log_share = jax.nn.log_softmax(z @ old["gate"], axis=1)
-        grams = weighted_grams(z, jnp.concatenate([r, jnp.exp(log_share)], axis=1))
+        grams = weighted_grams(z, jnp.concatenate([r, share], axis=1))
         of_experts, of_gate = jnp.split(grams, 2)
-        gate = self._better_gate(old["gate"], z, r, log_share, of_gate, use_prior)
+        gate = self._better_gate(old["gate"], z, r, share, of_gate, use_prior)
         coefficient, noise_sd = self._best_experts(
             old["noise_sd"], z, y, r, of_experts, use_prior
         )
@@ -377,7 +379,7 @@ class SoftmaxMoE(AbstractEMModel):
             variance = jnp.maximum(squares / jnp.maximum(count, tiny), VARIANCE_FLOOR)
         return coefficient, jnp.sqrt(variance)
 
-    def _better_gate(self, gate, z, r, log_share, grams, use_prior: bool):
+    def _better_gate(self, gate, z, r, share, grams, use_prior: bool):
         r"""One Newton step on $Q(b) = \sum_i \sum_k r_{ik} \log π_k(x_i)$, damped.
 
         $Q$ is concave, with gradient $Z^\top (R - Π)$ and $-H_{kl} = Z^\top
@@ -388,9 +390,9 @@ class SoftmaxMoE(AbstractEMModel):
         (t, K), n = gate.shape, z.shape[0]
         if K == 1:
             return gate
-        share, U = jnp.exp(log_share), zero_sum_basis(K, z.dtype)
+        U, pull = zero_sum_basis(K, z.dtype), z.T @ r
         precision = 1 / self.gate_scale**2 if use_prior else 0.0
-        gradient = (z.T @ (r - share) - precision * gate) @ U
+        gradient = (pull - z.T @ share - precision * gate) @ U
         spread = ((share @ U)[:, :, None] * z[:, None, :]).reshape(n, (K - 1) * t)
         diagonal = jnp.einsum("ka,kb,kij->aibj", U, U, grams)
         curvature = diagonal.reshape((K - 1) * t, (K - 1) * t) - spread.T @ spread
@@ -401,11 +403,12 @@ class SoftmaxMoE(AbstractEMModel):
         logits, along = z @ gate, z @ step
 
         def objective(size):
+            # Responsibilities sum to one, so that Q = <Z'R, b> - Σ log Σ exp.
             b = gate + size * step
-            log_share = jax.nn.log_softmax(logits + size * along, axis=1)
-            return (r * log_share).sum() - 0.5 * precision * (b**2).sum()
+            push = jax.nn.logsumexp(logits + size * along, axis=1).sum()
+            return (pull * b).sum() - push - 0.5 * precision * (b**2).sum()
 
-        before = (r * log_share).sum() - 0.5 * precision * (gate**2).sum()
+        before = objective(0.0)
 
         def too_long(carry):
             size, halvings = carry

@@ -204,12 +204,18 @@ def _pictures(fits, out: Path) -> str:
     from probkit import plots
 
     nuts = fits["NUTS"]
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(7.2, 6.4), sharex=True, layout="constrained"
+    )
+    plots.band(nuts, above, key=jax.random.key(1)).set(
+        xlabel="", ylabel="head acceleration (g)"
+    )
+    plots.memberships(nuts, below).set_xlabel("time after the impact (ms)")
     pictures = {
-        "band": (
-            plots.band(nuts, key=jax.random.key(1)),
-            "the data, and where new readings would fall",
+        "regimes": (
+            above,
+            "the data, where new readings would fall, and who is in force when",
         ),
-        "memberships": (plots.memberships(nuts), "which regime is in force when"),
         "posterior": (plots.posterior(nuts)[0], "every parameter, by NUTS"),
         "em": (plots.objective(fits["EM"]), "the climbs of EM's restarts"),
         "svi": (plots.objective(fits["SVI"]), "the loss of SVI"),
@@ -230,7 +236,7 @@ def _closing(pk, fits, quick: bool) -> str:
             "say so where they say LOOK; run it again without --quick."
         )
     lines = [
-        "What to look at: band.png and memberships.png first, then the tables above.",
+        "What to look at: regimes.png first, then the tables above.",
         "NUTS is the reference where all its checks are ok. EM's sds come from the",
         "curvature at the summit.",
     ]

@@ -76,9 +76,7 @@ class Report:
                 f"{check.value:.4g}",
                 f"{check.side} {check.limit:.4g}",
                 check.verdict,
-                " ".join(
-                    text for text in (check.note, "" if check.ok else check.remedy) if text
-                ),
+                "; ".join(filter(None, (check.note, "" if check.ok else check.remedy))),
             )
             for check in self.checks
         ]

@@ -12,6 +12,7 @@ import numpy as np
 import numpyro
 from jaxtyping import PRNGKeyArray
 
+from probkit.batches import map_in_batches
 from probkit.density import (
     Sites,
     latent_names,
@@ -204,9 +205,7 @@ def _start_sites(start: Fit, model, data, method, key) -> Sites:
 def _canonical_all(model, data, sites, pivot):
     reference = model.canonical(pivot, data)
     # One draw at a time: a relabelling may look at every observation.
-    return jax.lax.map(
-        lambda one: model.canonical(one, data, reference), sites, batch_size=64
-    )
+    return map_in_batches(lambda one: model.canonical(one, data, reference), sites)
 
 
 def _relabelled(draws: Draws, model, data) -> Draws:
@@ -281,7 +280,7 @@ def _map_draws(function, model, sites, keys, *args):
         return function(model, sites, *args, key)
 
     flat, keys = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (sites, keys))
-    out = jax.lax.map(one, (flat, keys), batch_size=64)
+    out = map_in_batches(one, (flat, keys))
     shape = jax.tree.leaves(sites)[0].shape[:2]
     return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
 
@@ -357,7 +356,7 @@ def _prior_draws(model, data, keys):
         kinds = ("sample", "deterministic")
         return {k: v["value"] for k, v in trace.items() if v["type"] in kinds}
 
-    return jax.lax.map(one, keys, batch_size=64)
+    return map_in_batches(one, keys)
 
 
 def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int = 500):

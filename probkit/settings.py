@@ -1,5 +1,6 @@
 """Choices that a program makes once, at its top. Nothing in the library makes them."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -16,15 +17,17 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     """Keep compiled programs on disk, so that the next session need not compile again.
 
     Args:
-        folder: where; by default `probkit/jax` in the user's cache folder. Versions and
-            processors are kept apart inside it.
+        folder: where; by default `probkit/jax` in the user's cache folder, which
+            `XDG_CACHE_HOME` names. Versions and processors are kept apart inside it.
 
     Returns:
         The folder in use.
     """
-    root = Path.home() / ".cache" / "probkit" / "jax" if folder is None else Path(folder)
+    if folder is None:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(caches) / "probkit" / "jax"
     machine = f"jax{jax.__version__}-jaxlib{jaxlib.__version__}-{platform.machine()}"
-    path = root / machine
+    path = Path(folder) / machine
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
     # The defaults leave out the many small programs that a fit is made of.

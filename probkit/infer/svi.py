@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import autoguide
 
+from probkit.batches import map_in_batches
 from probkit.check import Check
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
@@ -25,6 +26,10 @@ GUIDES: dict[str, Callable] = {
     "iaf": autoguide.AutoIAFNormal,
     "bnaf": autoguide.AutoBNAFNormal,
 }
+
+
+FLOWS = ("iaf", "bnaf")
+RICH = ("multivariate_normal", *FLOWS)
 
 
 class SVIState(NamedTuple):
@@ -47,10 +52,10 @@ class SVI(AbstractIterativeMethod):
     """Fit a guide by climbing the evidence lower bound (ELBO).
 
     A run has settled when the mean loss of a window of steps is no better than that of
-    the window before, within the noise and `atol`, `patience` times in a row. Each window is half as
-    long again as the last, so that a slow climb, too slow to show in a short window, shows
-    in a later one. The fitted guide has the mean of the parameters over the last whole
-    window (Polyak and Ruppert's averaging): the last step alone is a noisy one.
+    the window before, within the noise and `atol`, `patience` times in a row. Each window
+    is half as long again as the last, so that a slow climb, too slow to show in a short
+    window, shows in a later one. The fitted guide has the mean of the parameters over the
+    last whole window (Polyak and Ruppert's averaging): the last step alone is noisy.
 
     Attributes:
         guide: a name ("normal", "multivariate_normal", "low_rank", or the flows "iaf" and
@@ -192,6 +197,11 @@ class SVI(AbstractIterativeMethod):
                     f"`SVI(batch_size={self.batch_size})` exceeds the {len(data)} "
                     "observations; leave `batch_size=None` to use them all."
                 )
+        if start is not None and self.guide in FLOWS:
+            raise ValueError(
+                f"`fit(start=...)`: the flow {self.guide!r} begins at a standard normal "
+                "and cannot start from a fit; leave `start` out."
+            )
         key_run, key_draws = jax.random.split(key)
         states, trace, counts = iterate(
             self,
@@ -247,8 +257,9 @@ class SVI(AbstractIterativeMethod):
                 facts["khat"],
                 "at most",
                 0.7,
-                'the guide misses the posterior: try a richer one ("multivariate_normal",'
-                ' "iaf"), or `pk.NUTS()`',
+                "the guide misses the posterior: try a richer one, or `pk.NUTS()`; the "
+                "richest guides are "
+                + ", ".join(f'"{name}"' for name in RICH if name != self.guide),
                 "of the guide as importance distribution",
             ),
         )
@@ -298,7 +309,7 @@ def _posterior(method, model, data, params, key):
         return -elbo.loss(key, params, model, svi.guide, data)
 
     keys = jax.random.split(key_weights, method.num_draws)
-    return draws, jax.lax.map(log_weight, keys, batch_size=100)
+    return draws, map_in_batches(log_weight, keys)
 
 
 def _khat(log_weights: np.ndarray) -> float:
