@@ -110,8 +110,9 @@ class Pairs(AbstractData):
                 "cannot be told from the intercept; drop it",
             )
         _refuse_no_spread(self.y, "`Pairs(y=...)`", "leaves nothing to explain")
-        x, y = self.x, self.y
-        return Units(x.mean(0), x.std(0), y.mean(), y.std())
+        x, y = np.asarray(self.x), np.asarray(self.y)
+        units = x.mean(0), x.std(0), y.mean(), y.std()
+        return Units(*(jnp.asarray(u, self.x.dtype) for u in units))
 
     def _given_units(self, units) -> Units:
         columns = self.x.shape[1]
@@ -141,15 +142,13 @@ class Pairs(AbstractData):
 
 
 def _refuse_no_spread(values: Float[Array, " n"], what: str, why: str) -> None:
-    largest, sd = float(jnp.abs(values).max()), float(values.std())
+    v, info = np.asarray(values), np.finfo(values.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest, spread, sd = np.abs(v).max(), np.ptp(v), v.std()
     # By rounding, what is constant may have a spread just above zero.
-    if (
-        float(jnp.ptp(values))
-        <= 8 * float(jnp.finfo(values.dtype).eps) * largest
-        < math.inf
-    ):
+    if spread <= 8 * float(info.eps) * float(largest) < math.inf:
         raise ValueError(f"{what} is constant and {why}.")
-    if not (math.isfinite(sd) and sd >= float(jnp.finfo(values.dtype).tiny)):
+    if not (math.isfinite(sd) and sd >= info.tiny):
         raise ValueError(
             f"{what} has values up to {largest:.1e}, and squares beyond the range of "
             f"{values.dtype}; give it in other units."
@@ -256,7 +255,7 @@ class SoftmaxMoE(AbstractEMModel):
     gate_scale: float = _positive("gate_scale", 2.5)
     coefficient_scale: float = _positive("coefficient_scale", 2.5)
     noise_shape: float = _positive("noise_shape", 2.0)
-    noise_rate: float = _positive("noise_rate", 0.5)
+    noise_rate: float = _positive("noise_rate", 0.05)
 
     # The program.
 

@@ -156,8 +156,8 @@ def _methods(pk, quick: bool):
         }
     return {
         "EM": (
-            pk.EM(num_draws=1024),
-            "the summit of the posterior, from 16 random starts, and its curvature there",
+            pk.EM(num_restarts=64, num_draws=1024),
+            "the summit of the posterior, from 64 random starts, and its curvature there",
         ),
         "SVI": (
             pk.SVI(guide="multivariate_normal", learning_rate=0.005, num_draws=1024),

@@ -116,6 +116,10 @@ def wait_to_be_killed(name: str, step: int):
     checkpoint._save = save_and_wait
 
 
+def take_no_step(*_):
+    raise AssertionError("a finished run took a step")
+
+
 MOMENTS = {
     f.__name__: f
     for f in (die_before_rename, die_in_write, die_before_write, wait_to_be_killed)
@@ -130,6 +134,10 @@ def main(plan) -> None:
         MOMENTS[plan["moment"]](plan["name"], plan["step"])
     for name, (folder, out) in plan["runs"].items():
         np.savez(out, **outcome(run(name, folder)))
+    if plan.get("again"):
+        checkpoint.Checkpoint.add = take_no_step
+        for name, (folder, out) in plan["runs"].items():
+            np.savez(out + ".again.npz", **outcome(run(name, folder)))
 
 
 if __name__ == "__main__":

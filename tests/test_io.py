@@ -119,7 +119,12 @@ class Fixed(AbstractMethod):
     """Draws from the prior, without a look at the data: a method of the user's own."""
 
     def run(self, model, data, key, start, running):
-        draw = jax.jit(lambda key: prior_draw(model, data, key))
+        dtype = jnp.result_type(*jax.tree.leaves(data))
+
+        @jax.jit
+        def draw(key):
+            return jax.tree.map(lambda a: a.astype(dtype), prior_draw(model, data, key))
+
         draws = [[draw(key) for key in keys] for keys in jax.random.split(key, (2, 3))]
         chains = [jax.tree.map(lambda *a: jnp.stack(a), *chain) for chain in draws]
         sites = jax.tree.map(lambda *a: jnp.stack(a), *chains)
@@ -139,8 +144,9 @@ def test_a_fit_in_float32_stays_in_float32(tmp_path):
     assert eqx.tree_equal(again.data, data, typematch=True)
     assert all(a.dtype == np.float32 for a in jax.tree.leaves(again.data))
     assert again.tree.identical(fitted.tree)
+    assert {v.dtype for v in again.posterior.values()} == {np.dtype("float32")}
     new = pk.predict(again, x, key=key)
-    assert {v.dtype for v in new.data_vars.values()} == {np.dtype("float32")}
+    assert new["mean"].dtype == new["membership"].dtype == np.float32
 
 
 def test_units_given_by_hand_and_names_come_back(tmp_path):
