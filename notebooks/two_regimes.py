@@ -63,7 +63,7 @@ plt.show()
 # \qquad \pi_k(x) = \frac{e^{b_{0k} + b_{1k} x}}{\sum_j e^{b_{0j} + b_{1j} x}}.$$
 #
 # Two lines are too few for this curve, and the end of the notebook says so in numbers.
-# They are enough to see what labels do.
+# They are enough to tell the calm from the crash, and to see what labels do.
 
 # %%
 model = moe.SoftmaxMoE(num_experts=2)
@@ -191,8 +191,8 @@ pk.diagnose(full)
 
 # %% [markdown]
 # All is well. The lower hill has been left out on purpose, and a reader of such a fit
-# should hear of it: its chains lie some four nats lower, which for hills of like width
-# means a few percent of the posterior. And several hills are often the first sign of a
+# should hear of it: its chain lies some fifteen nats lower, which for hills of like width
+# means next to nothing of the posterior. And several hills are often the first sign of a
 # model that does not fit, as the last section shows.
 #
 # ## EM against NUTS

@@ -204,7 +204,7 @@ def _pictures(fits, out: Path) -> str:
     from probkit import plots
 
     nuts = fits["NUTS"]
-    figure, (above, below) = plt.subplots(
+    _, (above, below) = plt.subplots(
         2, 1, figsize=(7.2, 6.4), sharex=True, layout="constrained"
     )
     plots.band(nuts, above, key=jax.random.key(1)).set(

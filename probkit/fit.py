@@ -22,8 +22,9 @@ from probkit.density import (
 )
 from probkit.loop import wants_progress
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
-from probkit.model import AbstractModel, Data
+from probkit.model import AbstractData, AbstractModel, Data
 from probkit.record import versions
+from probkit.validate import as_key
 
 SAMPLE = ("chain", "draw")
 
@@ -111,7 +112,8 @@ def fit(
         ValueError: if the arguments do not fit together.
         FitError: if the run did not succeed and `throw` is set; it has the fit.
     """
-    _refuse_wrong_types(model, method, key)
+    _refuse_wrong_types(model, data, method, start, checkpoint)
+    key = as_key(key, "fit(key=...)")
     if progress is None:
         progress = wants_progress()
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
@@ -140,26 +142,30 @@ def fit(
     return fitted
 
 
-def _refuse_wrong_types(model, method, key) -> None:
-    if not isinstance(model, AbstractModel):
-        raise ValueError(
-            f"`fit(model, ...)` got a {type(model).__name__}; it takes a probkit model, "
-            "such as `moe.SoftmaxMoE(num_experts=2)`."
-        )
-    if not isinstance(method, AbstractMethod):
-        called = f"; write `{method.__name__}()`" if isinstance(method, type) else ""
-        raise ValueError(
-            f"`fit(..., method)` got a {type(method).__name__}{called or ''}; it takes "
-            "`pk.EM()`, `pk.SVI()` or `pk.NUTS()`."
-        )
-    if not (
-        isinstance(key, jax.Array)
-        and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape == (2,))
-    ):
-        raise ValueError(
-            f"`fit(key=...)` got a {type(key).__name__}; it takes a JAX random key, "
-            "`jax.random.key(0)`."
-        )
+def _refuse_wrong_types(model, data, method, start, checkpoint) -> None:
+    examples = {
+        "fit(model, ...)": "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`",
+        "fit(..., data)": "the data of a family, such as `moe.Pairs(x, y)`",
+        "fit(..., method)": "`pk.EM()`, `pk.SVI()` or `pk.NUTS()`",
+        "fit(start=...)": "an earlier `Fit`, what `pk.fit` returns",
+        "fit(checkpoint=...)": "the path of a folder",
+    }
+    kinds = AbstractModel, AbstractData, AbstractMethod, Fit | None, str | Path | None
+    given = model, data, method, start, checkpoint
+    for value, kind, (what, example) in zip(given, kinds, examples.items(), strict=True):
+        if not isinstance(value, kind):
+            raise ValueError(f"`{what}` got {_named(value)}; it takes {example}.")
+
+
+def _named(value) -> str:
+    if isinstance(value, type):
+        return f"the class `{value.__name__}`, without its `(...)`"
+    return f"a value of type `{type(value).__name__}`"
+
+
+def _refuse_no_fit(fitted, what: str) -> None:
+    if not isinstance(fitted, Fit):
+        raise ValueError(f"`{what}` got {_named(fitted)}; it takes what `pk.fit` returns.")
 
 
 def _name(result) -> str:
@@ -323,6 +329,8 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray):
         An xarray `Dataset` over `chain`, `draw` and the family's named axes. Its
         variables are the family's (see its `predict`); `y` is a new observation.
     """
+    _refuse_no_fit(fitted, "predict(fit, ...)")
+    key = as_key(key, "predict(key=...)")
     given = fitted.model.inputs(inputs, fitted.data)
     arrays = _each_draw(_predict_one, fitted, key, given)
     coords = fitted.model.coords(fitted.data)
@@ -336,6 +344,8 @@ def recover(fitted: Fit, *, key: PRNGKeyArray):
         An xarray `Dataset` over `chain`, `draw` and the family's named axes; empty for a
         model that integrates nothing out.
     """
+    _refuse_no_fit(fitted, "recover(fit, ...)")
+    key = as_key(key, "recover(key=...)")
     arrays = _each_draw(_recover_one, fitted, key, fitted.data)
     return _dataset(arrays, fitted, fitted.model.coords(fitted.data))
 

@@ -85,7 +85,9 @@ class Lanes:
 def _init(method, model, data, own, lanes: Lanes):
     def lane(data, own):
         key, start = own
-        return method.init(model, data, key, start)
+        state = method.init(model, data, key, start)
+        # A checkpoint keeps no weak types: without them the loop compiles once.
+        return jax.tree.map(lambda a: a.astype(a.dtype), state)
 
     return lanes.spread(lane, shared=data)(own)
 

@@ -34,7 +34,7 @@ def as_array(value: Any, what: str) -> Array:
             f"infinite, the first{_place(bad)}; drop or impute those observations."
         )
     # A copy: JAX may otherwise share memory that the user goes on to change.
-    return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else jnp.float32)
+    return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)
 
 
 def _numbers(value: Any, what: str) -> np.ndarray:
@@ -55,15 +55,13 @@ def _numbers(value: Any, what: str) -> np.ndarray:
         )
     if array.dtype == object:
         array = _from_objects(array, what)
-    if jnp.issubdtype(array.dtype, jnp.floating):
-        keep = array.dtype.kind == "f" and array.itemsize <= 8
-    elif array.dtype.kind in "iub":
-        keep = False
-    else:
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    if not floating and array.dtype.kind not in "iub":
         raise ValueError(_refusal(what, *_kind(array)))
+    small = floating and array.itemsize <= 4
     with np.errstate(over="ignore"):
         # Beyond the range of a float is infinite, and said to be.
-        array = array if keep else array.astype(np.float64)
+        array = array.astype(np.float32 if small else np.float64)
     if isinstance(value, np.ma.MaskedArray):
         array = np.where(np.ma.getmaskarray(value), np.nan, array)
     return array

@@ -127,7 +127,7 @@ PAIRS = {
         r"x=.* two terms called `a`; .* `Pairs\(..., inputs=\[...\]\)`",
     ),
     "the intercept's name": ((X, y, ["intercept", "b"]), r"`intercept` is taken"),
-    "units of text": ((X, y, None, "kg"), r"`Pairs\(units=...\)` takes .*`other.units`"),
+    "units of text": ((X, y, None, "kg"), r"`Pairs\(units=...\)` takes .*=other.units`"),
     "units of other columns": (
         (X, y, None, moe.Pairs(x, y).units),
         r"`Pairs\(units=...\)` takes .* as many columns, here 2",
@@ -275,11 +275,11 @@ FIT = {
         r"`SVI\(batch_size=21\)` exceeds the 20 observations; leave `batch_size=None`",
     ),
     "a block of unknown sites": (
-        {"method": pk.NUTS(1, 1, 1, dense_mass=[("slope",)])},
+        {"method": pk.NUTS(1, 1, 1, dense_mass=(("slope",),))},
         r"`NUTS\(dense_mass=...\)`: the model has no site `slope`; it has gate, coef",
     ),
     "an unknown field": (
-        {"method": pk.NUTS(1, 1, 1, extra_fields="depth")},
+        {"method": pk.NUTS(1, 1, 1, extra_fields=("depth",))},
         r"`NUTS\(extra_fields=...\)`: HMCState has no `depth`; it has i, z,",
     ),
     "sites for a start": (
@@ -368,7 +368,7 @@ SIMULATE = {
     ),
     "three experts": (
         {"coefficient": np.zeros((2, 3))},
-        r"`simulate\(coefficient=...\)` .* \(2, 3\); with 2 experts and 1 inputs .* \(2, 2\)",
+        r"`simulate\(coefficient=...\)` .* \(2, 3\); with 2 experts .* takes \(2, 2\)",
     ),
     "one noise": ({"noise_sd": 0.5}, r"`simulate\(noise_sd=0.5\)`: .* positive .* \(K,\)"),
     "no noise": ({"noise_sd": []}, r"`simulate\(noise_sd=\[\]\)`: .* positive number"),
@@ -494,8 +494,9 @@ def test_units_given_by_hand_take_the_dtype_of_the_data():
 
 
 def test_numbers_of_numpy_and_jax_are_settings_like_others():
-    odd = moe.SoftmaxMoE(np.int64(2), np.float64(2.5), jnp.asarray(2.5), 2, np.array(0.5))
-    assert odd == model and hash(odd) == hash(model)
+    odd = moe.SoftmaxMoE(np.int64(2), np.float64(2.5), jnp.asarray(1.5), 2, np.array(0.5))
+    usual = moe.SoftmaxMoE(2, 2.5, 1.5, 2.0, 0.5)
+    assert odd == usual and hash(odd) == hash(usual)
     assert pk.EM(np.int32(16), atol=np.float32(2.0) ** -20) == pk.EM(16, atol=2.0**-20)
     assert pk.SVI(batch_size=np.int64(5), learning_rate=1) == pk.SVI(
         batch_size=5, learning_rate=1.0

@@ -22,6 +22,7 @@ from probkit.density import (
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose, message
 from probkit.model import AbstractEMModel
+from probkit.validate import positive, whole
 
 Maximise = Literal["posterior", "likelihood"]
 
@@ -52,20 +53,13 @@ class EM(AbstractIterativeMethod):
             approximation at the optimum, normal in unconstrained coordinates.
     """
 
-    num_restarts: int = 16
-    max_steps: int = 5000
-    atol: float = 1e-6
+    num_restarts: int = eqx.field(default=16, converter=whole("EM(num_restarts", 1))
+    max_steps: int = eqx.field(default=5000, converter=whole("EM(max_steps", 0))
+    atol: float = eqx.field(default=1e-6, converter=positive("EM(atol"))
     maximise: Maximise = "posterior"
-    num_draws: int = 0
+    num_draws: int = eqx.field(default=0, converter=whole("EM(num_draws", 0))
 
     def __check_init__(self):
-        for name, least in (("num_restarts", 1), ("max_steps", 0), ("num_draws", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"`EM({name}={getattr(self, name)})`: it must be at least {least}."
-                )
-        if not self.atol > 0:
-            raise ValueError(f"`EM(atol={self.atol})` must be positive.")
         if self.maximise not in ("posterior", "likelihood"):
             raise ValueError(
                 f'`EM(maximise={self.maximise!r})` must be "posterior" or "likelihood".'

@@ -13,12 +13,29 @@ from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
 from probkit.check import Check
-from probkit.density import constrain, prior_draw, unconstrain
+from probkit.density import constrain, latent_names, prior_draw, unconstrain
 from probkit.infer._worst import worst
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+from probkit.validate import positive, short, whole
 
 ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]
+
+
+def _blocks(value: Any) -> bool | tuple[tuple[str, ...], ...]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(b, list | tuple) for b in value):
+        return tuple(tuple(block) for block in value)
+    raise ValueError(
+        f"`NUTS(dense_mass={short(value)})` takes True, False, or blocks of site names, "
+        'such as `[("gate", "coefficient")]`.'
+    )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    # A text is a sequence of letters, and one name is what is meant.
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 class NUTSState(NamedTuple):
@@ -48,23 +65,20 @@ class NUTS(AbstractIterativeMethod):
             started at a given draw.
     """
 
-    num_chains: int = 4
-    num_warmup: int = 1000
-    num_samples: int = 1000
-    target_accept: float = 0.8
-    dense_mass: bool | tuple[tuple[str, ...], ...] = False
-    max_tree_depth: int = 10
+    num_chains: int = eqx.field(default=4, converter=whole("NUTS(num_chains", 1))
+    num_warmup: int = eqx.field(default=1000, converter=whole("NUTS(num_warmup", 0))
+    num_samples: int = eqx.field(default=1000, converter=whole("NUTS(num_samples", 1))
+    target_accept: float = eqx.field(default=0.8, converter=positive("NUTS(target_accept"))
+    dense_mass: bool | tuple[tuple[str, ...], ...] = eqx.field(
+        default=False, converter=_blocks
+    )
+    max_tree_depth: int = eqx.field(default=10, converter=whole("NUTS(max_tree_depth", 1))
     chain_method: ChainMethod = "auto"
-    extra_fields: tuple[str, ...] = ()
-    jitter: float = 0.1
+    extra_fields: tuple[str, ...] = eqx.field(default=(), converter=_names)
+    jitter: float = eqx.field(default=0.1, converter=positive("NUTS(jitter", zero=True))
 
     def __check_init__(self):
-        for name, least in (("num_chains", 1), ("num_warmup", 0), ("num_samples", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"`NUTS({name}={getattr(self, name)})`: it must be at least {least}."
-                )
-        if not 0 < self.target_accept < 1:
+        if not self.target_accept < 1:
             raise ValueError(
                 f"`NUTS(target_accept={self.target_accept})` is a probability; it must "
                 "lie between 0 and 1, 0.8 for most models."
@@ -120,6 +134,7 @@ class NUTS(AbstractIterativeMethod):
     # The run as a whole.
 
     def run(self, model, data, key, start, running):
+        self._refuse_unknown_blocks(model, data)
         _, records, counts = iterate(
             self,
             model,
@@ -219,6 +234,16 @@ class NUTS(AbstractIterativeMethod):
                 ),
             ]
         return tuple(checks)
+
+    def _refuse_unknown_blocks(self, model, data) -> None:
+        blocks = () if isinstance(self.dense_mass, bool) else self.dense_mass
+        names = latent_names(model, data)
+        unknown = [name for block in blocks for name in block if name not in names]
+        if unknown:
+            raise ValueError(
+                f"`NUTS(dense_mass=...)`: the model has no site `{unknown[0]}`; it has "
+                f"{', '.join(names)}."
+            )
 
     def _kernel(self, model):
         mass = self.dense_mass

@@ -13,11 +13,13 @@ import numpyro
 import optax
 from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import autoguide
+from numpyro.infer.util import compute_log_probs
 
 from probkit.batches import map_in_batches
 from probkit.check import Check
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.validate import positive, short, whole
 
 GUIDES: dict[str, Callable] = {
     "normal": autoguide.AutoNormal,
@@ -30,6 +32,32 @@ GUIDES: dict[str, Callable] = {
 
 FLOWS = ("iaf", "bnaf")
 RICH = ("multivariate_normal", *FLOWS)
+
+
+def _batch_size(value: Any) -> int | None:
+    return None if value is None else whole("SVI(batch_size", 1)(value)
+
+
+class ELBO(numpyro.infer.elbo.ELBO):
+    """NumPyro's `Trace_ELBO`, with the sites added up in the order of the program.
+
+    There they come in the order of a set of names, which is another one in each process:
+    each would compile a program of its own, whose last digits differ.
+    """
+
+    def loss_with_mutable_state(self, rng_key, param_map, model, guide, *args, **kwargs):
+        def one(key):
+            key_model, key_guide = jax.random.split(key)
+            guide = numpyro.handlers.seed(guide_, key_guide)
+            log_q, trace = compute_log_probs(guide, args, kwargs, param_map)
+            model = numpyro.handlers.seed(model_, key_model)
+            model = numpyro.handlers.replay(model, trace)
+            log_p, _ = compute_log_probs(model, args, kwargs, param_map)
+            return sum(log_p.values()) - sum(log_q.values())
+
+        model_, guide_ = model, guide
+        elbo = jax.vmap(one)(jax.random.split(rng_key, self.num_particles)).mean()
+        return {"loss": -elbo, "mutable_state": None}
 
 
 class SVIState(NamedTuple):
@@ -74,21 +102,21 @@ class SVI(AbstractIterativeMethod):
     """
 
     guide: str | Callable = "normal"
-    num_starts: int = 1
-    max_steps: int = 20_000
-    learning_rate: float = 0.01
+    num_starts: int = eqx.field(default=1, converter=whole("SVI(num_starts", 1))
+    max_steps: int = eqx.field(default=20_000, converter=whole("SVI(max_steps", 0))
+    learning_rate: float = eqx.field(default=0.01, converter=positive("SVI(learning_rate"))
     optimizer: optax.GradientTransformation | None = None
-    num_particles: int = 8
-    batch_size: int | None = None
-    window: int = 200
-    atol: float = 0.01
-    patience: int = 2
-    num_draws: int = 1000
+    num_particles: int = eqx.field(default=8, converter=whole("SVI(num_particles", 1))
+    batch_size: int | None = eqx.field(default=None, converter=_batch_size)
+    window: int = eqx.field(default=200, converter=whole("SVI(window", 1))
+    atol: float = eqx.field(default=0.01, converter=positive("SVI(atol", zero=True))
+    patience: int = eqx.field(default=2, converter=whole("SVI(patience", 1))
+    num_draws: int = eqx.field(default=1000, converter=whole("SVI(num_draws", 1))
 
     def __check_init__(self):
-        if isinstance(self.guide, str) and self.guide not in GUIDES:
+        if not (callable(self.guide) or self.guide in GUIDES):
             raise ValueError(
-                f"`SVI(guide={self.guide!r})` is not one of {', '.join(GUIDES)}; "
+                f"`SVI(guide={short(self.guide)})` is not one of {', '.join(GUIDES)}; "
                 "or give a NumPyro guide class."
             )
         if isinstance(self.guide, autoguide.AutoDelta) or (
@@ -98,17 +126,11 @@ class SVI(AbstractIterativeMethod):
                 "`SVI(guide=AutoDelta)` finds a point, without uncertainty; use "
                 "`pk.EM()`, or a guide that has a width."
             )
-        numbers = ("num_starts", "num_particles", "window", "patience", "num_draws")
-        for name in (
-            *numbers,
-            *(("batch_size",) if self.batch_size is not None else ()),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"`SVI({name}={getattr(self, name)})`: it must be at least 1."
-                )
-        if self.max_steps < 0:
-            raise ValueError(f"`SVI(max_steps={self.max_steps})` must not be negative.")
+        if not isinstance(self.optimizer, optax.GradientTransformation | None):
+            raise ValueError(
+                f"`SVI(optimizer={short(self.optimizer)})` takes an optax optimiser, such "
+                "as `optax.adam(0.01)`."
+            )
 
     # The three functions, for one start.
 
@@ -283,7 +305,7 @@ class SVI(AbstractIterativeMethod):
 
     def _svi(self, model, start=None):
         optimizer = self.optimizer or optax.adam(self.learning_rate)
-        elbo = numpyro.infer.Trace_ELBO(num_particles=self.num_particles)
+        elbo = ELBO(num_particles=self.num_particles)
         return numpyro.infer.SVI(model, self._guide(model, start), optimizer, elbo)
 
 
@@ -303,7 +325,7 @@ def _posterior(method, model, data, params, key):
     key_draws, key_weights = jax.random.split(key)
     shape = (method.num_draws,)
     draws = svi.guide.sample_posterior(key_draws, params, data, sample_shape=shape)
-    elbo = numpyro.infer.Trace_ELBO()
+    elbo = ELBO()
 
     def log_weight(key):
         return -elbo.loss(key, params, model, svi.guide, data)
