@@ -48,8 +48,8 @@ def calibrate(
     simulations: int, n: int, method: pk.NUTS, ranked: int, seed: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Ranks, 0 to `ranked`, of each true quantity; and how each run went."""
-    one = np.ones(())
-    units = moe.Units(np.zeros(1), np.ones(1), 0 * one, one)
+    one = jnp.ones(1)
+    units = moe.Units(0 * one, one, 0 * one[0], one[0])
     x = np.linspace(-2.0, 2.0, n)
     like = moe.Pairs(x, np.sin(x), units=units)  # y is drawn anew for each round
     key_prior, key_runs = jax.random.split(jax.random.key(seed))

@@ -132,11 +132,11 @@ SVI_GUIDES = ["normal", "multivariate_normal", "low_rank", "iaf", "bnaf"]
 @pytest.mark.parametrize("guide", SVI_GUIDES)
 def test_svi_finds_the_posterior(known, guide):
     model, data, mean, sd = known
-    method = pk.SVI(guide=guide, num_draws=4000)
+    # A flow creeps on by hundredths of nats; and a fixed step size leaves it more noise.
+    is_flow = guide in ("iaf", "bnaf")
+    method = pk.SVI(guide=guide, num_draws=4000, atol=0.05 if is_flow else 0.01)
     fitted = pk.fit(model, data, method, key=jax.random.key(2))
     found, spread = _moments(fitted)
-    # A fixed step size leaves its own noise, a flow more of it.
-    is_flow = guide in ("iaf", "bnaf")
     np.testing.assert_allclose(found, mean, atol=(0.3 if is_flow else 0.2) * sd)
     np.testing.assert_allclose(spread, sd, rtol=0.2)
     # The tails of a flow are its own affair; a normal guide has those of this posterior.

@@ -162,7 +162,10 @@ def test_em_svi_and_nuts_agree_on_simulated_data(em_fit, svi_fit, nuts_fit):
 
 
 def test_em_svi_and_nuts_agree_on_the_motorcycle(key):
-    """133 readings: farther from normal, so wider limits for the mode."""
+    """133 readings, 26 of them of the calm expert, whose noise is far from normal.
+
+    So wider limits for the mode and for both widths; that for the mean of SVI stays.
+    """
     from probkit.datasets import motorcycle
 
     crash = motorcycle()
@@ -173,8 +176,8 @@ def test_em_svi_and_nuts_agree_on_the_motorcycle(key):
     svi = pk.fit(model, data, guide, key=key, start=em)
     nuts = pk.fit(model, data, NUTS, key=key, start=em)
     assert pk.diagnose(nuts)["R-hat, highest"].value < 1.03
-    _agree(em, nuts, mean=0.75, sd=0.25)
-    _agree(svi, nuts, mean=0.2, sd=0.2)
+    _agree(em, nuts, mean=0.75, sd=0.4)
+    _agree(svi, nuts, mean=0.2, sd=0.4)
 
 
 def _agree(fitted, nuts, mean, sd):
