@@ -108,7 +108,7 @@ def _demo(options: argparse.Namespace) -> int:
             method,
             key=jax.random.key(0),
             start=fits.get("EM"),
-            throw=not options.quick,  # short runs have not settled, and say so
+            throw=False,  # a run that has not settled says so in its table
         )
         seconds = time.perf_counter() - before
         print(f"{seconds:.1f} s, compilation included; {fits[name].result}.")
@@ -160,7 +160,7 @@ def _methods(pk, quick: bool):
             "the summit of the posterior, from 64 random starts, and its curvature there",
         ),
         "SVI": (
-            pk.SVI(guide="multivariate_normal", learning_rate=0.005, num_draws=1024),
+            pk.SVI(guide="multivariate_normal", atol=0.05, num_draws=1024),
             "the closest normal distribution to the posterior, started from EM",
         ),
         "NUTS": (
