@@ -14,7 +14,7 @@ def enable_x64(use: bool = True) -> None:
 
 
 def use_compilation_cache(folder: str | Path | None = None) -> Path:
-    """Keep compiled programs on disk, so that the next session need not compile again.
+    """Keep compiled programs on disk, so that the next process need not compile again.
 
     Args:
         folder: where; by default `probkit/jax` in the user's cache folder, which
