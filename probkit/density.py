@@ -36,24 +36,20 @@ def is_observed(site: dict) -> bool:
 
 def latent_names(program: Program, data) -> tuple[str, ...]:
     """Names of the sites that a program samples, in its order."""
-    names: list[str] = []
-
-    def look():
-        trace = _trace(program, data, {})
-        names.extend(name for name, site in trace.items() if is_latent(site))
-        return 0
-
-    jax.eval_shape(look)
-    return tuple(names)
+    return _names(program, data, is_latent)
 
 
 def observed_names(program: Program, data) -> tuple[str, ...]:
     """Names of the sites that a program conditions on."""
+    return _names(program, data, is_observed)
+
+
+def _names(program: Program, data, which: Callable[[dict], bool]) -> tuple[str, ...]:
     names: list[str] = []
 
     def look():
         trace = _trace(program, data, {})
-        names.extend(name for name, site in trace.items() if is_observed(site))
+        names.extend(name for name, site in trace.items() if which(site))
         return 0
 
     jax.eval_shape(look)
