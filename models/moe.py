@@ -522,7 +522,7 @@ class SoftmaxMoE(AbstractEMModel):
             out["log_density"] = mixture.log_prob(inputs.y)
         return out
 
-    def dims(self):
+    def dims(self, data):
         return {
             "gate": ("term", "expert"),
             "coefficient": ("term", "expert"),

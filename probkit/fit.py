@@ -65,6 +65,12 @@ class Fit:
         """The posterior draws, an xarray `Dataset` over chain, draw and named axes."""
         return self.tree["posterior"].to_dataset()
 
+    def sites(self, chain: int = 0, draw: int = 0) -> Sites:
+        """One draw of the latent sites, for the functions of the model."""
+        one = self.posterior.isel(chain=chain, draw=draw)
+        names = latent_names(self.model, self.data)
+        return {name: jnp.asarray(one[name].values) for name in names}
+
     def __repr__(self) -> str:
         method = type(self.method).__name__ if self.method is not None else "?"
         sizes = self.tree["posterior"].sizes
@@ -228,8 +234,8 @@ def _relabelled(draws: Draws, model, data) -> Draws:
 
 
 def data_arrays(data: Data) -> dict[str, np.ndarray]:
-    """The arrays that data hold directly, by the names of their fields."""
-    return {k: np.asarray(v) for k, v in vars(data).items() if eqx.is_array(v)}
+    """The arrays of data on the host, by their names."""
+    return {k: np.asarray(v) for k, v in data.arrays().items()}
 
 
 def _tree(draws: Draws, model, data):
@@ -245,7 +251,7 @@ def _tree(draws: Draws, model, data):
     }
     tree = azb.from_dict(
         {name: group for name, group in groups.items() if group},
-        dims={k: list(v) for k, v in model.dims().items()},
+        dims={k: list(v) for k, v in model.dims(data).items()},
         coords=_coords(model, data),
     )
     if draws.trace:
@@ -301,7 +307,8 @@ def _each_draw(function, fitted: Fit, key, *args) -> dict[str, np.ndarray]:
 def _dataset(arrays: Sites, fitted: Fit, coords: dict[str, Any]):
     import arviz_base as azb
 
-    dims: dict[Any, Any] = {k: list(v) for k, v in fitted.model.dims().items()}
+    named = fitted.model.dims(fitted.data)
+    dims: dict[Any, Any] = {k: list(v) for k, v in named.items()}
     return azb.dict_to_dataset(arrays, dims=dims, coords=coords)
 
 
@@ -333,8 +340,11 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray):
     key = as_key(key, "predict(key=...)")
     given = fitted.model.inputs(inputs, fitted.data)
     arrays = _each_draw(_predict_one, fitted, key, given)
+    # The axes of the data have other entries at new inputs.
+    dims = fitted.model.dims(fitted.data)
+    observed = {a for name in observed_names(fitted.model, fitted.data) for a in dims[name]}
     coords = fitted.model.coords(fitted.data)
-    return _dataset(arrays, fitted, {k: v for k, v in coords.items() if k != "observation"})
+    return _dataset(arrays, fitted, {k: v for k, v in coords.items() if k not in observed})
 
 
 def recover(fitted: Fit, *, key: PRNGKeyArray):
@@ -385,7 +395,7 @@ def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int
             "prior": {k: v for k, v in one_chain.items() if k not in observed},
             "prior_predictive": {k: one_chain[k] for k in observed},
         },
-        dims={k: list(v) for k, v in model.dims().items()},
+        dims={k: list(v) for k, v in model.dims(data).items()},
         coords=_coords(model, data),
     )
 

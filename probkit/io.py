@@ -11,7 +11,7 @@ import numpy as np
 
 from probkit.density import prior_draw
 from probkit.files import write_atomically
-from probkit.fit import Fit, data_arrays
+from probkit.fit import Fit
 from probkit.infer import EM, NUTS, SVI
 from probkit.method import RESULTS, AbstractMethod
 from probkit.model import AbstractData, AbstractModel
@@ -25,6 +25,10 @@ RECORD = "probkit"
 FAMILIES = {
     "moe.SoftmaxMoE": "probkit.models.moe",
     "moe.Pairs": "probkit.models.moe",
+    "sbl.KroneckerSBL": "probkit.models.sbl",
+    "sbl.Measurements": "probkit.models.sbl",
+    "sbl.Sequential": "probkit.models.sbl",
+    "sbl.TypeII": "probkit.models.sbl",
 }
 METHODS: dict[str, type[AbstractMethod]] = {
     family_name(method): method for method in (EM, NUTS, SVI)
@@ -74,8 +78,7 @@ def _netcdf(tree) -> memoryview:
 
 
 def _static_fields(data) -> dict[str, Any]:
-    arrays = data_arrays(data)
-    return {k: plain(v) for k, v in vars(data).items() if k not in arrays}
+    return {k: plain(v) for k, v in data.fields().items()}
 
 
 def load(path: str | Path, families: Mapping[str, type] | None = None) -> Fit:
@@ -200,10 +203,12 @@ def _rebuild_data(described: Mapping[str, Any], tree, families):
 
 
 def _method(described: Mapping[str, Any] | None) -> AbstractMethod | None:
-    if described is None or described["class"] not in METHODS:
+    if described is None:
         return None
+    name = described["class"]
     try:
-        return rebuild(METHODS[described["class"]], described["fields"])
+        cls = METHODS[name] if name in METHODS else _class(name, None, AbstractMethod)
+        return rebuild(cls, described["fields"])
     except ValueError:
         # A guide or an optimiser of the user's own is not in the file.
         return None

@@ -31,7 +31,7 @@ class AbstractModel(eqx.Module):
         """The program: sample the latent sites, condition on the observed ones."""
 
     @abstractmethod
-    def dims(self) -> dict[str, tuple[str, ...]]:
+    def dims(self, data: Data) -> dict[str, tuple[str, ...]]:
         """Names of the axes of every reported variable and of the data's arrays."""
 
     @abstractmethod
@@ -89,6 +89,15 @@ class AbstractData(eqx.Module):
     @abstractmethod
     def __len__(self) -> int:
         """How many observations it holds."""
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays that a file keeps, by their names in `dims`."""
+        return {k: v for k, v in vars(self).items() if eqx.is_array(v)}
+
+    def fields(self) -> dict[str, Any]:
+        """What a file keeps besides the arrays."""
+        arrays = self.arrays()
+        return {k: v for k, v in vars(self).items() if k not in arrays}
 
     @abstractmethod
     def take(self, indices: Array) -> "AbstractData":

@@ -49,8 +49,10 @@ def _holds_object(value: Plain) -> bool:
 
 
 def family_name(cls: type) -> str:
-    """`moe.SoftmaxMoE` for `probkit.models.moe.SoftmaxMoE`."""
-    return f"{cls.__module__.rpartition('.')[2]}.{cls.__qualname__}"
+    """`moe.SoftmaxMoE` for `probkit.models.moe.SoftmaxMoE`, in a file of a package too."""
+    _, inside, path = cls.__module__.rpartition("probkit.models.")
+    module = path.partition(".")[0] if inside else path.rpartition(".")[2]
+    return f"{module}.{cls.__qualname__}"
 
 
 def describe(module: eqx.Module) -> dict[str, Plain]:

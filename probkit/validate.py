@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 
-def as_array(value: Any, what: str) -> Array:
+def as_array(value: Any, what: str, *, complex_too: bool = False) -> Array:
     """A floating JAX array from a list, NumPy, pandas or xarray object.
 
     The dtype is kept where JAX has it (float64 only under `pk.enable_x64()`); integers
@@ -21,11 +21,13 @@ def as_array(value: Any, what: str) -> Array:
     Args:
         value: the array.
         what: how the user knows it, such as `Pairs(x=...)`.
+        complex_too: whether complex numbers are taken, and stay complex.
 
     Raises:
-        ValueError: for text, dates, ragged lists, complex numbers, NaN or infinities.
+        ValueError: for text, dates, ragged lists, NaN or infinities; for complex numbers,
+            unless they are taken.
     """
-    array = _numbers(value, what)
+    array = _numbers(value, what, complex_too)
     bad = ~np.isfinite(array)
     if bad.any():
         count = int(bad.sum())
@@ -34,10 +36,12 @@ def as_array(value: Any, what: str) -> Array:
             f"infinite, the first{_place(bad)}; drop or impute those observations."
         )
     # A copy: JAX may otherwise share memory that the user goes on to change.
+    if np.iscomplexobj(array):
+        return jnp.array(array, jnp.result_type(complex) if array.itemsize > 8 else None)
     return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)
 
 
-def _numbers(value: Any, what: str) -> np.ndarray:
+def _numbers(value: Any, what: str, complex_too: bool) -> np.ndarray:
     """`value` as a floating NumPy array, with NaN for what is missing."""
     try:
         array = np.asarray(value)
@@ -55,6 +59,9 @@ def _numbers(value: Any, what: str) -> np.ndarray:
         )
     if array.dtype == object:
         array = _from_objects(array, what)
+    if complex_too and array.dtype.kind == "c":
+        small = array.itemsize <= 8
+        return array.astype(np.complex64 if small else np.complex128)
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     if not floating and array.dtype.kind not in "iub":
         raise ValueError(_refusal(what, *_kind(array)))

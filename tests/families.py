@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from probkit.models import moe
+from probkit.models import moe, sbl
 
 
 def _moe(num_experts: int, num_inputs: int):
@@ -13,10 +13,29 @@ def _moe(num_experts: int, num_inputs: int):
     return moe.SoftmaxMoE(num_experts=num_experts), moe.Pairs(x, y)
 
 
+def _sbl(*, is_complex: bool):
+    rng = np.random.default_rng(7)
+
+    def normal(*shape):
+        real = rng.normal(size=shape)
+        return real + 1j * rng.normal(size=shape) if is_complex else real
+
+    rows, columns = normal(4, 6), normal(6, 4)  # the second is tall
+    x = np.zeros((6, 4), rows.dtype)
+    x[np.ix_([1, 2], [0, 3])] = 3 * normal(2, 2)
+    y = rows @ x @ columns.T + 0.5 * normal(4, 6)
+    if is_complex:
+        model = sbl.KroneckerSBL(coupling={"row": 0.5}, frozen="column")
+        return model, sbl.Measurements(y, (rows, columns), 0.7, modes=("row", "column"))
+    return sbl.KroneckerSBL(), sbl.Measurements(y, (rows, columns))
+
+
 FAMILIES = {
     "moe one input": lambda: _moe(2, 1),
     "moe three inputs": lambda: _moe(3, 3),
     "moe one expert": lambda: _moe(1, 2),
+    "sbl two modes": lambda: _sbl(is_complex=False),
+    "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
 
 

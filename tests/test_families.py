@@ -28,7 +28,7 @@ every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES.k
 @every_family
 def test_every_site_and_array_has_named_axes(make):
     model, data = make()
-    sites, dims, coords = a_draw(model, data), model.dims(), model.coords(data)
+    sites, dims, coords = a_draw(model, data), model.dims(data), model.coords(data)
     assert set(sites) == set(latent_names(model, data))
     for name, array in {**sites, **data_arrays(data)}.items():
         assert array.shape == tuple(len(coords[axis]) for axis in dims[name]), name
@@ -143,7 +143,7 @@ def test_canonical_order_does_not_depend_on_the_labels(make):
     count = len(model.coords(data).get(axis, ()))
     for shift in range(1, count):
         rolled = {
-            k: jnp.roll(v, shift, -1) if axis in model.dims()[k] else v
+            k: jnp.roll(v, shift, -1) if axis in model.dims(data)[k] else v
             for k, v in sites.items()
         }
         for again in (
@@ -161,7 +161,7 @@ def test_predictions_and_recovered_values_have_named_axes(make):
     given = model.inputs(data, data)
     out = {**model.predict(sites, given, key), **model.recover(sites, data, key)}
     for name, value in out.items():
-        assert value.ndim == len(model.dims()[name]), name
+        assert value.ndim == len(model.dims(data)[name]), name
         assert bool(jnp.isfinite(value).all()), name
 
 

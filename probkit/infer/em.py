@@ -2,16 +2,17 @@
 
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool
 
 from probkit.check import Check
+from probkit.climb import Climb, at_foot, climbed, is_done
 from probkit.density import (
     Sites,
     constrain,
@@ -20,7 +21,7 @@ from probkit.density import (
     unconstrain,
 )
 from probkit.loop import Lanes, iterate
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose, message
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
 from probkit.model import AbstractEMModel
 from probkit.validate import positive, whole
 
@@ -29,11 +30,7 @@ Maximise = Literal["posterior", "likelihood"]
 
 class EMState(NamedTuple):
     sites: Sites
-    objective: Float[Array, ""]  # at the sites before the last step
-    gain: Float[Array, ""]
-    remaining: Float[Array, ""]  # estimate of what is still to be gained
-    num_steps: Int[Array, ""]
-    result: Any
+    climb: Climb
 
 
 class EM(AbstractIterativeMethod):
@@ -41,8 +38,8 @@ class EM(AbstractIterativeMethod):
 
     All restarts climb side by side; the best becomes the fit and the others are
     reported. A restart has settled when its last gain, and Aitken's estimate of all gains
-    still to come, $g_t a / (1 - a)$ with $a = g_t / g_{t-1}$, are below `atol`. A small
-    gain alone says little: EM crawls near a saddle, and in overlapping mixtures.
+    still to come, are below `atol`. A small gain alone says little: EM crawls near a
+    saddle, and in overlapping mixtures.
 
     Attributes:
         num_restarts: how many random starts.
@@ -69,43 +66,21 @@ class EM(AbstractIterativeMethod):
 
     def init(self, model, data, key, start):
         sites = model.start(data, key) if start is None else start
-        objective = -jnp.inf * jnp.ones((), jnp.result_type(*jax.tree.leaves(sites)))
-        return EMState(
-            sites,
-            objective,
-            gain=-objective,
-            remaining=-objective,
-            num_steps=jnp.zeros((), jnp.int32),
-            result=RESULTS.no_steps,
-        )
+        return EMState(sites, at_foot(jnp.result_type(*jax.tree.leaves(sites))))
 
     def step(self, model, data, state):
         moments, objective = model.e_step(state.sites, data)
         if self.maximise == "posterior":
             objective = objective + log_densities(model, data, state.sites)[0]
-        # Rounding alone moves a sum of size L by about eps L.
-        rounding = 16 * jnp.finfo(objective.dtype).eps * jnp.abs(objective)
-        gain = objective - state.objective
-        ratio = gain / state.gain
-        to_come = jnp.where(ratio < 1, gain * ratio / (1 - ratio), jnp.inf)
-        remaining = jnp.where(jnp.abs(gain) <= rounding, rounding, to_come)
-        result = choose(gain < -rounding, RESULTS.decreased, RESULTS.successful)
-        result = choose(jnp.isfinite(objective), result, RESULTS.nonfinite)
         use_prior = self.maximise == "posterior"
         sites = model.m_step(moments, state.sites, data, use_prior)
-        return EMState(sites, objective, gain, remaining, state.num_steps + 1, result)
+        return EMState(sites, climbed(state.climb, objective))
 
     def terminate(self, state) -> Bool[Array, ""]:
-        rounding = 16 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
-        tolerance = jnp.maximum(self.atol, rounding)
-        settled = (jnp.abs(state.gain) <= tolerance) & (state.remaining <= tolerance)
-        # The first gain is measured from -inf, the second ratio from that.
-        settled = settled & (state.num_steps > 3)
-        failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
-        return settled | failed
+        return is_done(state.climb, self.atol)
 
     def record(self, state):
-        return {"objective": state.objective}
+        return {"objective": state.climb.objective}
 
     # The run as a whole.
 
@@ -134,14 +109,14 @@ class EM(AbstractIterativeMethod):
         objective = np.where(np.isnan(ended["objective"]), -np.inf, ended["objective"])
         best = int(np.lexsort((-objective, ended["degenerate"]))[0])
         sites = jax.tree.map(lambda a: jnp.asarray(a[best]), states.sites)
-        result = jax.tree.map(lambda a: a[best], states.result)
+        result = jax.tree.map(lambda a: a[best], states.climb.result)
         settled = bool(self.terminate(jax.tree.map(lambda a: jnp.asarray(a[best]), states)))
         if not settled:
             result = RESULTS.max_steps_reached
         facts = {
             "objective": float(objective[best]),
             "largest_fall": _largest_fall(trace["objective"]),
-            "remaining": float(states.remaining[best]),
+            "remaining": float(states.climb.remaining[best]),
             "reached_best": int((objective >= objective[best] - 0.01).sum()),
             "num_restarts": self.num_restarts,
             "distinct": _distinct(objective),

@@ -1,0 +1,26 @@
+r"""Sparse Bayesian learning with Kronecker-structured dictionaries.
+
+$$y = (A_1 ⊗ … ⊗ A_P)\, x + n, \qquad x_i \sim N(0, γ_i), \quad γ = γ_1 ⊗ … ⊗ γ_P.$$
+
+Few of the atoms of each mode carry signal; the evidence finds which. Everything is exact
+and costs P small eigenproblems: no matrix of all measurements by all coefficients.
+
+Source: He & Joseph (2024), "Bayesian algorithms for Kronecker-structured sparse vector
+recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
+"""
+
+from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours
+from probkit.models.sbl.measurements import Measurements
+from probkit.models.sbl.posterior import Posterior
+from probkit.models.sbl.sequential import Sequential
+from probkit.models.sbl.type_ii import TypeII
+
+__all__ = [
+    "KroneckerSBL",
+    "Measurements",
+    "Posterior",
+    "Sequential",
+    "TypeII",
+    "blocks",
+    "neighbours",
+]

@@ -1,0 +1,405 @@
+r"""The model of Kronecker-structured sparse Bayesian learning."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import AffineTransform
+
+from probkit.check import Check
+from probkit.density import Sites
+from probkit.distributions import InUnits
+from probkit.distributions.kronecker import KroneckerNormal
+from probkit.linalg import mode_products
+from probkit.model import AbstractEMModel
+from probkit.models.sbl.measurements import Measurements
+from probkit.models.sbl.posterior import Matrices, Posterior, abs2, posterior
+from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise
+from probkit.validate import as_array, positive, short
+
+# A learned noise variance stays above this share of the mean square of the measurements:
+# with more coefficients than measurements, a diffuse prior can explain noise as signal.
+NOISE_FLOOR = 1e-6
+# Where learning the noise starts.
+FIRST_NOISE = 0.1
+
+Coupling = float | tuple[tuple[float, ...], ...]
+
+
+def neighbours(size: int, weight: float) -> np.ndarray:
+    """A coupling of each atom with its two neighbours in the list, without wrapping.
+
+    Args:
+        size: how many atoms.
+        weight: how much of a neighbour's variance an atom has, in [0, 1].
+
+    Source: the pattern-coupled prior of He & Joseph, arXiv 2307.14719.
+    """
+    return np.eye(size) + weight * (np.eye(size, k=1) + np.eye(size, k=-1))
+
+
+def blocks(labels: Any) -> np.ndarray:
+    """A coupling in which the atoms of a block have one variance: block SBL.
+
+    Args:
+        labels: the block of each atom, any labels, shape `(N,)`.
+
+    Returns:
+        Shape `(N, number of blocks)`, blocks in the order of their sorted labels.
+    """
+    names, block = np.unique(np.asarray(labels), return_inverse=True)
+    return np.eye(len(names))[block]
+
+
+def _couplings(given: Any) -> tuple[tuple[str, Coupling], ...]:
+    pairs = given.items() if isinstance(given, Mapping) else given
+    return tuple((str(mode), _coupling(mode, value)) for mode, value in pairs)
+
+
+def _coupling(mode: str, value: Any) -> Coupling:
+    what = f"KroneckerSBL(coupling={{{mode!r}: ...}})"
+    array = np.asarray(as_array(value, what), float)
+    if array.ndim == 0 and 0 <= array <= 1:
+        return float(array)
+    if array.ndim == 2 and (array >= 0).all() and array.any(1).all() and array.any(0).all():
+        return tuple(tuple(row.tolist()) for row in array)
+    raise ValueError(
+        f"`{what}` takes the weight of both neighbours, in [0, 1], or a matrix of numbers "
+        "that are not negative, a row an atom, no row or column of zeros."
+    )
+
+
+def _names(given: Any) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(str(name) for name in given)
+
+
+class Inputs(eqx.Module):
+    """Rows at which to predict, and the data that the posterior is of."""
+
+    rows: Matrices
+    data: Measurements
+
+
+class KroneckerSBL(AbstractEMModel):
+    r"""$y = (A_1 ⊗ … ⊗ A_P)\, x + n$, with a variance for each atom of each mode.
+
+    $$x_{i_1 … i_P} \sim N\Bigl(0,\; τ^2 \prod_p (C_p λ_p^2)_{i_p}\Bigr), \qquad
+      n \sim N(0, σ^2 I),$$
+
+    circular complex normal where the data are complex. The coefficients are integrated
+    out; `recover` draws them back. One mode is classic sparse Bayesian learning.
+
+    Sites: `global_scale` $τ$, in the units of the coefficients; `local_scale_<mode>`
+    $λ_p$ for each mode that is not frozen, `(atoms of the mode,)` or `(groups,)`,
+    dimensionless; `noise_sd` $σ$, in the units of `y`, unless the data know it.
+
+    The priors are half-Cauchy, for one mode the horseshoe. `sbl.TypeII` and
+    `EM(maximise="likelihood")` leave them out and maximise the evidence
+    $p(y \mid τ, λ, σ)$; there the largest $λ$ of each mode is one by convention.
+
+    Attributes:
+        frozen: modes whose $λ_p$ is held at one. With an identity dictionary for its
+            snapshots this is M-SBL.
+        coupling: by mode, the weight of the two neighbours of each atom (a number in
+            [0, 1]) or a matrix $C_p ≥ 0$ with a row an atom; see `neighbours` and
+            `blocks`. Modes not named are not coupled.
+        global_scale: scale of the prior of $τ$, relative to the one at which the prior
+            explains the power of the data.
+        noise_scale: scale of the prior of $σ$, relative to the root mean square of `y`.
+
+    Source: He & Joseph, arXiv 2307.14719; horseshoe: Carvalho, Polson & Scott (2010).
+    Departs: the start is matched to the scale of the data, where the paper's is one.
+    """
+
+    frozen: tuple[str, ...] = eqx.field(default=(), converter=_names)
+    coupling: tuple[tuple[str, Coupling], ...] = eqx.field(default=(), converter=_couplings)
+    global_scale: float = eqx.field(
+        default=1.0, converter=positive("KroneckerSBL(global_scale")
+    )
+    noise_scale: float = eqx.field(
+        default=1.0, converter=positive("KroneckerSBL(noise_scale")
+    )
+
+    # The program.
+
+    def __call__(self, data: Measurements) -> None:
+        priors = self.priors(data)
+        sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
+        numpyro.sample("y", self.evidence(sites, data), obs=data.y)
+
+    def priors(self, data: Measurements) -> dict[str, dist.Distribution]:
+        """The prior of each site, in the units of the data."""
+        unit, rms = self.units(data)
+        one = jnp.ones_like(unit)
+        priors: dict[str, dist.Distribution] = {
+            "global_scale": _half_cauchy(self.global_scale * one, unit)
+        }
+        for mode, coupling in zip(data.modes, self.couplings(data), strict=True):
+            if mode not in self.frozen:
+                size = coupling.shape[1]
+                each = dist.HalfCauchy(one).expand([size]).to_event(1)
+                priors[f"local_scale_{mode}"] = each
+        if data.noise_sd is None:
+            priors["noise_sd"] = _half_cauchy(self.noise_scale * one, rms)
+        return priors
+
+    def evidence(self, sites: Sites, data: Measurements) -> KroneckerNormal:
+        r"""$p(y \mid τ, λ, σ)$, with the coefficients integrated out."""
+        variance = self.scales(sites, data).variance()
+        pairs = zip(data.dictionaries, variance, strict=True)
+        factors = tuple((a * g) @ a.conj().T for a, g in pairs)
+        return KroneckerNormal(factors, self.noise(sites, data), is_complex=data.is_complex)
+
+    def scales(self, sites: Sites, data: Measurements) -> Scales:
+        """The prior variances that the sites stand for."""
+        real, couplings = data.y.real.dtype, self.couplings(data)
+        local = tuple(
+            jnp.ones(c.shape[1], real)
+            if mode in self.frozen
+            else jnp.asarray(sites[f"local_scale_{mode}"]) ** 2
+            for mode, c in zip(data.modes, couplings, strict=True)
+        )
+        given = dict(self.coupling)
+        coupling = tuple(
+            jnp.asarray(c, real) if mode in given else None
+            for mode, c in zip(data.modes, couplings, strict=True)
+        )
+        frozen = tuple(mode in self.frozen for mode in data.modes)
+        return Scales(jnp.asarray(sites["global_scale"]) ** 2, local, coupling, frozen)
+
+    def sites(self, scales: Scales, noise: Float[Array, ""], data: Measurements) -> Sites:
+        """The sites that stand for prior variances: the inverse of `scales`."""
+        sites = {"global_scale": jnp.sqrt(scales.total)}
+        for mode, g, frozen in zip(data.modes, scales.local, scales.frozen, strict=True):
+            if not frozen:
+                sites[f"local_scale_{mode}"] = jnp.sqrt(g)
+        if data.noise_sd is None:
+            sites["noise_sd"] = jnp.sqrt(noise)
+        return sites
+
+    def noise(self, sites: Sites, data: Measurements) -> Float[Array, ""]:
+        """$σ^2$, learned or known."""
+        known = sites["noise_sd"] if data.noise_sd is None else data.noise_sd
+        return jnp.asarray(known) ** 2
+
+    def couplings(self, data: Measurements) -> tuple[np.ndarray, ...]:
+        """$C_p$ of each mode; the identity where nothing is coupled."""
+        given = dict(self.coupling)
+        for what, names in (("frozen", self.frozen), ("coupling", tuple(given))):
+            for mode in names:
+                if mode not in data.modes:
+                    raise ValueError(
+                        f"`KroneckerSBL({what}=...)` names the mode `{mode}`; the data "
+                        f"have {', '.join(data.modes)}."
+                    )
+        matrices = []
+        for mode, size in zip(data.modes, data.num_atoms, strict=True):
+            value = given.get(mode)
+            if value is None:
+                matrix = np.eye(size)
+            elif isinstance(value, float):
+                matrix = neighbours(size, value)
+            else:
+                matrix = np.array(value)
+            if matrix.shape[0] != size:
+                raise ValueError(
+                    f"`KroneckerSBL(coupling={{{mode!r}: ...}})` has {matrix.shape[0]} "
+                    f"rows, but the mode has {size} atoms; give a row an atom."
+                )
+            matrices.append(matrix)
+        return tuple(matrices)
+
+    def units(self, data: Measurements) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        r"""Scale of $τ$ at which the prior explains the power of the data; rms of `y`.
+
+        With $λ = 1$ the prior expects $τ^2 \prod_p \|A_p C_p^{1/2} 1\|_F^2$ of signal.
+        """
+        power = jnp.mean(abs2(data.y))
+        noise = FIRST_NOISE * power if data.noise_sd is None else data.noise_sd**2
+        pairs = zip(data.dictionaries, self.couplings(data), strict=True)
+        parts = [jnp.sum(abs2(a) @ jnp.asarray(c.sum(1), power.dtype)) for a, c in pairs]
+        expected = math.prod(parts) / data.y.size
+        signal = jnp.maximum(power - noise, 0.01 * power)
+        return jnp.sqrt(signal / expected), jnp.sqrt(power)
+
+    # The coefficients.
+
+    def posterior(self, sites: Sites, data: Measurements) -> Posterior:
+        """Exact posterior of the coefficients for one draw of the sites."""
+        variance = self.scales(sites, data).variance()
+        return posterior(data, variance, self.noise(sites, data))
+
+    def recover(self, sites, data, key):
+        """`coefficient`, one joint draw; its exact mean and sd given the other sites."""
+        post = self.posterior(sites, data)
+        return {
+            "coefficient": post.sample(key),
+            "coefficient_mean": post.mean(),
+            "coefficient_sd": jnp.sqrt(post.variances()),
+        }
+
+    def inputs(self, given: Any, data: Measurements) -> Inputs:
+        if isinstance(given, Measurements):
+            return Inputs(given.dictionaries, data)
+        single = getattr(given, "ndim", None) == 2
+        parts = [given] if single else given
+        if not isinstance(parts, list | tuple) or len(parts) != len(data.modes):
+            raise ValueError(
+                f"`predict(..., inputs)` got {short(given)}; it takes a list of one matrix "
+                f"of new rows a mode ({', '.join(data.modes)}), None for those of the fit."
+            )
+        rows = []
+        for part, mode, matrix in zip(parts, data.modes, data.dictionaries, strict=True):
+            if part is None:
+                rows.append(matrix)
+                continue
+            new = as_array(part, f"predict(..., inputs)[{mode}]", complex_too=True)
+            if new.ndim != 2 or new.shape[1] != matrix.shape[1] or len(new) == 0:
+                raise ValueError(
+                    f"`predict(..., inputs)` has rows of shape {new.shape} for `{mode}`; "
+                    f"the mode has {matrix.shape[1]} atoms, so it takes "
+                    f"(k, {matrix.shape[1]})."
+                )
+            real = data.y.real.dtype
+            rows.append(new.astype(jnp.result_type(new, real) if data.is_complex else real))
+        return Inputs(tuple(rows), data)
+
+    def predict(self, sites, inputs, key):
+        """At new rows: `y` drawn, with noise; `mean` and `sd` of it without noise.
+
+        The mean and sd are exact given the other sites, without a draw.
+        """
+        key_x, key_noise = jax.random.split(key)
+        post = self.posterior(sites, inputs.data)
+        mean, variance = post.at(inputs.rows)
+        x = post.sample(key_x)
+        signal = mode_products(x, inputs.rows)
+        noise = jax.random.normal(key_noise, signal.shape, signal.dtype)
+        return {
+            "y": signal + jnp.sqrt(post.noise) * noise,
+            "mean": mean,
+            "sd": jnp.sqrt(variance),
+        }
+
+    # EM: a bound of the evidence, which the coefficients as hidden data also give.
+
+    def start(self, data: Measurements, key: PRNGKeyArray) -> Sites:
+        """Scales that match the power of the data, spread at random."""
+        return self.spread_start(data, key, spread=0.5)
+
+    def spread_start(self, data: Measurements, key: PRNGKeyArray, spread: Any) -> Sites:
+        """Local scales of log sd `spread`, at the global scale that matches the data."""
+        unit, rms = self.units(data)
+        sites = {"global_scale": unit, "noise_sd": math.sqrt(FIRST_NOISE) * rms}
+        for name, prior in self.priors(data).items():
+            if name.startswith("local_scale_"):
+                key, own = jax.random.split(key)
+                noise = jax.random.normal(own, prior.event_shape, unit.dtype)
+                sites[name] = jnp.exp(spread * noise)
+        return {name: sites[name] for name in self.priors(data)}
+
+    def normal_form(self, sites: Sites, data: Measurements) -> Sites:
+        """The sites of equal evidence whose local scales have a largest entry of one."""
+        scales = self.scales(sites, data).normalised()
+        return self.sites(scales, self.noise(sites, data), data)
+
+    def e_step(self, sites, data):
+        """The posterior of the coefficients, and the log evidence."""
+        post = self.posterior(sites, data)
+        return post, post.log_evidence()
+
+    def m_step(self, moments, sites, data, use_prior):
+        """One sweep of the bound: see `updates.bound_sweep`."""
+        scales = self.scales(sites, data)
+        penalty = None
+        if use_prior:
+            unit, rms = self.units(data)
+            penalty = Penalty(
+                (self.global_scale * unit) ** 2,
+                (self.noise_scale * rms) ** 2,
+                1.0 if data.is_complex else 2.0,
+            )
+        new = bound_sweep(scales, Evidence.of(moments), penalty)
+        noise = moved_noise("mm", moments, penalty)
+        noise = self.floored(noise, data)
+        return self.sites(new if use_prior else new.normalised(), noise, data)
+
+    def floored(self, noise: Float[Array, ""], data: Measurements) -> Float[Array, ""]:
+        """A learned noise variance, kept off zero."""
+        return jnp.maximum(noise, NOISE_FLOOR * jnp.mean(abs2(data.y)))
+
+    # What is said of a draw.
+
+    def dims(self, data):
+        measured = tuple(f"{mode}_measured" for mode in data.modes)
+        dims: dict[str, tuple[str, ...]] = {"global_scale": (), "noise_sd": ()}
+        for mode, rows in zip(data.modes, measured, strict=True):
+            dims[f"local_scale_{mode}"] = (self._scale_axis(mode),)
+            dims[f"dictionary_{mode}"] = (rows, mode)
+        of_y = dict.fromkeys(("y", "mean", "sd"), measured)
+        of_x = ("coefficient", "coefficient_mean", "coefficient_sd")
+        return dims | of_y | dict.fromkeys(of_x, data.modes)
+
+    def _scale_axis(self, mode: str) -> str:
+        grouped = not isinstance(dict(self.coupling).get(mode, 0.0), float)
+        return f"{mode}_group" if grouped else mode
+
+    def coords(self, data):
+        coords = {}
+        pairs = zip(data.modes, data.dictionaries, self.couplings(data), strict=True)
+        for mode, matrix, coupling in pairs:
+            coords[f"{mode}_measured"] = np.arange(matrix.shape[0])
+            coords[mode] = np.arange(matrix.shape[1])
+            if self._scale_axis(mode) != mode:
+                coords[f"{mode}_group"] = np.arange(coupling.shape[1])
+        return coords
+
+    def checks(self, sites, data):
+        post = self.posterior(sites, data)
+        eps = float(jnp.finfo(post.spectrum.dtype).eps)
+        explained = float(post.num_explained()) / data.y.size
+        checks = [
+            Check(
+                "share of the measurements taken up by signal",
+                explained,
+                "at most",
+                0.9,
+                "little is left to tell noise from signal by: measure more, couple atoms, "
+                "or give `noise_sd`",
+            ),
+            Check(
+                "digits lost to the range of signal over noise",
+                float(post.spectrum.max() / post.noise) * eps,
+                "at most",
+                1e-3,
+                "use float64 (`pk.enable_x64()`), or scale the columns of the dictionaries",
+                "relative error of the smallest eigenvalue",
+            ),
+        ]
+        if data.noise_sd is None:
+            floor = NOISE_FLOOR * jnp.mean(abs2(data.y))
+            checks.append(
+                Check(
+                    "noise over its floor",
+                    float(post.noise / floor),
+                    "at least",
+                    2.0,
+                    "the model explains everything: noise and a diffuse prior cannot be "
+                    "told apart; give `noise_sd`, or measure more",
+                    "ratio of variances",
+                )
+            )
+        return tuple(checks)
+
+
+def _half_cauchy(scale: Float[Array, ""], unit: Float[Array, ""]) -> InUnits:
+    stretch = AffineTransform(0.0, unit, constraints.positive)
+    return InUnits(dist.HalfCauchy(scale), [stretch])

@@ -1,0 +1,246 @@
+"""What sparse Bayesian learning starts from: measurements, and the dictionaries behind."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Inexact
+
+from probkit.linalg import mode_products
+from probkit.model import AbstractData
+from probkit.validate import as_array, short
+
+
+class Reduced(eqx.Module):
+    """The measurements in coordinates in which no dictionary is tall.
+
+    With `A_p = Q_p R_p` for a mode with more rows than atoms, `y` splits into
+    `⟦y; Q_p^H⟧`, which the coefficients reach, and a rest, which is noise alone.
+
+    Attributes:
+        y: the reachable part, a tensor.
+        dictionaries: `R_p` for tall modes, `A_p` for the others.
+        rest: the squared norm of the unreachable part.
+        num_rest: how many coordinates it has.
+    """
+
+    y: Inexact[Array, "..."]
+    dictionaries: tuple[Inexact[Array, "_m _n"], ...]
+    rest: Float[Array, ""]
+    num_rest: int = eqx.field(static=True)
+
+
+class Measurements(AbstractData):
+    r"""Measurements $y = (A_1 ⊗ … ⊗ A_P)\, x + n$ of sparse coefficients $x$.
+
+    Args:
+        y: a tensor of shape `(M_1, …, M_P)`, or a vector of its entries in C order (the
+            last mode varies fastest). Real or complex.
+        dictionaries: one matrix a mode, of shape `(M_p, N_p)`, its columns the atoms. A
+            single matrix stands for one mode.
+        noise_sd: the standard deviation of the noise, in the units of `y`, if it is
+            known; of complex noise the root of $E|n_i|^2$. Otherwise it is learned.
+        modes: a name for each mode; by default `atom` for one, else `mode0, mode1, …`.
+
+    Raises:
+        ValueError: for shapes that do not match, a column of zeros, NaN, a noise that is
+            not positive, a complex `y` of real dictionaries or the reverse, a `y` of
+            zeros.
+    """
+
+    y: Inexact[Array, "..."]
+    dictionaries: tuple[Inexact[Array, "_m _n"], ...]
+    noise_sd: Float[Array, ""] | None
+    modes: tuple[str, ...] = eqx.field(static=True)
+    reduced: Reduced
+
+    def __init__(
+        self,
+        y: Any,
+        dictionaries: Any,
+        noise_sd: Any = None,
+        modes: Sequence[str] | None = None,
+    ):
+        matrices = _matrices(dictionaries)
+        self.modes = _mode_names(modes, len(matrices))
+        for name, matrix in zip(self.modes, matrices, strict=True):
+            _refuse_zero_columns(name, matrix)
+        y = as_array(y, "Measurements(y=...)", complex_too=True)
+        _refuse_mixed_fields(y, matrices)
+        dtype = jnp.result_type(y, *matrices)
+        self.dictionaries = tuple(matrix.astype(dtype) for matrix in matrices)
+        self.y = _as_tensor(y, self.dictionaries, self.modes).astype(dtype)
+        if not bool(jnp.any(self.y != 0)):
+            raise ValueError(
+                "`Measurements(y=...)` is zero everywhere; nothing can be learned from it."
+            )
+        self.noise_sd = _known_noise(noise_sd, self.y.real.dtype)
+        self.reduced = _reduce(self.y, self.dictionaries)
+
+    @classmethod
+    def snapshots(cls, y: Any, dictionary: Any, noise_sd: Any = None) -> "Measurements":
+        """Several measurements with one dictionary, as columns of `y`.
+
+        The second mode, `snapshot`, has the identity for its dictionary. A model that
+        holds it at one, `KroneckerSBL(frozen=("snapshot",))`, is M-SBL: all snapshots
+        share one support.
+
+        Args:
+            y: shape `(M, L)`, a column a snapshot.
+            dictionary: shape `(M, N)`.
+            noise_sd: as for `Measurements`.
+        """
+        y = as_array(y, "Measurements.snapshots(y=...)", complex_too=True)
+        if y.ndim != 2:
+            raise ValueError(
+                f"`Measurements.snapshots(y=...)` has shape {y.shape}; it takes (M, L), a "
+                "column a snapshot."
+            )
+        each = np.eye(y.shape[1], dtype=y.dtype)
+        return cls(y, (dictionary, each), noise_sd, modes=("atom", "snapshot"))
+
+    def __len__(self) -> int:
+        return self.y.size
+
+    def take(self, indices) -> "Measurements":
+        """Not possible: measurements of one set of coefficients are one observation."""
+        raise ValueError(
+            "`Measurements` are one observation, and no part stands for the whole; fit "
+            "them with `SVI(batch_size=None)`."
+        )
+
+    def arrays(self) -> dict[str, Array]:
+        named = {
+            f"dictionary_{mode}": matrix
+            for mode, matrix in zip(self.modes, self.dictionaries, strict=True)
+        }
+        known = {} if self.noise_sd is None else {"noise_sd": self.noise_sd}
+        return {"y": self.y, **named, **known}
+
+    def fields(self) -> dict[str, Any]:
+        return {"modes": self.modes}
+
+    @classmethod
+    def restore(cls, arrays, fields) -> "Measurements":
+        modes = tuple(fields["modes"])
+        dictionaries = [arrays[f"dictionary_{mode}"] for mode in modes]
+        return cls(arrays["y"], dictionaries, arrays.get("noise_sd"), modes)
+
+    @property
+    def is_complex(self) -> bool:
+        return jnp.iscomplexobj(self.y)
+
+    @property
+    def num_atoms(self) -> tuple[int, ...]:
+        """$N_1, …, N_P$."""
+        return tuple(matrix.shape[1] for matrix in self.dictionaries)
+
+
+def _matrices(given: Any) -> list[Array]:
+    single = getattr(given, "ndim", None) == 2
+    if not single and not isinstance(given, list | tuple):
+        raise ValueError(
+            f"`Measurements(dictionaries=...)` got a {type(given).__name__}; it takes a "
+            "matrix, or a list of one matrix a mode."
+        )
+    parts = [given] if single else list(given)
+    if not parts:
+        raise ValueError("`Measurements(dictionaries=[])`: it takes one matrix a mode.")
+    matrices = []
+    for i, part in enumerate(parts):
+        what = f"Measurements(dictionaries=...)[{i}]"
+        matrix = as_array(part, what, complex_too=True)
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise ValueError(
+                f"`{what}` has shape {matrix.shape}; it takes a matrix, a row a "
+                "measurement and a column an atom."
+            )
+        matrices.append(matrix)
+    return matrices
+
+
+def _mode_names(given, count: int) -> tuple[str, ...]:
+    if given is None:
+        return ("atom",) if count == 1 else tuple(f"mode{p}" for p in range(count))
+    names = (given,) if isinstance(given, str) else tuple(str(name) for name in given)
+    if len(names) != count or len(set(names)) != count:
+        raise ValueError(
+            f"`Measurements(modes={short(given)})`: there are {count} dictionaries; give "
+            "each a name of its own."
+        )
+    if bad := [name for name in names if not name.isidentifier()]:
+        raise ValueError(
+            f"`Measurements(modes=...)` has {bad[0]!r}; sites are called after modes, so "
+            "it takes names as of variables, such as `antenna`."
+        )
+    return names
+
+
+def _refuse_zero_columns(name: str, matrix: Array) -> None:
+    zero = np.flatnonzero(~np.any(np.asarray(matrix) != 0, axis=0))
+    if zero.size:
+        raise ValueError(
+            f"`Measurements(dictionaries=...)`: column {zero[0]} of mode `{name}` is zero "
+            f"({zero.size} of {matrix.shape[1]} are): nothing measures that atom; drop it."
+        )
+
+
+def _refuse_mixed_fields(y: Array, matrices: list[Array]) -> None:
+    real = not any(jnp.iscomplexobj(matrix) for matrix in matrices)
+    if jnp.iscomplexobj(y) and real:
+        raise ValueError(
+            "`Measurements(y=...)` is complex, but every dictionary is real: give real and "
+            "imaginary part as two snapshots (`Measurements.snapshots`), or, if the "
+            "coefficients are complex, a dictionary as `A.astype(complex)`."
+        )
+    if not jnp.iscomplexobj(y) and not real:
+        raise ValueError(
+            "`Measurements(y=...)` is real, but a dictionary is complex: the imaginary "
+            "part of the measurements is missing; give it, or the real part of the "
+            "dictionary."
+        )
+
+
+def _as_tensor(y: Array, matrices, modes) -> Array:
+    shape = tuple(matrix.shape[0] for matrix in matrices)
+    if y.shape == shape:
+        return y
+    if y.ndim == 1 and y.size == math.prod(shape):
+        return y.reshape(shape)
+    rows = ", ".join(f"{m} (`{name}`)" for m, name in zip(shape, modes, strict=True))
+    raise ValueError(
+        f"`Measurements(y=...)` has shape {y.shape}, but the dictionaries have {rows} "
+        f"rows: it takes shape {shape}, or a vector of {math.prod(shape)}. Axis p of `y` "
+        "is measured by dictionary p."
+    )
+
+
+def _known_noise(given: Any, dtype) -> Float[Array, ""] | None:
+    if given is None:
+        return None
+    noise_sd = as_array(given, "Measurements(noise_sd=...)")
+    if noise_sd.shape != () or not bool(noise_sd > 0):
+        raise ValueError(
+            f"`Measurements(noise_sd={short(given)})`: it takes a positive number, or None "
+            "to have it learned."
+        )
+    return noise_sd.astype(dtype)
+
+
+def _reduce(y: Array, dictionaries: tuple[Array, ...]) -> Reduced:
+    bases, small = [], []
+    for matrix in dictionaries:
+        tall = matrix.shape[0] > matrix.shape[1]
+        basis, core = jnp.linalg.qr(matrix) if tall else (None, matrix)
+        bases.append(basis)
+        small.append(core)
+    if all(basis is None for basis in bases):
+        return Reduced(y, dictionaries, jnp.zeros((), y.real.dtype), 0)
+    reach = mode_products(y, [None if b is None else b.conj().T for b in bases])
+    inside = mode_products(reach, bases)
+    # From the residual: the difference of two squared norms would cancel.
+    rest = jnp.sum(jnp.abs(y - inside) ** 2)
+    return Reduced(reach, tuple(small), rest, y.size - reach.size)

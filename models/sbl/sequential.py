@@ -1,0 +1,244 @@
+"""One atom at a time: the sequential ascent of Tipping and Faul, for one mode."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from probkit.check import Check
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
+from probkit.models.sbl.measurements import Measurements
+from probkit.models.sbl.posterior import abs2, posterior
+from probkit.models.sbl.updates import Scales, moved_noise
+from probkit.validate import positive, whole
+
+
+class SequentialState(NamedTuple):
+    variance: Float[Array, " n"]
+    noise: Float[Array, ""]
+    precision: Inexact[Array, "m m"]  # of the measurements
+    leverage: Float[Array, " n"]  # S in the paper: diag of A^H precision A
+    score: Inexact[Array, " n"]  # Q: A^H precision y
+    objective: Float[Array, ""]
+    gain: Float[Array, ""]  # of the last step that was taken
+    since: Int[Array, ""]  # steps since all was computed anew
+    num_steps: Int[Array, ""]
+    done: Bool[Array, ""]
+    result: Any
+
+
+class Sequential(AbstractIterativeMethod):
+    r"""Maximise the evidence of a one-mode `KroneckerSBL` by its best single change.
+
+    The model begins empty. With atom $i$ taken out of the model the evidence is a function
+    of its variance alone, with its maximum at $γ_i = \max((|q_i|^2 - s_i)/s_i^2, 0)$, so a
+    step adds, re-estimates or deletes the atom that gains most. A step costs
+    $O(M^2 + M N)$; the number of steps grows with the support, not with $N$.
+
+    Attributes:
+        max_steps: the most steps.
+        atol: it ends when no change of one atom gains more than this, in nats.
+        refresh: after so many steps all is computed anew, against the drift of rounding,
+            and the noise is estimated again unless it is known.
+        num_draws: as in `TypeII`.
+
+    Source: Tipping & Faul (2003), "Fast marginal likelihood maximisation for sparse
+    Bayesian models". Departs: the noise moves by a bound under which the evidence rises.
+    """
+
+    max_steps: int = eqx.field(default=5000, converter=whole("Sequential(max_steps", 0))
+    atol: float = eqx.field(default=1e-3, converter=positive("Sequential(atol"))
+    refresh: int = eqx.field(default=20, converter=whole("Sequential(refresh", 1))
+    num_draws: int = eqx.field(default=1, converter=whole("Sequential(num_draws", 1))
+
+    # The three functions.
+
+    def init(self, model, data, key, start):
+        (atoms,) = data.num_atoms
+        real = data.y.real.dtype
+        if start is None:
+            variance = jnp.zeros(atoms, real)
+            power = FIRST_NOISE * jnp.mean(abs2(data.y))
+            noise = power if data.noise_sd is None else data.noise_sd**2
+        else:
+            (variance,) = model.scales(start, data).variance()
+            noise = model.noise(start, data)
+        objective = posterior(data, (variance,), noise).log_evidence()
+        far = jnp.full((), jnp.inf, real)
+        count = jnp.zeros((), jnp.int32)
+        return SequentialState(
+            variance,
+            noise,
+            *_anew(data, variance, noise),
+            objective,
+            gain=far,
+            since=count,
+            num_steps=count,
+            done=jnp.zeros((), bool),
+            result=RESULTS.no_steps,
+        )
+
+    def step(self, model, data, state):
+        best, gains = best_variances(state.variance, state.leverage, state.score)
+        half = 1.0 if data.is_complex else 0.5  # of the cost, in nats
+        i = jnp.argmax(gains)
+        gain = half * gains[i]
+        nothing = gain <= self.atol
+        fresh = nothing | (state.since >= self.refresh)
+        state = jax.lax.cond(
+            fresh,
+            lambda s: self._refreshed(model, data, s, nothing),
+            lambda s: _moved(data, s, i, best[i], gain),
+            state,
+        )
+        finite = jnp.isfinite(state.objective)
+        result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
+        return state._replace(num_steps=state.num_steps + 1, result=result)
+
+    def _refreshed(self, model, data, state, nothing):
+        """All computed anew; the noise estimated again."""
+        noise = state.noise
+        if data.noise_sd is None:
+            post = posterior(data, (state.variance,), noise)
+            noise = model.floored(moved_noise("mm", post), data)
+        objective = posterior(data, (state.variance,), noise).log_evidence()
+        gain = objective - state.objective
+        precision, leverage, score = _anew(data, state.variance, noise)
+        return state._replace(
+            noise=noise,
+            precision=precision,
+            leverage=leverage,
+            score=score,
+            objective=objective,
+            gain=gain,
+            since=jnp.zeros((), jnp.int32),
+            done=nothing & (jnp.abs(gain) <= self.atol),
+        )
+
+    def terminate(self, state):
+        failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
+        return state.done | failed
+
+    def record(self, state):
+        return {"objective": state.objective}
+
+    # The run as a whole.
+
+    def run(self, model, data, key, start, running):
+        _refuse(model, data)
+        states, trace, counts = iterate(
+            self,
+            model,
+            data,
+            key,
+            start,
+            lanes=Lanes(1, 1, together=True),
+            max_steps=self.max_steps,
+            running=running,
+            label="Sequential",
+        )
+        if counts.size == 0:
+            return Draws({}, {}, {}, RESULTS.no_steps)
+        state = jax.tree.map(lambda a: jnp.asarray(a[0]), states)
+        settled = bool(state.done)
+        result = state.result if settled else RESULTS.max_steps_reached
+        total = jnp.where(state.variance.max() > 0, state.variance.max(), 1.0)
+        scales = Scales(total, (state.variance / total,), (None,), (False,))
+        sites = model.sites(scales, state.noise, data)
+        falls = -np.diff(trace["objective"][0])
+        facts = {
+            "evidence": float(state.objective),
+            "largest_fall": float(np.max(falls, initial=0.0)),
+            "num_atoms": int((state.variance > 0).sum()),
+            "settled": settled,
+        }
+        draws = jax.tree.map(
+            lambda a: np.broadcast_to(np.asarray(a), (1, self.num_draws, *a.shape)), sites
+        )
+        return Draws(draws, {}, trace, result, facts)
+
+    def checks(self, tree, facts):
+        return (
+            Check(
+                "largest fall of the evidence",
+                facts["largest_fall"],
+                "at most",
+                1e-7 * abs(facts["evidence"]),
+                "rounding has drifted: lower `refresh`, or use float64",
+                "nats",
+            ),
+            Check(
+                "atoms in the model",
+                facts["num_atoms"],
+                "at least",
+                1,
+                "no atom raises the evidence: the data look like noise",
+            ),
+        )
+
+
+def best_variances(
+    variance: Float[Array, " n"],
+    leverage: Float[Array, " n"],
+    score: Inexact[Array, " n"],
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    r"""The best variance of each atom with the others held, and what it gains.
+
+    With atom $i$ out of the model, $s = S/(1 - γS)$ and $q = Q/(1 - γS)$, the part of the
+    cost $\log|Σ_y| + y^H Σ_y^{-1} y$ that it moves is $\log(1 + γs) - |q|^2 γ/(1 + γs)$.
+
+    Returns:
+        The variances, and the falls of the cost, which are not negative.
+    """
+    out = 1 - variance * leverage
+    s, q2 = leverage / out, abs2(score) / out**2
+
+    def cost(γ):
+        return jnp.log1p(γ * s) - q2 * γ / (1 + γ * s)
+
+    best = jnp.maximum(q2 - s, 0.0) / s**2
+    return best, cost(variance) - cost(best)
+
+
+def _moved(data, state, i, variance, gain):
+    """Atom `i` at another variance, by a rank-one change of the precision."""
+    (dictionary,) = data.reduced.dictionaries
+    change = variance - state.variance[i]
+    atom = state.precision @ dictionary[:, i]
+    reach = dictionary.conj().T @ atom
+    share = change / (1 + change * state.leverage[i])
+    return state._replace(
+        variance=state.variance.at[i].set(variance),
+        precision=state.precision - share * jnp.outer(atom, atom.conj()),
+        leverage=state.leverage - share * abs2(reach),
+        score=state.score - share * reach * state.score[i],
+        objective=state.objective + gain,
+        gain=gain,
+        since=state.since + 1,
+    )
+
+
+def _anew(data, variance, noise):
+    """Precision of the measurements, and each atom's leverage and score, from scratch."""
+    (dictionary,), y = data.reduced.dictionaries, data.reduced.y
+    covariance = (dictionary * variance) @ dictionary.conj().T
+    covariance = covariance + noise * jnp.eye(len(y), dtype=covariance.dtype)
+    factor = jax.scipy.linalg.cho_factor(covariance, lower=True)
+    precision = jax.scipy.linalg.cho_solve(factor, jnp.eye(len(y), dtype=covariance.dtype))
+    reach = precision @ dictionary
+    leverage = jnp.real((dictionary.conj() * reach).sum(0))
+    return precision, leverage, reach.conj().T @ y
+
+
+def _refuse(model: Any, data: Any) -> None:
+    fits = isinstance(model, KroneckerSBL) and isinstance(data, Measurements)
+    if not fits or len(data.modes) != 1 or model.coupling or model.frozen:
+        raise ValueError(
+            "`sbl.Sequential` fits a `sbl.KroneckerSBL` without coupled or frozen modes to "
+            "`sbl.Measurements` with one dictionary; for the rest use `sbl.TypeII`."
+        )

@@ -1,0 +1,270 @@
+r"""How hyperparameters move, given what the posterior says of each coefficient.
+
+All updates need two tensors: $|q_i|^2$, the squared score of coefficient $i$, and $w_i$,
+its leverage. In these, no update divides by a variance, so that a variance of zero, an
+atom that is out, stays zero and harms nothing.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probkit.models.sbl.posterior import (
+    Posterior,
+    Vectors,
+    abs2,
+    contract_others,
+    outer,
+)
+
+Rule = Literal["mm", "mackay", "em", "svd", "kl"]
+RULES: tuple[Rule, ...] = ("mm", "mackay", "em", "svd", "kl")
+# Rules that know a frozen mode or a coupled one.
+GENERAL: tuple[Rule, ...] = ("mm", "mackay", "em")
+# Rules under which the evidence never falls.
+MONOTONE: tuple[Rule, ...] = ("mm", "em")
+
+
+class Scales(eqx.Module):
+    r"""Prior variances, as squares of the sites: $γ = τ^2\; C_1 g_1 ⊗ … ⊗ C_P g_P$.
+
+    Attributes:
+        total: $τ^2$.
+        local: $g_p$ of each mode.
+        coupling: $C_p ≥ 0$, shape `(N_p, len(g_p))`, or None for the identity.
+        frozen: whether the mode stays as it is.
+    """
+
+    total: Float[Array, ""]
+    local: Vectors
+    coupling: tuple[Float[Array, "_n _k"] | None, ...]
+    frozen: tuple[bool, ...] = eqx.field(static=True)
+
+    def spread(self) -> Vectors:
+        """$C_p g_p$ of each mode."""
+        pairs = zip(self.coupling, self.local, strict=True)
+        return tuple(g if c is None else c @ g for c, g in pairs)
+
+    def variance(self) -> Vectors:
+        """$γ_p$ of each mode, with the total in the first."""
+        first, *others = self.spread()
+        return (self.total * first, *others)
+
+    def normalised(self) -> "Scales":
+        """The same prior with a largest entry of one in each mode that is not frozen.
+
+        The evidence sees the product alone; without a prior on its parts, how it is split
+        between them is a matter of convention.
+        """
+        total, local = self.total, []
+        for g, frozen in zip(self.local, self.frozen, strict=True):
+            largest = jnp.ones((), g.dtype) if frozen else g.max()
+            largest = jnp.where(largest > 0, largest, 1.0)
+            total = total * largest
+            local.append(g / largest)
+        return Scales(total, tuple(local), self.coupling, self.frozen)
+
+
+class Evidence(eqx.Module):
+    """What the updates look at: $|q|^2$ and $w$ of every coefficient."""
+
+    score2: Float[Array, "..."]
+    leverage: Float[Array, "..."]
+
+    @classmethod
+    def of(cls, post: Posterior) -> "Evidence":
+        return cls(abs2(post.score()), post.leverage())
+
+
+class Penalty(eqx.Module):
+    r"""Half-Cauchy priors on the roots: $-\log p = \log(1 + g / s^2)$ for each square $g$.
+
+    Concave in $g$, hence below its tangent: the bound that an update minimises gets the
+    slope of the tangent added to its leverage, and stays a bound.
+
+    Attributes:
+        total: $s^2$ of $τ^2$.
+        noise: $s^2$ of $σ^2$.
+        weight: 2 for real data, 1 for complex ones: the bound counts the log evidence
+            twice for the former.
+    """
+
+    total: Float[Array, ""]
+    noise: Float[Array, ""]
+    weight: float = eqx.field(static=True)
+
+    def slope(self, square: Float[Array, "..."], unit) -> Float[Array, "..."]:
+        return self.weight / (unit + square)
+
+
+def _ratio(top: Array, bottom: Array) -> Array:
+    """`top / bottom`, and 1 where nothing is known: both are zero."""
+    known = bottom > 0
+    return jnp.where(known, top / jnp.where(known, bottom, 1.0), 1.0)
+
+
+def bound_sweep(
+    scales: Scales,
+    evidence: Evidence,
+    penalty: Penalty | None = None,
+    exponent: float = 0.5,
+) -> Scales:
+    r"""Every mode in turn, to the minimum of a bound of the cost; the evidence rises.
+
+    $\log|Σ_y|$ is concave in $γ$ and $y^H Σ_y^{-1} y ≤ \sum_i |μ_i|^2 / γ_i$ + const, with
+    equality at the present $γ$. So any $γ$ that lowers $\sum_i (w_i γ_i + |μ_i|^2/γ_i)$
+    lowers the cost. In one mode, for $t = C g$ and by convexity of $1/t$,
+
+    $$g ← g ∘ \sqrt{C^T a / (C^T b)}, \quad
+      a = \sum_{others} |q|^2 \prod_{q ≠ p} t_{q,old}^2 / t_q, \quad
+      b = \sum_{others} w \prod_{q ≠ p} t_q.$$
+
+    With `exponent=1` the root is left out and all modes move at once: the fixed point of
+    MacKay, faster where it works, without a bound behind it.
+    """
+    old = scales.spread()
+    new, square = list(old), list(old)  # t and t_old^2 / t
+    total, local = scales.total, list(scales.local)
+    at_once = exponent == 1.0
+    if penalty is not None:
+        a = jnp.vdot(outer(old), evidence.score2)
+        b = jnp.vdot(outer(old), evidence.leverage)
+        b = b + penalty.slope(total, penalty.total)
+        total = total * _ratio(a, b) ** exponent
+    for p, frozen in enumerate(scales.frozen):
+        if frozen:
+            continue
+        a = contract_others(evidence.score2, tuple(square), p) * scales.total**2 / total
+        b = contract_others(evidence.leverage, tuple(new), p) * total
+        coupling = scales.coupling[p]
+        if coupling is not None:
+            a, b = coupling.T @ a, coupling.T @ b
+        if penalty is not None:
+            b = b + penalty.slope(local[p], 1.0)
+        local[p] = local[p] * _ratio(a, b) ** exponent
+        if not at_once:
+            new[p] = local[p] if coupling is None else coupling @ local[p]
+            square[p] = old[p] * _ratio(old[p], new[p])
+    return Scales(total, tuple(local), scales.coupling, scales.frozen)
+
+
+def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scales:
+    r"""The M-step: minimise $\sum_i (\log γ_i + D_i/γ_i)$, $D_i = E|x_i|^2$, mode by mode.
+
+    $γ_p ← \frac{N_p}{N} \sum_{others} D / \prod_{q ≠ p} γ_q$, which is tensor scaling: at
+    the minimum every marginal of $D/γ$ is flat. One sweep is enough for the evidence to
+    rise. A coupled mode takes the multiplicative step that its bound allows.
+
+    Source: He & Joseph, arXiv 2307.14719, the alternating minimisation; the coupled step
+    is ours.
+    """
+    old = scales.spread()
+    # D / γ without a division: 1 + γ (|q|^2 - w).
+    surplus = scales.total * outer(old) * (evidence.score2 - evidence.leverage)
+    present = [(t > 0).astype(t.dtype) for t in old]
+    moment = jnp.maximum(1 + surplus, 0.0) * outer(tuple(present))
+    # At least one, so that a prior that has vanished stays where it is.
+    count = [jnp.maximum(here.sum(), 1.0) for here in present]
+    local, shrunk = list(scales.local), list(present)  # t_old / t
+    for _ in range(inner_sweeps):
+        for p, frozen in enumerate(scales.frozen):
+            if frozen:
+                continue
+            others = jnp.prod(jnp.stack(count)) / count[p]
+            ratio = contract_others(moment, tuple(shrunk), p) / others
+            coupling = scales.coupling[p]
+            if coupling is None:
+                local[p] = scales.local[p] * ratio
+                new = local[p]
+            else:
+                now = coupling @ local[p]
+                known = jnp.where(now > 0, now, 1.0)
+                a = coupling.T @ (old[p] * ratio / known**2)
+                b = coupling.T @ (present[p] / known)
+                local[p] = local[p] * jnp.sqrt(_ratio(a, b))
+                new = coupling @ local[p]
+            shrunk[p] = present[p] * _ratio(old[p], new)
+    return Scales(scales.total, tuple(local), scales.coupling, scales.frozen)
+
+
+def _second_moments(scales: Scales, evidence: Evidence) -> Float[Array, "..."]:
+    prior = outer(scales.variance())
+    surplus = prior * (evidence.score2 - evidence.leverage)
+    return prior * jnp.maximum(1 + surplus, 0.0)
+
+
+def _from_vectors(scales: Scales, vectors: list[Array]) -> Scales:
+    one = jnp.ones_like(scales.total)
+    return Scales(one, tuple(vectors), scales.coupling, scales.frozen).normalised()
+
+
+def svd_sweep(scales: Scales, evidence: Evidence) -> Scales:
+    r"""The second moments $D$, cut to rank one by one singular triple a mode.
+
+    Not the M-step: the evidence may fall, and where it settles is no optimum of it.
+
+    Source: He & Joseph, arXiv 2307.14719, the SVD-based update.
+    """
+    rest = _second_moments(scales, evidence)
+    vectors: list[Array] = []
+    for size in rest.shape[:-1]:
+        rows = rest.reshape(size, -1)
+        # The top left singular vector, from the small Gram matrix.
+        top = jnp.abs(jnp.linalg.eigh(rows @ rows.T)[1][:, -1])
+        vectors.append(top)
+        rest = top @ rows
+    return _from_vectors(scales, [*vectors, rest.reshape(-1)])
+
+
+def kl_sweep(scales: Scales, evidence: Evidence) -> Scales:
+    r"""The rank-one tensor closest to $D$ in Kullback-Leibler divergence: its marginals."""
+    moments = _second_moments(scales, evidence)
+    axes = range(moments.ndim)
+    marginals = [moments.sum(tuple(a for a in axes if a != p)) for p in axes]
+    whole = moments.sum()
+    first, *others = marginals
+    return _from_vectors(scales, [first, *(m / whole for m in others)])
+
+
+def moved(
+    rule: Rule,
+    scales: Scales,
+    post: Posterior,
+    evidence: Evidence | None = None,
+    inner_sweeps: int = 1,
+) -> Scales:
+    """The prior variances after one step of a rule, in normal form."""
+    evidence = Evidence.of(post) if evidence is None else evidence
+    if rule == "mm":
+        new = bound_sweep(scales, evidence)
+    elif rule == "mackay":
+        new = bound_sweep(scales, evidence, exponent=1.0)
+    elif rule == "em":
+        new = em_sweep(scales, evidence, inner_sweeps)
+    elif rule == "svd":
+        new = svd_sweep(scales, evidence)
+    else:
+        new = kl_sweep(scales, evidence)
+    return new.normalised()
+
+
+def moved_noise(
+    rule: Rule, post: Posterior, penalty: Penalty | None = None
+) -> Float[Array, ""]:
+    r"""$σ^2$ after one step.
+
+    The bound of `bound_sweep` holds jointly in $σ^2$, where it is minimised by
+    $σ^2 \sqrt{\|Σ_y^{-1} y\|^2 / \mathrm{tr}\, Σ_y^{-1}}$. The other rules take the paper's
+    EM step, $(\|y - Aμ\|^2 + \mathrm{tr}\, A Σ_x A^H) / M$, and MacKay's its fixed point.
+    """
+    noise, size = post.noise, post.spectrum.size + post.num_rest
+    if rule == "mm":
+        trace = post.precision_trace()
+        if penalty is not None:
+            trace = trace + penalty.slope(noise, penalty.noise)
+        return jnp.sqrt(post.residual() / trace)
+    if rule == "mackay":
+        return post.residual() / (size - post.num_explained())
+    return (post.residual() + noise * post.num_explained()) / size

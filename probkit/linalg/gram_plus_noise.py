@@ -1,0 +1,102 @@
+"""Noise plus a Kronecker product told by its roots, which may be tall or wide."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, ArrayLike, Inexact
+
+from probkit.linalg.arguments import as_arrays, as_noise, check_vector
+from probkit.linalg.beside import Beside
+from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.plus_noise import KroneckerPlusNoise
+from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve, sqrt, trace
+from probkit.linalg.spectral import outer
+from probkit.linalg.structured import AbstractHermitian, adjoint
+
+
+class KroneckerGramPlusNoise(AbstractHermitian):
+    r"""$Σ = A A^H + σ² I$ with $A = A_1 ⊗ … ⊗ A_P$, in C order.
+
+    The same matrix as `KroneckerPlusNoise` of the $A_p A_p^H$, by thin singular value
+    decompositions: these keep the small singular values that squaring loses, and where
+    $A_p$ is tall nothing of size $m_p × m_p$ is formed.
+
+    Args:
+        roots: arrays $A_p$ of shape `(m_p, n_p)`, of any rank.
+        noise: $σ² > 0$, a variance, one number.
+
+    Raises:
+        ValueError: if the noise is not one number.
+    """
+
+    roots: tuple[Inexact[Array, "..."], ...]
+    noise: Inexact[Array, ""]
+
+    def __init__(self, roots: Sequence[ArrayLike], noise: ArrayLike):
+        self.roots = as_arrays(roots, "KroneckerGramPlusNoise(roots=...)")
+        self.noise = as_noise(noise, self.roots, "KroneckerGramPlusNoise")
+
+    @property
+    def shape(self):
+        m = math.prod(len(A) for A in self.roots)
+        return m, m
+
+    @property
+    def dtype(self):
+        return jnp.result_type(*self.roots)
+
+    def mv(self, vector):
+        A = Kronecker(self.roots)
+        return A.mv(adjoint(A).mv(vector)) + self.noise * vector
+
+
+@solve.register(KroneckerGramPlusNoise)
+def _(op, vector):
+    # A_p = U_p diag(s_p) V_pᴴ, thin. Inside the range of ⊗U_p the matrix is ⊗s_p² + σ²;
+    # what is left of b lies outside, where it is σ².
+    check_vector(vector, op.shape[0], "solve")
+    roots, noise = jax.lax.stop_gradient((op.roots, op.noise))
+    pairs = [jnp.linalg.svd(A, full_matrices=False)[:2] for A in roots]
+    U = Kronecker([V for V, _ in pairs])
+    d = outer([s**2 for _, s in pairs]).reshape(-1) + noise
+
+    def solution(b):
+        inside = adjoint(U).mv(b)
+        x = U.mv(inside / d)
+        return x if U.shape[0] == U.shape[1] else x + (b - U.mv(inside)) / noise
+
+    return hermitian_solve(op, vector, solution)
+
+
+@logdet.register(KroneckerGramPlusNoise)
+def _(op):
+    # |A Aᴴ + σ² I_m| = σ^{2(m - n)} |Aᴴ A + σ² I_n|, for each factor on its shorter side
+    small = [
+        A @ A.conj().T if A.shape[0] <= A.shape[1] else A.conj().T @ A for A in op.roots
+    ]
+    compressed = KroneckerPlusNoise(small, op.noise)
+    rest = op.shape[0] - compressed.shape[0]
+    return logdet(compressed) + rest * jnp.log(op.noise)
+
+
+@diagonal.register(KroneckerGramPlusNoise)
+def _(op):
+    # (A Aᴴ)_ii = Σ_j |A_ij|²
+    return outer([(jnp.abs(A) ** 2).sum(1) for A in op.roots]).reshape(-1) + op.noise
+
+
+@trace.register(KroneckerGramPlusNoise)
+def _(op):
+    # tr A Aᴴ = Π_p Σ_ij |A_p,ij|²
+    squares = math.prod((jnp.abs(A) ** 2).sum() for A in op.roots)
+    return squares + op.shape[0] * op.noise
+
+
+@sqrt.register(KroneckerGramPlusNoise)
+def _(op):
+    # R = [A, σ I]
+    white = jnp.full(op.shape[0], jnp.sqrt(op.noise), op.dtype)
+    return Beside([Kronecker(op.roots), lx.DiagonalLinearOperator(white)])

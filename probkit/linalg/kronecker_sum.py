@@ -1,0 +1,101 @@
+"""Kronecker sums: one factor an axis, added."""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, ArrayLike, Inexact
+
+from probkit.linalg.arguments import as_arrays, check_square, check_vector
+from probkit.linalg.eigenvalues import decomposed, spectral_logdet, spectral_solve
+from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.modes import mode_products
+from probkit.linalg.product import Product
+from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
+from probkit.linalg.structured import AbstractHermitian
+
+
+class KroneckerSum(AbstractHermitian):
+    r"""$G_1 ⊕ … ⊕ G_P = \sum_p I ⊗ … ⊗ G_p ⊗ … ⊗ I$, in C order.
+
+    A separable Laplacian is one. With $G_p = U_p\, \mathrm{diag}(λ_p)\, U_p^H$ it is
+    $(⊗U_p)\, \mathrm{diag}(λ_{1,i_1} + … + λ_{P,i_P})\, (⊗U_p)^H$.
+
+    Args:
+        factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`. `solve`,
+            `logdet` and `sqrt` ask that the sum is positive definite.
+
+    Raises:
+        ValueError: if a factor is not square.
+    """
+
+    factors: tuple[Inexact[Array, "..."], ...]
+
+    def __init__(self, factors: Sequence[ArrayLike]):
+        self.factors = as_arrays(factors, "KroneckerSum(factors=...)")
+        for G in self.factors:
+            check_square(G, "KroneckerSum")
+
+    @property
+    def shape(self):
+        n = math.prod(len(G) for G in self.factors)
+        return n, n
+
+    @property
+    def dtype(self):
+        return jnp.result_type(*self.factors)
+
+    def mv(self, vector):
+        check_vector(vector, self.shape[1], "mv")
+        tensor = vector.reshape([len(G) for G in self.factors])
+        nothing = [None] * len(self.factors)
+        terms = [
+            mode_products(tensor, [*nothing[:p], G, *nothing[p + 1 :]])
+            for p, G in enumerate(self.factors)
+        ]
+        return functools.reduce(jnp.add, terms).reshape(-1)
+
+
+def _spectrum(values, noise):
+    return functools.reduce(jnp.add.outer, values) + noise
+
+
+@eigh.register(KroneckerSum)
+def _(op):
+    # eigenvalues add, eigenvectors are Kronecker products
+    values, U = decomposed(op.factors)
+    return _spectrum(values, 0), Kronecker(U)
+
+
+@solve.register(KroneckerSum)
+def _(op, vector):
+    # A⁻¹ b = (⊗U_p) diag(1/d) (⊗U_p)ᴴ b
+    return spectral_solve(op, vector)
+
+
+@logdet.register(KroneckerSum)
+def _(op):
+    # log|A| = Σ log(λ_1 ⊕ … ⊕ λ_P)
+    nothing = jnp.zeros((), jnp.finfo(op.dtype).dtype)
+    return spectral_logdet(_spectrum, op.factors, nothing)
+
+
+@diagonal.register(KroneckerSum)
+def _(op):
+    return _spectrum([jnp.diagonal(G) for G in op.factors], 0).reshape(-1)
+
+
+@trace.register(KroneckerSum)
+def _(op):
+    # tr(⊕G_p) = Σ_p (n / n_p) tr G_p
+    n = op.shape[0]
+    return sum(n // len(G) * jnp.trace(G) for G in op.factors)
+
+
+@sqrt.register(KroneckerSum)
+def _(op):
+    # R = (⊗U_p) diag(√d):  R Rᴴ = A
+    d, U = eigh(op)
+    return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])

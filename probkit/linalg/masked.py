@@ -1,0 +1,229 @@
+"""A Kronecker product plus noise, seen on part of its grid."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, ArrayLike, Bool
+
+from probkit.linalg.beside import Beside
+from probkit.linalg.eigenvalues import decomposed
+from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.plus_noise import KroneckerPlusNoise
+from probkit.linalg.product import Product
+from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve, sqrt
+from probkit.linalg.spectral import outer
+from probkit.linalg.structured import AbstractHermitian, adjoint
+
+
+class MaskedKroneckerPlusNoise(AbstractHermitian):
+    r"""$M Σ M + (I - M)$ with $Σ = G_1 ⊗ … ⊗ G_P + σ² I$ and $M = \mathrm{diag}(mask)$.
+
+    The covariance of the cells that are seen, on vectors over the whole grid: unseen cells
+    stand by themselves with variance 1, so that log-determinants and quadratic forms of
+    vectors that are 0 there are those of the cells that are seen. All sizes are those of
+    the grid, whatever the mask.
+
+    Args:
+        factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`.
+        noise: $σ² > 0$, a variance, one number.
+        mask: True where a cell is seen, shape `(m_1, …, m_P)`.
+        rtol: `solve` ends when the residual is below this part of the right side.
+        max_steps: and gives NaN if it has not after so many steps.
+
+    `solve` iterates: conjugate gradients, with the inverse over the whole grid to guide
+    them. No exact log-determinant is known; ask `stochastic_logdet`.
+
+    Raises:
+        ValueError: if a factor is not square, or mask and factors differ in shape.
+    """
+
+    grid: KroneckerPlusNoise
+    mask: Bool[Array, "..."]
+    rtol: float = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        factors: Sequence[ArrayLike],
+        noise: ArrayLike,
+        mask: ArrayLike,
+        *,
+        rtol: float = 1e-10,
+        max_steps: int = 1000,
+    ):
+        self.grid, self.mask = KroneckerPlusNoise(factors, noise), jnp.asarray(mask, bool)
+        self.rtol, self.max_steps = rtol, max_steps
+        expected = tuple(len(G) for G in self.grid.factors)
+        if self.mask.shape != expected:
+            raise ValueError(
+                f"`MaskedKroneckerPlusNoise(mask=...)` has shape {self.mask.shape}, but "
+                f"the factors make a grid of {expected}."
+            )
+
+    @property
+    def shape(self):
+        return self.grid.shape
+
+    @property
+    def dtype(self):
+        return self.grid.dtype
+
+    def mv(self, vector):
+        seen = self.mask.reshape(-1)
+        return jnp.where(seen, self.grid.mv(jnp.where(seen, vector, 0)), vector)
+
+
+class Estimate(NamedTuple):
+    """A number from random probes, and the standard error that they leave."""
+
+    value: Array
+    standard_error: Array
+
+
+@solve.register(MaskedKroneckerPlusNoise)
+def _(op, vector):
+    # Conjugate gradients, preconditioned by M Σ⁻¹ M + (I - M), exact where all is seen.
+    fixed = jax.tree.map(jax.lax.stop_gradient, op)
+    seen = op.mask.reshape(-1)
+    d, U = _basis(fixed.grid)
+
+    def guide(r):
+        inside = U.mv(adjoint(U).mv(jnp.where(seen, r, 0)) / d)
+        return jnp.where(seen, inside, r)
+
+    def solution(b):
+        return _conjugate_gradients(fixed.mv, b, guide, op.rtol, op.max_steps)
+
+    return hermitian_solve(op, vector, solution)
+
+
+def _basis(grid):
+    values, U = decomposed(grid.factors)
+    return outer(values).reshape(-1) + grid.noise, Kronecker(U)
+
+
+def _conjugate_gradients(mv, b, guide, rtol, max_steps):
+    """NaN where the residual did not come below `rtol` of `b`, so that nobody misses it."""
+    limit = rtol * jnp.linalg.norm(b)
+
+    def unfinished(state):
+        _, r, _, _, step = state
+        return (jnp.linalg.norm(r) > limit) & (step < max_steps)
+
+    def advance(state):
+        x, r, direction, rho, step = state
+        moved = mv(direction)
+        length = rho / jnp.vdot(direction, moved).real
+        x, r = x + length * direction, r - length * moved
+        guided = guide(r)
+        new = jnp.vdot(r, guided).real
+        return x, r, guided + new / rho * direction, new, step + 1
+
+    guided = guide(b)
+    start = (jnp.zeros_like(b), b, guided, jnp.vdot(b, guided).real, 0)
+    x, r, *_ = jax.lax.while_loop(unfinished, advance, start)
+    return jnp.where(jnp.linalg.norm(r) <= limit, x, jnp.nan)
+
+
+@logdet.register(MaskedKroneckerPlusNoise)
+def _(op):
+    raise NotImplementedError(
+        "`logdet` has no exact rule for a masked Kronecker product; ask "
+        "`stochastic_logdet(op, key)` for an estimate with its standard error."
+    )
+
+
+@diagonal.register(MaskedKroneckerPlusNoise)
+def _(op):
+    return jnp.where(op.mask.reshape(-1), diagonal(op.grid), 1)
+
+
+@sqrt.register(MaskedKroneckerPlusNoise)
+def _(op):
+    # R = [M √Σ, I - M]
+    seen = op.mask.reshape(-1).astype(op.dtype)
+    inside = Product([lx.DiagonalLinearOperator(seen), sqrt(op.grid)])
+    return Beside([inside, lx.DiagonalLinearOperator(1 - seen)])
+
+
+def stochastic_logdet(
+    op: MaskedKroneckerPlusNoise, key: Array, *, num_probes: int = 32, num_steps: int = 50
+) -> Estimate:
+    r"""An estimate of $\log|A|$ by Lanczos quadrature from random signs $z$.
+
+    $\log|A| = \mathrm{E}\, z^H \log(A)\, z$, each term from `num_steps` products. The
+    derivative is that of the same probes, $\mathrm{mean}\, z^H A^{-1} dA\, z$: unbiased,
+    at the price of one `solve` a probe.
+
+    Args:
+        op: $A$.
+        key: a JAX random key; the same key gives the same probes.
+        num_probes: how many $z$, at least 2; the standard error falls as their root.
+        num_steps: Lanczos steps, with the basis kept (`num_steps` vectors a probe). Few
+            suffice unless $A$ is badly conditioned; their error is not in the standard
+            error.
+
+    Returns:
+        `Estimate(value, standard_error)`.
+
+    Source: Ubaru, Chen & Saad (2017), stochastic Lanczos quadrature.
+    """
+    seen = op.mask.reshape(-1)
+    signs = jax.random.rademacher(key, (num_probes, *seen.shape), dtype=op.dtype)
+    # Unseen cells have logarithm 0 and need no probes.
+    terms = _log_forms(num_steps, op, jnp.where(seen, signs, 0))
+    return Estimate(terms.mean(), terms.std(ddof=1) / num_probes**0.5)
+
+
+def _log_forms_of(num_steps, op, probes):
+    return jax.lax.map(lambda z: _lanczos_log_form(op.mv, z, num_steps), probes)
+
+
+_log_forms = jax.custom_jvp(_log_forms_of, nondiff_argnums=(0,))
+
+
+@_log_forms.defjvp
+def _(num_steps, primals, tangents):
+    # tr(A⁻¹ dA) ≈ mean Re (A⁻¹ z)ᴴ dA z; the probes do not move
+    op, probes = primals
+    d_op, _ = tangents
+
+    def tangent(z):
+        _, moved = jax.jvp(lambda A: A.mv(z), (op,), (d_op,))
+        return jnp.vdot(solve(op, z), moved).real
+
+    return _log_forms(num_steps, op, probes), jax.lax.map(tangent, probes)
+
+
+def _lanczos_log_form(mv, z, num_steps):
+    r"""$z^H \log(A)\, z$ by the Gauss quadrature that Lanczos builds, with its basis kept.
+
+    Where the basis is complete before `num_steps`, what follows is zeros: blocks without
+    weight.
+    """
+    norm = jnp.linalg.norm(z)
+    basis = jnp.zeros((num_steps, len(z)), z.dtype)
+
+    def step(carry, i):
+        basis, v = carry
+        basis = basis.at[i].set(v)
+        w = mv(v)
+        alpha = jnp.vdot(v, w).real
+        for _ in range(2):  # twice is enough against rounding
+            w = w - basis.T @ (basis.conj() @ w)
+        beta = jnp.linalg.norm(w)
+        ended = beta <= 1e-12 * norm
+        v = jnp.where(ended, 0, w / jnp.where(ended, 1, beta))
+        return (basis, v), (alpha, jnp.where(ended, 0, beta))
+
+    _, (alpha, beta) = jax.lax.scan(step, (basis, z / norm), jnp.arange(num_steps))
+    T = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+    nodes, vectors = jnp.linalg.eigh(T)
+    weights = vectors[0] ** 2
+    counted = nodes > 0
+    logs = jnp.log(jnp.where(counted, nodes, 1))
+    return norm**2 * jnp.where(counted, weights * logs, 0).sum()

@@ -1,0 +1,132 @@
+"""The questions of lineax's own dense and diagonal operators: the leaves of a structure."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+
+from probkit.linalg.arguments import check_square, check_vector
+from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt
+from probkit.linalg.spectral import eigh_of_matrix, hermitian
+
+
+def as_operator(factor: Any) -> lx.AbstractLinearOperator:
+    if isinstance(factor, lx.AbstractLinearOperator):
+        return factor
+    return lx.MatrixLinearOperator(factor)
+
+
+@solve.register(lx.MatrixLinearOperator)
+def _(op, vector):
+    # A = L Lᴴ where A is tagged positive definite, A = P L U elsewhere
+    check_square(op, "solve")
+    check_vector(vector, op.out_size(), "solve")
+    if lx.is_positive_semidefinite(op):
+        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(op.matrix), True), vector)
+    return jnp.linalg.solve(op.matrix, vector)
+
+
+@logdet.register(lx.MatrixLinearOperator)
+def _(op):
+    # log|L Lᴴ| = 2 Σ log L_ii; log|P L U| = Σ log|U_ii|
+    check_square(op, "logdet")
+    if lx.is_positive_semidefinite(op):
+        return 2 * jnp.log(jnp.diagonal(jnp.linalg.cholesky(op.matrix)).real).sum()
+    return jnp.linalg.slogdet(op.matrix)[1]
+
+
+@diagonal.register(lx.MatrixLinearOperator)
+def _(op):
+    check_square(op, "diagonal")
+    return jnp.diagonal(op.matrix)
+
+
+@sqrt.register(lx.MatrixLinearOperator)
+def _(op):
+    # Cholesky: NaN where the matrix is singular; see `with_jitter`
+    check_square(op, "sqrt")
+    return lx.MatrixLinearOperator(jnp.linalg.cholesky(op.matrix), lx.lower_triangular_tag)
+
+
+@eigh.register(lx.MatrixLinearOperator)
+def _(op):
+    check_square(op, "eigh")
+    values, vectors = eigh_of_matrix(hermitian(op.matrix))
+    return values, lx.MatrixLinearOperator(vectors)
+
+
+@solve.register(lx.DiagonalLinearOperator)
+def _(op, vector):
+    return vector / op.diagonal
+
+
+@logdet.register(lx.DiagonalLinearOperator)
+def _(op):
+    return jnp.log(jnp.abs(op.diagonal)).sum()
+
+
+@diagonal.register(lx.DiagonalLinearOperator)
+def _(op):
+    return op.diagonal
+
+
+@sqrt.register(lx.DiagonalLinearOperator)
+def _(op):
+    return lx.DiagonalLinearOperator(jnp.sqrt(op.diagonal))
+
+
+@eigh.register(lx.DiagonalLinearOperator)
+def _(op):
+    return op.diagonal.real, lx.IdentityLinearOperator(op.in_structure())
+
+
+@solve.register(lx.IdentityLinearOperator)
+def _(op, vector):
+    return vector
+
+
+@logdet.register(lx.IdentityLinearOperator)
+def _(op):
+    return jnp.zeros((), op.in_structure().dtype).real
+
+
+@diagonal.register(lx.IdentityLinearOperator)
+def _(op):
+    return jnp.ones(op.in_structure().shape, op.in_structure().dtype)
+
+
+@sqrt.register(lx.IdentityLinearOperator)
+def _(op):
+    return op
+
+
+@eigh.register(lx.IdentityLinearOperator)
+def _(op):
+    return diagonal(op).real, op
+
+
+# A number times an operator, as lineax writes it: `2.0 * op`.
+
+
+@solve.register(lx.MulLinearOperator)
+def _(op, vector):
+    # (c A)⁻¹ = A⁻¹ / c
+    return solve(op.operator, vector) / op.scalar
+
+
+@logdet.register(lx.MulLinearOperator)
+def _(op):
+    # log|c A| = log|A| + n log|c|
+    return logdet(op.operator) + op.in_size() * jnp.log(jnp.abs(op.scalar))
+
+
+@diagonal.register(lx.MulLinearOperator)
+def _(op):
+    return op.scalar * diagonal(op.operator)
+
+
+@sqrt.register(lx.MulLinearOperator)
+def _(op):
+    # √(c A) = √c √A
+    return sqrt(op.operator) * jnp.sqrt(op.scalar)

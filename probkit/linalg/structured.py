@@ -1,0 +1,108 @@
+"""What all our operators share: they are square or not, and never dense by accident."""
+
+import abc
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array
+
+
+class AbstractStructured(lx.AbstractLinearOperator):
+    """A matrix told by its parts, acting on vectors.
+
+    Subclasses say `shape`, `dtype`, `mv` and `transpose`, and answer the questions of
+    `probkit.linalg` that their structure has an identity for.
+    """
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> Any:
+        """Common dtype of the parts."""
+
+    def in_structure(self):
+        return jax.ShapeDtypeStruct((self.shape[1],), self.dtype)
+
+    def out_structure(self):
+        return jax.ShapeDtypeStruct((self.shape[0],), self.dtype)
+
+    def as_matrix(self):
+        # lineax's own solvers begin here; this is where they would densify in silence.
+        name, (rows, columns) = type(self).__name__, self.shape
+        raise ValueError(
+            f"`{name}` does not become a matrix of {rows} x {columns} in silence: ask "
+            "`linalg.solve(op, b)` or `lx.linear_solve(op, b, linalg.Structured())` for a "
+            "solution, `linalg.dense(op)` for the matrix."
+        )
+
+
+class AbstractHermitian(AbstractStructured):
+    """A Hermitian positive semi-definite matrix told by its parts."""
+
+    def transpose(self):
+        # Aᵀ = conj(A) for Hermitian A.
+        return lx.conj(self)
+
+
+def is_complex(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def _conj(op):
+    # Entries are sums of products of the parts, and conjugation goes through both.
+    def is_part(x):
+        return x is not op and isinstance(x, lx.AbstractLinearOperator)
+
+    def of_part(x):
+        return lx.conj(x) if is_part(x) else jnp.conj(x) if is_complex(x.dtype) else x
+
+    return jax.tree.map(of_part, op, is_leaf=is_part)
+
+
+def adjoint(op: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
+    r"""$A^H$, the conjugate transpose; `op.T` is the transpose without conjugate."""
+    return lx.conj(op.transpose())
+
+
+def matmat(op: lx.AbstractLinearOperator, matrix: Array) -> Array:
+    """$A B$, the operator on each column of a matrix of shape `(columns of A, k)`."""
+    return jax.vmap(op.mv, in_axes=1, out_axes=1)(matrix)
+
+
+def dense(op: lx.AbstractLinearOperator) -> Array:
+    """The matrix itself, at its full cost; the one place where that is asked for."""
+    if isinstance(op, lx.MatrixLinearOperator):
+        return op.matrix
+    return matmat(op, jnp.eye(op.in_size(), dtype=op.in_structure().dtype))
+
+
+# What lineax may ask. Structure is in the class; the questions of lineax are about the few
+# dense shapes that its own solvers know.
+def _no(op):
+    return False
+
+
+for _query in (
+    lx.is_symmetric,
+    lx.is_diagonal,
+    lx.is_tridiagonal,
+    lx.is_lower_triangular,
+    lx.is_upper_triangular,
+    lx.has_unit_diagonal,
+    lx.is_positive_semidefinite,
+    lx.is_negative_semidefinite,
+):
+    _query.register(AbstractStructured, _no)
+
+lx.linearise.register(AbstractStructured, lambda op: op)
+lx.conj.register(AbstractStructured, _conj)
+lx.materialise.register(AbstractStructured, lambda op: op.as_matrix())
+lx.is_positive_semidefinite.register(AbstractHermitian, lambda op: True)
+# For lineax, symmetric means A = Aᵀ: a complex Hermitian matrix is not.
+lx.is_symmetric.register(AbstractHermitian, lambda op: not is_complex(op.dtype))
