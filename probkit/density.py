@@ -88,6 +88,16 @@ def constrain(program: Program, data, position: Sites) -> Sites:
     return _constrain(seeded, (data,), {}, position, return_deterministic=True)
 
 
+# Coordinates are of unit size, so this far out is at an edge of the support: e^-20 of a
+# scale is nothing, and its logarithm still a place to start from.
+EDGE = 20.0
+
+
+def off_the_edge(position: Sites) -> Sites:
+    """A position to start a sampler from, though a fit left a scale at exactly zero."""
+    return jax.tree.map(lambda a: jnp.clip(a, -EDGE, EDGE), position)
+
+
 def unconstrain(program: Program, data, sites: Sites) -> Sites:
     """Unconstrained coordinates of the latent sites."""
     trace = _trace(program, data, sites)

@@ -1,7 +1,6 @@
 """Kronecker products, alone and with noise: answers, derivatives, refusals."""
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
@@ -318,19 +317,6 @@ def test_the_density_lowers_for_cuda():
 # Never dense by accident
 
 
-def _largest(function, *arguments) -> int:
-    """The largest array, in numbers, anywhere in a traced program."""
-
-    def sizes(jaxpr):
-        for equation in jaxpr.eqns:
-            for variable in equation.outvars:
-                yield variable.aval.size
-            for inner in jax.extend.core.jaxprs_in_params(equation.params):
-                yield from sizes(inner)
-
-    return max(sizes(jax.make_jaxpr(function)(*arguments).jaxpr))
-
-
 def test_nothing_of_the_size_of_the_matrix_is_ever_made():
     factors, v = [jnp.eye(6)] * 3, jnp.ones(216)
 
@@ -342,7 +328,10 @@ def test_nothing_of_the_size_of_the_matrix_is_ever_made():
             (linalg.solve(K, v), linalg.diagonal(op), linalg.sqrt(op).mv(v)),
         )
 
-    assert _largest(jax.grad(all_answers, has_aux=True), factors, 0.1, v) <= 2 * 216
+    assert (
+        reference.largest_array(jax.grad(all_answers, has_aux=True), factors, 0.1, v)
+        <= 2 * 216
+    )
 
 
 @pytest.mark.parametrize("name", ["Kronecker", "KroneckerPlusNoise"])

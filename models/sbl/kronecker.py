@@ -23,7 +23,7 @@ from probkit.model import AbstractEMModel
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Matrices, Posterior, abs2, posterior
 from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise
-from probkit.validate import as_array, positive, short
+from probkit.validate import as_array, positive, short, whole
 
 # A learned noise variance stays above this share of the mean square of the measurements:
 # with more coefficients than measurements, a diffuse prior can explain noise as signal.
@@ -43,6 +43,8 @@ def neighbours(size: int, weight: float) -> np.ndarray:
 
     Source: the pattern-coupled prior of He & Joseph, arXiv 2307.14719.
     """
+    size = whole("neighbours(size", 1)(size)
+    weight = positive("neighbours(weight", zero=True)(weight)
     return np.eye(size) + weight * (np.eye(size, k=1) + np.eye(size, k=-1))
 
 
@@ -55,12 +57,26 @@ def blocks(labels: Any) -> np.ndarray:
     Returns:
         Shape `(N, number of blocks)`, blocks in the order of their sorted labels.
     """
-    names, block = np.unique(np.asarray(labels), return_inverse=True)
+    try:
+        names, block = np.unique(np.asarray(labels), return_inverse=True)
+    except TypeError:  # labels that cannot be sorted
+        names, block = (), np.zeros(())
+    if block.ndim != 1 or block.size == 0:
+        raise ValueError(
+            f"`blocks(labels={short(labels)})`: it takes one label an atom in a list, all "
+            "numbers or all text, such as `[0, 0, 1]`."
+        )
     return np.eye(len(names))[block]
 
 
 def _couplings(given: Any) -> tuple[tuple[str, Coupling], ...]:
-    pairs = given.items() if isinstance(given, Mapping) else given
+    pairs = tuple(given.items()) if isinstance(given, Mapping) else given
+    listed = isinstance(pairs, list | tuple)
+    if not listed or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+        raise ValueError(
+            f"`KroneckerSBL(coupling={short(given)})`: it takes a dict from modes to "
+            "weights or matrices, such as `{'atom': 0.5}`."
+        )
     return tuple((str(mode), _coupling(mode, value)) for mode, value in pairs)
 
 
@@ -69,7 +85,8 @@ def _coupling(mode: str, value: Any) -> Coupling:
     array = np.asarray(as_array(value, what), float)
     if array.ndim == 0 and 0 <= array <= 1:
         return float(array)
-    if array.ndim == 2 and (array >= 0).all() and array.any(1).all() and array.any(0).all():
+    proper = array.ndim == 2 and array.size > 0 and (array >= 0).all()
+    if proper and array.any(1).all() and array.any(0).all():
         return tuple(tuple(row.tolist()) for row in array)
     raise ValueError(
         f"`{what}` takes the weight of both neighbours, in [0, 1], or a matrix of numbers "
@@ -78,7 +95,12 @@ def _coupling(mode: str, value: Any) -> Coupling:
 
 
 def _names(given: Any) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(str(name) for name in given)
+    if not isinstance(given, str | list | tuple):
+        raise ValueError(
+            f"`KroneckerSBL(frozen={short(given)})`: it takes names of modes in a list, "
+            "such as `['snapshot']`."
+        )
+    return (given,) if isinstance(given, str) else tuple(map(str, given))
 
 
 class Inputs(eqx.Module):
@@ -222,7 +244,11 @@ class KroneckerSBL(AbstractEMModel):
 
         With $λ = 1$ the prior expects $τ^2 \prod_p \|A_p C_p^{1/2} 1\|_F^2$ of signal.
         """
-        power = jnp.mean(abs2(data.y))
+        if not isinstance(data, Measurements):
+            raise ValueError(
+                f"`KroneckerSBL` takes `sbl.Measurements`, not `{type(data).__name__}`."
+            )
+        power = data.power
         noise = FIRST_NOISE * power if data.noise_sd is None else data.noise_sd**2
         pairs = zip(data.dictionaries, self.couplings(data), strict=True)
         parts = [jnp.sum(abs2(a) @ jnp.asarray(c.sum(1), power.dtype)) for a, c in pairs]
@@ -248,7 +274,7 @@ class KroneckerSBL(AbstractEMModel):
 
     def inputs(self, given: Any, data: Measurements) -> Inputs:
         if isinstance(given, Measurements):
-            return Inputs(given.dictionaries, data)
+            given = given.dictionaries
         single = getattr(given, "ndim", None) == 2
         parts = [given] if single else given
         if not isinstance(parts, list | tuple) or len(parts) != len(data.modes):
@@ -261,7 +287,8 @@ class KroneckerSBL(AbstractEMModel):
             if part is None:
                 rows.append(matrix)
                 continue
-            new = as_array(part, f"predict(..., inputs)[{mode}]", complex_too=True)
+            what = f"predict(..., inputs)[{mode}]"
+            new = as_array(part, what, complex_too=data.is_complex)
             if new.ndim != 2 or new.shape[1] != matrix.shape[1] or len(new) == 0:
                 raise ValueError(
                     f"`predict(..., inputs)` has rows of shape {new.shape} for `{mode}`; "
@@ -334,13 +361,14 @@ class KroneckerSBL(AbstractEMModel):
 
     def floored(self, noise: Float[Array, ""], data: Measurements) -> Float[Array, ""]:
         """A learned noise variance, kept off zero."""
-        return jnp.maximum(noise, NOISE_FLOOR * jnp.mean(abs2(data.y)))
+        return jnp.maximum(noise, NOISE_FLOOR * data.power)
 
     # What is said of a draw.
 
     def dims(self, data):
         measured = tuple(f"{mode}_measured" for mode in data.modes)
-        dims: dict[str, tuple[str, ...]] = {"global_scale": (), "noise_sd": ()}
+        alone = ("global_scale", "noise_sd", "power")
+        dims: dict[str, tuple[str, ...]] = dict.fromkeys(alone, ())
         for mode, rows in zip(data.modes, measured, strict=True):
             dims[f"local_scale_{mode}"] = (self._scale_axis(mode),)
             dims[f"dictionary_{mode}"] = (rows, mode)
@@ -385,7 +413,7 @@ class KroneckerSBL(AbstractEMModel):
             ),
         ]
         if data.noise_sd is None:
-            floor = NOISE_FLOOR * jnp.mean(abs2(data.y))
+            floor = NOISE_FLOOR * data.power
             checks.append(
                 Check(
                     "noise over its floor",

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Inexact
 
 from probkit.linalg import mode_products
 from probkit.model import AbstractData
-from probkit.validate import as_array, short
+from probkit.validate import as_array, positive, short
 
 
 class Reduced(eqx.Module):
@@ -44,6 +44,8 @@ class Measurements(AbstractData):
         noise_sd: the standard deviation of the noise, in the units of `y`, if it is
             known; of complex noise the root of $E|n_i|^2$. Otherwise it is learned.
         modes: a name for each mode; by default `atom` for one, else `mode0, mode1, …`.
+        power: the mean square of the entries of `y` in whose terms priors are told; by
+            default that of these. Give it to hold the priors fixed while data change.
 
     Raises:
         ValueError: for shapes that do not match, a column of zeros, NaN, a noise that is
@@ -55,6 +57,7 @@ class Measurements(AbstractData):
     dictionaries: tuple[Inexact[Array, "_m _n"], ...]
     noise_sd: Float[Array, ""] | None
     modes: tuple[str, ...] = eqx.field(static=True)
+    power: Float[Array, ""]
     reduced: Reduced
 
     def __init__(
@@ -63,6 +66,7 @@ class Measurements(AbstractData):
         dictionaries: Any,
         noise_sd: Any = None,
         modes: Sequence[str] | None = None,
+        power: Any = None,
     ):
         matrices = _matrices(dictionaries)
         self.modes = _mode_names(modes, len(matrices))
@@ -77,7 +81,12 @@ class Measurements(AbstractData):
             raise ValueError(
                 "`Measurements(y=...)` is zero everywhere; nothing can be learned from it."
             )
-        self.noise_sd = _known_noise(noise_sd, self.y.real.dtype)
+        real = self.y.real.dtype
+        self.noise_sd = _positive(noise_sd, "noise_sd", "to have it learned", real)
+        own = jnp.mean(jnp.abs(self.y) ** 2)
+        given = _positive(power, "power", "for that of `y`", real)
+        self.power = own if given is None else given
+        _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         self.reduced = _reduce(self.y, self.dictionaries)
 
     @classmethod
@@ -118,7 +127,7 @@ class Measurements(AbstractData):
             for mode, matrix in zip(self.modes, self.dictionaries, strict=True)
         }
         known = {} if self.noise_sd is None else {"noise_sd": self.noise_sd}
-        return {"y": self.y, **named, **known}
+        return {"y": self.y, "power": self.power, **named, **known}
 
     def fields(self) -> dict[str, Any]:
         return {"modes": self.modes}
@@ -127,7 +136,9 @@ class Measurements(AbstractData):
     def restore(cls, arrays, fields) -> "Measurements":
         modes = tuple(fields["modes"])
         dictionaries = [arrays[f"dictionary_{mode}"] for mode in modes]
-        return cls(arrays["y"], dictionaries, arrays.get("noise_sd"), modes)
+        return cls(
+            arrays["y"], dictionaries, arrays.get("noise_sd"), modes, arrays["power"]
+        )
 
     @property
     def is_complex(self) -> bool:
@@ -165,7 +176,8 @@ def _matrices(given: Any) -> list[Array]:
 def _mode_names(given, count: int) -> tuple[str, ...]:
     if given is None:
         return ("atom",) if count == 1 else tuple(f"mode{p}" for p in range(count))
-    names = (given,) if isinstance(given, str) else tuple(str(name) for name in given)
+    listed = [given] if isinstance(given, str) else given
+    names = tuple(map(str, listed)) if np.iterable(listed) else ()
     if len(names) != count or len(set(names)) != count:
         raise ValueError(
             f"`Measurements(modes={short(given)})`: there are {count} dictionaries; give "
@@ -175,6 +187,12 @@ def _mode_names(given, count: int) -> tuple[str, ...]:
         raise ValueError(
             f"`Measurements(modes=...)` has {bad[0]!r}; sites are called after modes, so "
             "it takes names as of variables, such as `antenna`."
+        )
+    axes = {"chain", "draw", *(f"{name}_measured" for name in names)}
+    if taken := [name for name in names if name in axes]:
+        raise ValueError(
+            f"`Measurements(modes=...)` has {taken[0]!r}, which names another axis of a "
+            "fit; call the mode something else."
         )
     return names
 
@@ -218,16 +236,33 @@ def _as_tensor(y: Array, matrices, modes) -> Array:
     )
 
 
-def _known_noise(given: Any, dtype) -> Float[Array, ""] | None:
+def _positive(given: Any, name: str, otherwise: str, dtype) -> Float[Array, ""] | None:
     if given is None:
         return None
-    noise_sd = as_array(given, "Measurements(noise_sd=...)")
-    if noise_sd.shape != () or not bool(noise_sd > 0):
+    try:
+        if np.ndim(given) > 0:
+            raise ValueError
+        return jnp.asarray(positive(name)(given), dtype)
+    except ValueError:
         raise ValueError(
-            f"`Measurements(noise_sd={short(given)})`: it takes a positive number, or None "
-            "to have it learned."
+            f"`Measurements({name}={short(given)})`: it takes a positive number, or None "
+            f"{otherwise}."
+        ) from None
+
+
+def _refuse_out_of_range(y: Array, matrices, noise_sd) -> None:
+    dtype = y.real.dtype
+    wide = [np.asarray(a).astype(complex) for a in (y, *matrices)]
+    info = np.finfo(dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        power, *norms = (float(np.sum(np.abs(a) ** 2)) for a in wide)
+        squares = [power, math.prod(norms), *norms]
+        squares += [] if noise_sd is None else [float(noise_sd) ** 2]
+    if not all(float(info.tiny) <= square <= float(info.max) for square in squares):
+        raise ValueError(
+            "`Measurements(...)`: of `y`, the dictionaries and `noise_sd`, squares of some "
+            f"are beyond the range of {dtype}; use other units."
         )
-    return noise_sd.astype(dtype)
 
 
 def _reduce(y: Array, dictionaries: tuple[Array, ...]) -> Reduced:

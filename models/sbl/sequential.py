@@ -15,6 +15,7 @@ from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import abs2, posterior
 from probkit.models.sbl.updates import Scales, moved_noise
+from probkit.models.sbl.worth import Worth, as_worth, nats
 from probkit.validate import positive, whole
 
 
@@ -43,6 +44,8 @@ class Sequential(AbstractIterativeMethod):
     Attributes:
         max_steps: the most steps.
         atol: it ends when no change of one atom gains more than this, in nats.
+        prune: how much evidence, in nats, an atom must be worth to come in and to stay; as
+            in `TypeII`, with None as 0.
         refresh: after so many steps all is computed anew, against the drift of rounding,
             and the noise is estimated again unless it is known.
         num_draws: as in `TypeII`.
@@ -53,6 +56,7 @@ class Sequential(AbstractIterativeMethod):
 
     max_steps: int = eqx.field(default=5000, converter=whole("Sequential(max_steps", 0))
     atol: float = eqx.field(default=1e-3, converter=positive("Sequential(atol"))
+    prune: Worth = eqx.field(default="bic", converter=as_worth)
     refresh: int = eqx.field(default=20, converter=whole("Sequential(refresh", 1))
     num_draws: int = eqx.field(default=1, converter=whole("Sequential(num_draws", 1))
 
@@ -63,12 +67,12 @@ class Sequential(AbstractIterativeMethod):
         real = data.y.real.dtype
         if start is None:
             variance = jnp.zeros(atoms, real)
-            power = FIRST_NOISE * jnp.mean(abs2(data.y))
+            power = FIRST_NOISE * data.power
             noise = power if data.noise_sd is None else data.noise_sd**2
         else:
             (variance,) = model.scales(start, data).variance()
             noise = model.noise(start, data)
-        objective = posterior(data, (variance,), noise).log_evidence()
+        objective = self._worth(data, variance, noise)
         far = jnp.full((), jnp.inf, real)
         count = jnp.zeros((), jnp.int32)
         return SequentialState(
@@ -84,8 +88,9 @@ class Sequential(AbstractIterativeMethod):
         )
 
     def step(self, model, data, state):
-        best, gains = best_variances(state.variance, state.leverage, state.score)
         half = 1.0 if data.is_complex else 0.5  # of the cost, in nats
+        price = nats(self.prune, data) / half
+        best, gains = best_variances(state.variance, state.leverage, state.score, price)
         i = jnp.argmax(gains)
         gain = half * gains[i]
         nothing = gain <= self.atol
@@ -106,7 +111,7 @@ class Sequential(AbstractIterativeMethod):
         if data.noise_sd is None:
             post = posterior(data, (state.variance,), noise)
             noise = model.floored(moved_noise("mm", post), data)
-        objective = posterior(data, (state.variance,), noise).log_evidence()
+        objective = self._worth(data, state.variance, noise)
         gain = objective - state.objective
         precision, leverage, score = _anew(data, state.variance, noise)
         return state._replace(
@@ -119,6 +124,11 @@ class Sequential(AbstractIterativeMethod):
             since=jnp.zeros((), jnp.int32),
             done=nothing & (jnp.abs(gain) <= self.atol),
         )
+
+    def _worth(self, data, variance, noise) -> Float[Array, ""]:
+        """The evidence, less the price of the atoms."""
+        evidence = posterior(data, (variance,), noise).log_evidence()
+        return evidence - nats(self.prune, data) * (variance > 0).sum()
 
     def terminate(self, state):
         failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
@@ -150,11 +160,12 @@ class Sequential(AbstractIterativeMethod):
         total = jnp.where(state.variance.max() > 0, state.variance.max(), 1.0)
         scales = Scales(total, (state.variance / total,), (None,), (False,))
         sites = model.sites(scales, state.noise, data)
+        count = int((state.variance > 0).sum())
         falls = -np.diff(trace["objective"][0])
         facts = {
-            "evidence": float(state.objective),
+            "evidence": float(state.objective) + nats(self.prune, data) * count,
             "largest_fall": float(np.max(falls, initial=0.0)),
-            "num_atoms": int((state.variance > 0).sum()),
+            "num_atoms": count,
             "settled": settled,
         }
         draws = jax.tree.map(
@@ -165,7 +176,7 @@ class Sequential(AbstractIterativeMethod):
     def checks(self, tree, facts):
         return (
             Check(
-                "largest fall of the evidence",
+                "largest fall of the objective",
                 facts["largest_fall"],
                 "at most",
                 1e-7 * abs(facts["evidence"]),
@@ -186,11 +197,13 @@ def best_variances(
     variance: Float[Array, " n"],
     leverage: Float[Array, " n"],
     score: Inexact[Array, " n"],
+    price: float = 0.0,
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     r"""The best variance of each atom with the others held, and what it gains.
 
     With atom $i$ out of the model, $s = S/(1 - γS)$ and $q = Q/(1 - γS)$, the part of the
-    cost $\log|Σ_y| + y^H Σ_y^{-1} y$ that it moves is $\log(1 + γs) - |q|^2 γ/(1 + γs)$.
+    cost $\log|Σ_y| + y^H Σ_y^{-1} y$ that it moves is $\log(1 + γs) - |q|^2 γ/(1 + γs)$,
+    and an atom that is in the model costs `price` besides.
 
     Returns:
         The variances, and the falls of the cost, which are not negative.
@@ -199,9 +212,10 @@ def best_variances(
     s, q2 = leverage / out, abs2(score) / out**2
 
     def cost(γ):
-        return jnp.log1p(γ * s) - q2 * γ / (1 + γ * s)
+        return jnp.log1p(γ * s) - q2 * γ / (1 + γ * s) + price * (γ > 0)
 
     best = jnp.maximum(q2 - s, 0.0) / s**2
+    best = jnp.where(cost(best) < 0, best, 0.0)  # out of the model it costs nothing
     return best, cost(variance) - cost(best)
 
 

@@ -15,7 +15,7 @@ from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
 from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import abs2, posterior
+from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.updates import (
     GENERAL,
     MONOTONE,
@@ -25,6 +25,7 @@ from probkit.models.sbl.updates import (
     moved,
     moved_noise,
 )
+from probkit.models.sbl.worth import Worth, as_worth, nats
 from probkit.validate import positive, short, whole
 
 # Atoms below these shares of their mode's largest variance are tried for removal at once.
@@ -83,7 +84,7 @@ class TypeII(AbstractIterativeMethod):
     max_steps: int = eqx.field(default=1000, converter=whole("TypeII(max_steps", 0))
     atol: float = eqx.field(default=1e-3, converter=positive("TypeII(atol"))
     inner_sweeps: int = eqx.field(default=1, converter=whole("TypeII(inner_sweeps", 1))
-    prune: Any = eqx.field(default="bic", converter=lambda given: _as_worth(given))
+    prune: Worth = eqx.field(default="bic", converter=as_worth)
     num_draws: int = eqx.field(default=1, converter=whole("TypeII(num_draws", 1))
 
     def __check_init__(self):
@@ -105,7 +106,7 @@ class TypeII(AbstractIterativeMethod):
     def step(self, model, data, state):
         searching = state.searched < self.search
         faded = FADED ** (state.searched / max(self.search, 1))
-        extra = jnp.where(searching, faded * jnp.mean(abs2(data.y)), 0.0)
+        extra = jnp.where(searching, faded * data.power, 0.0)
         scales, noise = model.scales(state.sites, data), model.noise(state.sites, data)
         post = posterior(data, scales.variance(), noise + extra)
         evidence = Evidence.of(post)
@@ -170,8 +171,8 @@ class TypeII(AbstractIterativeMethod):
         chosen = jax.tree.map(lambda a: jnp.asarray(a[best]), states)
         sites, evidence = chosen.sites, final[best]
         if self.prune is not None:
-            worth = 0.5 * np.log(data.y.size) if self.prune == "bic" else self.prune
-            sites, evidence = _pruned(model, data, sites, jnp.asarray(worth))
+            worth = jnp.asarray(nats(self.prune, data))
+            sites, evidence = _pruned(model, data, sites, worth)
         settled = bool(self.terminate(chosen))
         result = chosen.climb.result if settled else RESULTS.max_steps_reached
         # While it searches there is no evidence to speak of.
@@ -302,9 +303,3 @@ def _pruned(model: KroneckerSBL, data: Measurements, sites: Sites, worth):
 
     carry = (sites, evidence(sites))
     return jax.lax.scan(sweep, carry, None, length=2)[0]
-
-
-def _as_worth(given: Any) -> Any:
-    if given is None or given == "bic":
-        return given
-    return positive("TypeII(prune", zero=True)(given)

@@ -54,12 +54,14 @@ class KroneckerNormal(Distribution):
 
     def log_prob(self, value, intermediates=None):
         batch = jnp.shape(value)[: jnp.ndim(value) - len(self.event_shape)]
-        flat = jnp.reshape(value, (-1, self.covariance.shape[0]))
-        form = jax.vmap(linalg.inverse_quadratic_form, (None, 0))(self.covariance, flat)
+        flat = jnp.reshape(value, (*batch, self.covariance.shape[0]))
+        form = linalg.inverse_quadratic_form
+        for _ in batch:
+            form = jax.vmap(form, (None, 0))
         # A circular complex number is a pair of real ones of half the variance each.
         halves, unit = (2, math.pi) if self.is_complex else (1, 2 * math.pi)
-        constant = flat.shape[1] * math.log(unit) + linalg.logdet(self.covariance)
-        return (-0.5 * halves * (constant + form)).reshape(batch)
+        constant = flat.shape[-1] * math.log(unit) + linalg.logdet(self.covariance)
+        return -0.5 * halves * (constant + form(self.covariance, flat))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         if self.is_complex and not jnp.iscomplexobj(self.mean):

@@ -13,7 +13,13 @@ from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
 from probkit.check import Check
-from probkit.density import constrain, latent_names, prior_draw, unconstrain
+from probkit.density import (
+    constrain,
+    latent_names,
+    off_the_edge,
+    prior_draw,
+    unconstrain,
+)
 from probkit.infer._worst import worst
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws
@@ -97,7 +103,7 @@ class NUTS(AbstractIterativeMethod):
         if start is None:
             position = _random_position(model, data, key_place)
         else:
-            centre = unconstrain(model, data, start)
+            centre = off_the_edge(unconstrain(model, data, start))
             position = _jittered(centre, key_place, self.jitter)
         kernel = self._kernel(model)
         state = kernel.init(key_kernel, self.num_warmup, position, (data,), {})

@@ -17,6 +17,7 @@ from numpyro.infer.util import compute_log_probs
 
 from probkit.batches import map_in_batches
 from probkit.check import Check
+from probkit.density import constrain, off_the_edge, unconstrain
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
 from probkit.validate import positive, short, whole
@@ -135,6 +136,9 @@ class SVI(AbstractIterativeMethod):
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
+        if start is not None:
+            position = off_the_edge(unconstrain(model, data, start))
+            start = constrain(model, data, position)
         svi = self._svi(model, start)
         optimiser = svi.init(key, self._batch(data, key))
         params = svi.optim.get_params(optimiser.optim_state)

@@ -10,12 +10,9 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Bool
 
 from probkit.linalg.beside import Beside
-from probkit.linalg.eigenvalues import decomposed
-from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.plus_noise import KroneckerPlusNoise
 from probkit.linalg.product import Product
-from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve, sqrt
-from probkit.linalg.spectral import outer
+from probkit.linalg.questions import diagonal, eigh, hermitian_solve, logdet, solve, sqrt
 from probkit.linalg.structured import AbstractHermitian, adjoint
 
 
@@ -31,7 +28,8 @@ class MaskedKroneckerPlusNoise(AbstractHermitian):
         factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`.
         noise: $σ² > 0$, a variance, one number.
         mask: True where a cell is seen, shape `(m_1, …, m_P)`.
-        rtol: `solve` ends when the residual is below this part of the right side.
+        rtol: `solve` ends when the residual is below this part of the right side, or below
+            ten rounding units if that is more.
         max_steps: and gives NaN if it has not after so many steps.
 
     `solve` iterates: conjugate gradients, with the inverse over the whole grid to guide
@@ -89,11 +87,11 @@ def _(op, vector):
     # Conjugate gradients, preconditioned by M Σ⁻¹ M + (I - M), exact where all is seen.
     fixed = jax.tree.map(jax.lax.stop_gradient, op)
     seen = op.mask.reshape(-1)
-    d, U = _basis(fixed.grid)
+    d, U = eigh(fixed.grid)
 
     def guide(r):
-        inside = U.mv(adjoint(U).mv(jnp.where(seen, r, 0)) / d)
-        return jnp.where(seen, inside, r)
+        inside = adjoint(U).mv(jnp.where(seen, r, 0)) / d.reshape(-1)
+        return jnp.where(seen, U.mv(inside), r)
 
     def solution(b):
         return _conjugate_gradients(fixed.mv, b, guide, op.rtol, op.max_steps)
@@ -101,14 +99,9 @@ def _(op, vector):
     return hermitian_solve(op, vector, solution)
 
 
-def _basis(grid):
-    values, U = decomposed(grid.factors)
-    return outer(values).reshape(-1) + grid.noise, Kronecker(U)
-
-
 def _conjugate_gradients(mv, b, guide, rtol, max_steps):
     """NaN where the residual did not come below `rtol` of `b`, so that nobody misses it."""
-    limit = rtol * jnp.linalg.norm(b)
+    limit = jnp.maximum(rtol, 10 * jnp.finfo(b.dtype).eps) * jnp.linalg.norm(b)
 
     def unfinished(state):
         _, r, _, _, step = state
@@ -209,18 +202,20 @@ def _lanczos_log_form(mv, z, num_steps):
     basis = jnp.zeros((num_steps, len(z)), z.dtype)
 
     def step(carry, i):
-        basis, v = carry
+        basis, v, largest = carry
         basis = basis.at[i].set(v)
         w = mv(v)
         alpha = jnp.vdot(v, w).real
         for _ in range(2):  # twice is enough against rounding
             w = w - basis.T @ (basis.conj() @ w)
         beta = jnp.linalg.norm(w)
-        ended = beta <= 1e-12 * norm
+        largest = jnp.maximum(largest, alpha)
+        ended = beta <= 100 * jnp.finfo(w.dtype).eps * largest
         v = jnp.where(ended, 0, w / jnp.where(ended, 1, beta))
-        return (basis, v), (alpha, jnp.where(ended, 0, beta))
+        return (basis, v, largest), (alpha, jnp.where(ended, 0, beta))
 
-    _, (alpha, beta) = jax.lax.scan(step, (basis, z / norm), jnp.arange(num_steps))
+    start = (basis, z / norm, jnp.zeros_like(norm))
+    _, (alpha, beta) = jax.lax.scan(step, start, jnp.arange(num_steps))
     T = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
     nodes, vectors = jnp.linalg.eigh(T)
     weights = vectors[0] ** 2

@@ -1,7 +1,9 @@
-"""Dense matrices of the structured operators, and answers read off them, in NumPy."""
+"""Dense matrices of the structured operators and answers read off them, in NumPy."""
 
 import functools
 
+import jax
+import jax.extend
 import numpy as np
 
 
@@ -27,3 +29,16 @@ def log_normal(y, covariance, is_complex) -> float:
     if is_complex:
         return -(len(y) * np.log(np.pi) + logdet + form)
     return -0.5 * (len(y) * np.log(2 * np.pi) + logdet + form)
+
+
+def largest_array(function, *arguments) -> int:
+    """The largest array, in numbers, anywhere in a traced program."""
+
+    def sizes(jaxpr):
+        for equation in jaxpr.eqns:
+            for variable in equation.outvars:
+                yield variable.aval.size
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from sizes(inner)
+
+    return max(sizes(jax.make_jaxpr(function)(*arguments).jaxpr))

@@ -1,0 +1,169 @@
+"""How overconfident type-II estimation is: coverage of 90 % intervals by a known truth.
+
+Sparse coefficients on a product support, two modes, noise to be learned. `sbl.TypeII`
+holds the hyperparameters at their best, as if they were known, and prunes; NUTS averages
+over them, and prunes nothing. The same data for both. On the support a coefficient has any
+size, so that some are lost in the noise; off it each is zero.
+"""
+
+import argparse
+import time
+
+import jax
+import numpy as np
+import numpyro
+from scipy import stats
+from timing import machine, table, write
+
+import probkit as pk
+from probkit.models import sbl
+
+numpyro.set_host_device_count(2)  # before the first computation
+MODEL = sbl.KroneckerSBL()
+SIZES = ((8, 12), (10, 12))  # rows and atoms of each mode
+KEPT = 3  # atoms of each mode in the support
+NOISE_SDS = (0.1, 0.2)  # columns have length one, coefficients sd one
+LEVEL = 0.9
+
+
+def simulate(seed: int, noise_sd: float) -> tuple[sbl.Measurements, np.ndarray, np.ndarray]:
+    """Data, the true coefficients, and which of them are in the support."""
+    rng = np.random.default_rng(seed)
+    matrices = [rng.normal(size=size) for size in SIZES]
+    first, second = (a / np.linalg.norm(a, axis=0) for a in matrices)
+    inside = np.zeros([atoms for _, atoms in SIZES], bool)
+    inside[np.ix_(*(rng.choice(atoms, KEPT, replace=False) for _, atoms in SIZES))] = True
+    x = np.where(inside, rng.normal(size=inside.shape), 0.0)
+    clean = first @ x @ second.T
+    y = clean + noise_sd * rng.normal(size=clean.shape)
+    return sbl.Measurements(y, [first, second]), x, inside
+
+
+def by_type_ii(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Lower and upper end of each interval, and whether all checks were passed."""
+    fitted = pk.fit(MODEL, data, method, key=key, progress=False, throw=False)
+    post = MODEL.posterior(fitted.sites(), data)
+    half = stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt(post.variances())
+    mean = np.asarray(post.mean())
+    return mean - half, mean + half, pk.diagnose(fitted).ok
+
+
+def by_nuts(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The same from draws; here the check is that the chains met."""
+    key_fit, key_draw = jax.random.split(key)
+    fitted = pk.fit(MODEL, data, method, key=key_fit, progress=False, throw=False)
+    drawn = pk.recover(fitted, key=key_draw)["coefficient"]
+    ends = drawn.quantile([0.5 - LEVEL / 2, 0.5 + LEVEL / 2], ("chain", "draw")).values
+    rhat = pk.diagnose(fitted)["R-hat of the log density"].value
+    return ends[0], ends[1], rhat < 1.05
+
+
+def summary(rounds: list[dict]) -> dict[str, dict[str, float]]:
+    """Coverage with its standard errors, over all rounds.
+
+    Of the coefficients as if independent (`binomial_se`), and from the spread between data
+    sets (`se`), which allows for misses that come together.
+    """
+    out = {}
+    for where in rounds[0]["counts"] if rounds else ():
+        hits = np.array([r["counts"][where]["hits"] for r in rounds], float)
+        of = np.array([r["counts"][where]["of"] for r in rounds], float)
+        if of.sum() == 0:
+            continue
+        share = hits.sum() / of.sum()
+        spread = np.sqrt(np.sum((hits - share * of) ** 2))
+        out[where] = {
+            "coverage": share,
+            "binomial_se": np.sqrt(share * (1 - share) / of.sum()),
+            "se": spread / of.sum(),
+            "coefficients": int(of.sum()),
+        }
+    return out
+
+
+def counted(low, high, x, inside) -> dict[str, dict[str, int]]:
+    covered = (low <= x) & (x <= high)
+    groups = {
+        "on the support": inside,
+        "on it, kept": inside & (high > low),
+        "off it": ~inside,
+        "off it, kept": ~inside & (high > low),
+    }
+    return {
+        name: {"hits": int(covered[group].sum()), "of": int(group.sum())}
+        for name, group in groups.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="8 data sets, 2 by NUTS")
+    parser.add_argument("--datasets", type=int, help="how many, 100 by default")
+    parser.add_argument("--nuts", type=int, help="how many of them by NUTS, 20 by default")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    pk.enable_x64()
+    number = args.datasets or (8 if args.quick else 100)
+    by_draws = args.nuts if args.nuts is not None else (2 if args.quick else 20)
+    nuts = pk.NUTS(num_chains=2, num_warmup=300, num_samples=300)
+    sides = {
+        "TypeII": (by_type_ii, sbl.TypeII(), number),
+        "TypeII, unpruned": (by_type_ii, sbl.TypeII(prune=None), number),
+        "NUTS": (by_nuts, nuts, by_draws),
+    }
+    where, results = machine(), {}
+    for noise_sd in NOISE_SDS:
+        for name, (intervals, method, count) in sides.items():
+            began, rounds = time.perf_counter(), []
+            for i in range(count):
+                data, x, inside = simulate(args.seed + i, noise_sd)
+                low, high, ok = intervals(data, jax.random.key(i), method)
+                counts = counted(low, high, x, inside)
+                rounds.append({"ok": bool(ok), "counts": counts})
+            side = {
+                "noise_sd": noise_sd,
+                "datasets": count,
+                "share_ok": np.mean([r["ok"] for r in rounds]) if rounds else None,
+                "seconds": time.perf_counter() - began,
+                "coverage": summary(rounds),
+                # The comparison on equal terms: the data sets that NUTS had too.
+                "on_those_of_nuts": summary(rounds[:by_draws]),
+                "rounds": rounds,
+            }
+            results[f"{name}, noise {noise_sd}"] = side
+            print(f"{name}, noise {noise_sd}: {side['seconds']:.0f} s", flush=True)
+    table(
+        ("method", "data sets", "coefficients", "number", "coverage", "binomial se", "se"),
+        [
+            (
+                name,
+                r["datasets"],
+                place,
+                s["coefficients"],
+                s["coverage"],
+                s["binomial_se"],
+                s["se"],
+            )
+            for name, r in results.items()
+            for place, s in r["coverage"].items()
+        ],
+    )
+    write(
+        "sbl_overconfidence",
+        {
+            "machine": where,
+            "dtype": "float64",
+            "sizes": SIZES,
+            "support": [KEPT, KEPT],
+            "level": LEVEL,
+            "chains": nuts.num_chains,
+            "steps": [nuts.num_warmup, nuts.num_samples],
+            "seed": args.seed,
+            "methods": results,
+        },
+        args.quick,
+    )
+
+
+if __name__ == "__main__":
+    main()
