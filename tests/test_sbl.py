@@ -2,6 +2,7 @@
 
 import functools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import probkit as pk
 from probkit.density import log_likelihood
+from probkit.loop import Lanes, _advance, _init
 from probkit.models import sbl
 from probkit.models.sbl.posterior import outer, posterior
 from probkit.models.sbl.sequential import best_variances
@@ -201,7 +203,7 @@ def test_the_evidence_never_falls(rule, case, field):
         def step(carry, _):
             scales, noise = carry
             post = posterior(data, scales.variance(), noise)
-            new = moved(rule, scales, post), moved_noise(rule, post)
+            new = moved(rule, scales, Evidence.of(post)), moved_noise(rule, post)
             return new, post.log_evidence()
 
         return jax.lax.scan(step, (scales, noise), None, length=60)[1]
@@ -232,7 +234,8 @@ def test_one_em_step_is_the_update_in_closed_form():
     data, σ2 = sbl.Measurements(y, Q, noise_sd=0.5), 0.25
     γ, u = jnp.asarray([0.1, 1.0, 2.0, 5.0]), Q.T @ y
     scales = Scales(jnp.asarray(1.0), (γ,), (None,), (False,))
-    new = moved("em", scales, posterior(data, (γ,), jnp.asarray(σ2)))
+    post = posterior(data, (γ,), jnp.asarray(σ2))
+    new = moved("em", scales, Evidence.of(post))
     expected = γ * σ2 / (γ + σ2) + (γ * u / (γ + σ2)) ** 2
     np.testing.assert_allclose(new.variance()[0], expected, rtol=1e-12)
 
@@ -280,7 +283,7 @@ def test_an_atom_that_is_out_stays_out_and_harms_nothing():
     scales = Scales(scales.total, local, scales.coupling, scales.frozen)
     for rule in RULES:
         post = posterior(data, scales.variance(), jnp.asarray(0.5))
-        new = moved(rule, scales, post)
+        new = moved(rule, scales, Evidence.of(post))
         # The singular vectors of the rule by SVD are zero there to rounding.
         assert float(new.local[0][1]) <= (1e-12 if rule == "svd" else 0.0), rule
         assert all(bool(jnp.isfinite(g).all()) for g in new.local), rule
@@ -362,11 +365,17 @@ def test_the_bound_finds_the_coefficients():
     assert np.sum((np.asarray(mean) - x) ** 2) < 1e-3 * np.sum(x**2)
 
 
-@pytest.mark.parametrize("rule", ["mackay", "em"])
-def test_rules_that_share_the_evidence_share_its_optimum(rule):
-    fitted = fitted_by(update=rule, prune=None, max_steps=20_000)
-    best = fitted_by(prune=None)
-    assert fitted.facts["evidence"] == pytest.approx(best.facts["evidence"], abs=0.05)
+# EM slows down without end while an atom fades, and stops short of the rest.
+@pytest.mark.parametrize("rule, left", [("mackay", 0.01), ("em", 0.5)])
+def test_where_another_rule_ends_the_bound_finds_little_to_gain(rule, left):
+    # They share their stationary points; which of them each reaches is its own affair.
+    data, _ = sparse()
+    settings = {"prune": None, "max_steps": 20_000, "num_restarts": 1, "atol": 1e-6}
+    first = fitted_by(update=rule, **settings)
+    method = sbl.TypeII(**settings)
+    on = pk.fit(first.model, data, method, key=KEY, start=first, throw=False)
+    gain = on.facts["evidence"] - first.facts["evidence"]
+    assert -1e-6 < gain < left
 
 
 def test_at_the_optimum_no_variance_wants_to_change():
@@ -536,3 +545,38 @@ def test_sequential_ascent_under_a_price_finds_the_support():
     scale = fitted.posterior["local_scale_atom"].values[0, 0]
     assert set(np.flatnonzero(scale)) == set(np.flatnonzero(x))
     assert float(fitted.sites()["noise_sd"]) == pytest.approx(0.3, rel=0.3)
+
+
+# The methods of the family, as programs.
+
+
+@pytest.mark.parametrize(
+    "method, sizes",
+    [(sbl.TypeII(), [(3, 4), (4, 3)]), (sbl.Sequential(), [(3, 5)])],
+    ids=["TypeII", "Sequential"],
+)
+def test_hot_paths_lower_for_cuda(method, sizes):
+    data, _ = problem(sizes, is_complex=True)
+    lanes = Lanes(1, 1, together=True)
+    model = sbl.KroneckerSBL()
+
+    def run(data, seeds):
+        keys = jax.random.wrap_key_data(seeds)
+        states = _init(method, model, data, (keys, None), lanes)
+        out = _advance(method, model, data, states, jnp.int32(5), 5, lanes)
+        return jax.tree.leaves(eqx.filter(out, eqx.is_array))
+
+    seeds = jax.random.key_data(jax.random.split(KEY, 1))
+    arrays, rest = eqx.partition(data, eqx.is_array)
+    flat = jax.jit(lambda arrays, seeds: run(eqx.combine(arrays, rest), seeds))
+    exported = jax.export.export(flat, platforms=["cuda"])(arrays, seeds)
+    assert exported.platforms == ("cuda",)
+
+
+@pytest.mark.parametrize("method", [sbl.TypeII(), sbl.Sequential()], ids=["TypeII", "Seq."])
+def test_a_finished_run_is_taken_up_from_its_folder(method, tmp_path):
+    data, _ = problem([(6, 9)])
+    model, folder = sbl.KroneckerSBL(), tmp_path / "run"
+    first = pk.fit(model, data, method, key=KEY, checkpoint=folder)
+    again = pk.fit(model, data, method, key=KEY, checkpoint=folder)
+    assert again.posterior.equals(first.posterior) and again.facts == first.facts

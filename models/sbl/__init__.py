@@ -9,8 +9,15 @@ Source: He & Joseph (2024), "Bayesian algorithms for Kronecker-structured sparse
 recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
 """
 
+from probkit.models.sbl import irs
 from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours
 from probkit.models.sbl.measurements import Measurements
+from probkit.models.sbl.metrics import (
+    credible_support,
+    nmse,
+    support,
+    support_recovery,
+)
 from probkit.models.sbl.posterior import Posterior
 from probkit.models.sbl.sequential import Sequential
 from probkit.models.sbl.type_ii import TypeII
@@ -22,5 +29,10 @@ __all__ = [
     "Sequential",
     "TypeII",
     "blocks",
+    "credible_support",
+    "irs",
     "neighbours",
+    "nmse",
+    "support",
+    "support_recovery",
 ]

@@ -58,15 +58,15 @@ def blocks(labels: Any) -> np.ndarray:
         Shape `(N, number of blocks)`, blocks in the order of their sorted labels.
     """
     try:
-        names, block = np.unique(np.asarray(labels), return_inverse=True)
+        found, block = np.unique(np.asarray(labels), return_inverse=True)
     except TypeError:  # labels that cannot be sorted
-        names, block = (), np.zeros(())
+        found = block = np.zeros((), int)
     if block.ndim != 1 or block.size == 0:
         raise ValueError(
             f"`blocks(labels={short(labels)})`: it takes one label an atom in a list, all "
             "numbers or all text, such as `[0, 0, 1]`."
         )
-    return np.eye(len(names))[block]
+    return np.eye(len(found))[block]
 
 
 def _couplings(given: Any) -> tuple[tuple[str, Coupling], ...]:
@@ -176,9 +176,14 @@ class KroneckerSBL(AbstractEMModel):
     def evidence(self, sites: Sites, data: Measurements) -> KroneckerNormal:
         r"""$p(y \mid τ, λ, σ)$, with the coefficients integrated out."""
         variance = self.scales(sites, data).variance()
-        pairs = zip(data.dictionaries, variance, strict=True)
-        factors = tuple((a * g) @ a.conj().T for a, g in pairs)
-        return KroneckerNormal(factors, self.noise(sites, data), is_complex=data.is_complex)
+        core = data.reduced
+        pairs = zip(core.dictionaries, variance, strict=True)
+        return KroneckerNormal(
+            tuple((a * g) @ a.conj().T for a, g in pairs),
+            self.noise(sites, data),
+            is_complex=data.is_complex,
+            bases=core.bases,
+        )
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
         """The prior variances that the sites stand for."""
@@ -326,12 +331,13 @@ class KroneckerSBL(AbstractEMModel):
         """Local scales of log sd `spread`, at the global scale that matches the data."""
         unit, rms = self.units(data)
         sites = {"global_scale": unit, "noise_sd": math.sqrt(FIRST_NOISE) * rms}
-        for name, prior in self.priors(data).items():
-            if name.startswith("local_scale_"):
-                key, own = jax.random.split(key)
-                noise = jax.random.normal(own, prior.event_shape, unit.dtype)
-                sites[name] = jnp.exp(spread * noise)
-        return {name: sites[name] for name in self.priors(data)}
+        priors = self.priors(data)
+        sizes = {k: p.event_shape[0] for k, p in priors.items() if p.event_shape}
+        # One call for all modes: drawing normals is slow to compile.
+        noise = jax.random.normal(key, (sum(sizes.values()),), unit.dtype)
+        parts = jnp.split(jnp.exp(spread * noise), np.cumsum(list(sizes.values()))[:-1])
+        sites |= dict(zip(sizes, parts, strict=True))
+        return {name: sites[name] for name in priors}
 
     def normal_form(self, sites: Sites, data: Measurements) -> Sites:
         """The sites of equal evidence whose local scales have a largest entry of one."""

@@ -23,12 +23,14 @@ class Reduced(eqx.Module):
     Attributes:
         y: the reachable part, a tensor.
         dictionaries: `R_p` for tall modes, `A_p` for the others.
+        bases: `Q_p` for tall modes, None for the others.
         rest: the squared norm of the unreachable part.
         num_rest: how many coordinates it has.
     """
 
     y: Inexact[Array, "..."]
     dictionaries: tuple[Inexact[Array, "_m _n"], ...]
+    bases: tuple[Inexact[Array, "_m _n"] | None, ...]
     rest: Float[Array, ""]
     num_rest: int = eqx.field(static=True)
 
@@ -273,9 +275,9 @@ def _reduce(y: Array, dictionaries: tuple[Array, ...]) -> Reduced:
         bases.append(basis)
         small.append(core)
     if all(basis is None for basis in bases):
-        return Reduced(y, dictionaries, jnp.zeros((), y.real.dtype), 0)
+        return Reduced(y, dictionaries, tuple(bases), jnp.zeros((), y.real.dtype), 0)
     reach = mode_products(y, [None if b is None else b.conj().T for b in bases])
     inside = mode_products(reach, bases)
     # From the residual: the difference of two squared norms would cancel.
     rest = jnp.sum(jnp.abs(y - inside) ** 2)
-    return Reduced(reach, tuple(small), rest, y.size - reach.size)
+    return Reduced(reach, tuple(small), tuple(bases), rest, y.size - reach.size)

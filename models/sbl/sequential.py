@@ -75,10 +75,13 @@ class Sequential(AbstractIterativeMethod):
         objective = self._worth(data, variance, noise)
         far = jnp.full((), jnp.inf, real)
         count = jnp.zeros((), jnp.int32)
+        precision, leverage, score = _anew(data, variance, noise)
         return SequentialState(
             variance,
             noise,
-            *_anew(data, variance, noise),
+            precision,
+            leverage,
+            score,
             objective,
             gain=far,
             since=count,

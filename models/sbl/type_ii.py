@@ -1,5 +1,6 @@
 """Type-II maximum likelihood: hyperparameters at the maximum of the evidence."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,6 +23,8 @@ from probkit.models.sbl.updates import (
     RULES,
     Evidence,
     Rule,
+    Scales,
+    bound_sweep,
     moved,
     moved_noise,
 )
@@ -32,6 +35,8 @@ from probkit.validate import positive, short, whole
 SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
+# The most steps to settle after atoms were taken out.
+AFTER = 500
 # By the end of a search the added noise has fallen to this share of the data's power.
 FADED = 1e-5
 
@@ -70,7 +75,8 @@ class TypeII(AbstractIterativeMethod):
             settled. "bic": half the log of the number of measurements, what the Bayesian
             information criterion charges for a parameter. At its maximum the evidence
             keeps about half of the atoms that are not there, each with a little of the
-            noise. 0 takes out only what the evidence does not miss, None nothing.
+            noise. 0 takes out only what the evidence does not miss, None nothing. What is
+            left settles once more, by the bound.
         num_draws: how many times the optimum is repeated, for `recover` and `predict` to
             draw coefficients at it.
 
@@ -78,7 +84,7 @@ class TypeII(AbstractIterativeMethod):
     """
 
     update: Rule = "mm"
-    num_restarts: int = eqx.field(default=4, converter=whole("TypeII(num_restarts", 1))
+    num_restarts: int = eqx.field(default=8, converter=whole("TypeII(num_restarts", 1))
     search: int = eqx.field(default=100, converter=whole("TypeII(search", 0))
     spread: float = eqx.field(default=1.0, converter=positive("TypeII(spread"))
     max_steps: int = eqx.field(default=1000, converter=whole("TypeII(max_steps", 0))
@@ -111,33 +117,37 @@ class TypeII(AbstractIterativeMethod):
         post = posterior(data, scales.variance(), noise + extra)
         evidence = Evidence.of(post)
 
-        def after(rule: Rule) -> Sites:
-            new = moved(rule, scales, post, evidence, self.inner_sweeps)
+        def to(scales: Scales, noise) -> Sites:
             # What was added is not part of what is learned.
-            learned = model.floored(moved_noise(rule, post) - extra, data)
-            return model.sites(new, learned, data)
+            learned = model.floored(noise - extra, data)
+            return model.sites(scales.normalised(), learned, data)
 
-        found = TypeIIState(after("mackay"), state.sites, state.searched + 1, state.climb)
-        if self.search == 0:
-            return self._climbed(state, post, after)
-        return jax.tree.map(
-            lambda yes, no: jnp.where(searching, yes, no),
-            found,
-            self._climbed(state, post, after),
-        )
+        def by_bound(bold) -> Sites:
+            exponent = jnp.where(bold, 1.0, 0.5)
+            new = bound_sweep(scales, evidence, exponent=exponent)
+            mm, mackay = moved_noise("mm", post), moved_noise("mackay", post)
+            return to(new, jnp.where(bold, mackay, mm))
 
-    def _climbed(self, state, post, after):
+        if self.update in ("mm", "mackay"):
+            sites = by_bound(searching | (self.update == "mackay"))
+        else:
+            new = moved(self.update, scales, evidence, self.inner_sweeps)
+            sites = _either(
+                searching, by_bound(True), to(new, moved_noise(self.update, post))
+            )
         objective = post.log_evidence()
-        climb = climbed(state.climb, objective, may_fall=self.update not in MONOTONE)
-        sites = after(self.update)
+        may_fall = self.update not in MONOTONE
+        # While it searches there is no evidence to speak of.
+        climb = _either(searching, state.climb, climbed(state.climb, objective, may_fall))
+        next_state = TypeIIState(sites, sites, state.searched + 1, climb)
         if self.update != "mackay":
-            return TypeIIState(sites, sites, state.searched, climb)
+            return next_state
         fell = objective < state.climb.objective - rounding(objective)
         back = state.climb._replace(num_steps=climb.num_steps)
-        return jax.tree.map(
-            lambda yes, no: jnp.where(fell, yes, no),
+        return _either(
+            fell & ~searching,
             TypeIIState(state.fallback, state.fallback, state.searched, back),
-            TypeIIState(sites, after("mm"), state.searched, climb),
+            next_state._replace(fallback=by_bound(False)),
         )
 
     def terminate(self, state):
@@ -152,9 +162,11 @@ class TypeII(AbstractIterativeMethod):
         self._refuse(model, data)
         key_start, key_run = jax.random.split(key)
         if start is None:
-            start = self._starts(model, data, key_start)
+            method, start = self, self._starts(model, data, key_start)
+        else:  # a search would lose it
+            method = dataclasses.replace(self, search=0)
         states, trace, counts = iterate(
-            self,
+            method,
             model,
             data,
             key_run,
@@ -172,12 +184,14 @@ class TypeII(AbstractIterativeMethod):
         sites, evidence = chosen.sites, final[best]
         if self.prune is not None:
             worth = jnp.asarray(nats(self.prune, data))
-            sites, evidence = _pruned(model, data, sites, worth)
+            start = jnp.asarray(evidence)
+            tolerance = jnp.asarray(0.1 * self.atol)
+            sites, evidence = _pruned(model, data, sites, start, worth, tolerance)
         settled = bool(self.terminate(chosen))
         result = chosen.climb.result if settled else RESULTS.max_steps_reached
         # While it searches there is no evidence to speak of.
-        trace["objective"][:, : self.search] = np.nan
-        falls = np.diff(trace["objective"][best][self.search : counts[best]])
+        trace["objective"][:, : method.search] = np.nan
+        falls = np.diff(trace["objective"][best][method.search : counts[best]])
         facts = {
             "evidence": float(evidence),
             "remaining": float(chosen.climb.remaining),
@@ -260,46 +274,72 @@ def _evidence(model, data, sites):
     return jax.vmap(lambda s: model.posterior(s, data).log_evidence())(sites)
 
 
+def _either(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
 @eqx.filter_jit
-def _pruned(model: KroneckerSBL, data: Measurements, sites: Sites, worth):
+def _pruned(model: KroneckerSBL, data: Measurements, sites: Sites, best, worth, atol):
     """The sites without the atoms that are not worth their nats, and the evidence.
 
-    Mode by mode: first all atoms below a share of the largest at once, so that most of
-    the work is done in a few steps; then one by one from the smallest, twice over, since
-    what one atom is worth depends on which others are in.
+    `best` is the evidence of the sites. Mode by mode, first all atoms below a share of the
+    largest at once, so that most of the work is done in a few steps; then one by one from
+    the smallest, twice over, since what an atom is worth depends on which others are in.
+    What is left then climbs by the bound until a step gains no more than `atol`.
     """
+    names = [name for name in sites if name.startswith("local_scale_")]
+    sizes = [sites[name].size for name in names]
+    cuts = np.cumsum(sizes)[:-1]
+    mode = jnp.asarray(np.repeat(np.arange(len(names)), sizes))
 
-    def evidence(sites):
-        return model.posterior(sites, data).log_evidence()
+    def joined(sites):
+        return jnp.concatenate([sites[name] for name in names])
 
-    def attempt(sites, best, name, out):
-        fewer = {**sites, name: jnp.where(out, 0.0, sites[name])}
-        new = evidence(fewer)
-        # What is zero already, or as good as, is worth nothing: rounding may disagree.
-        price = worth * (out & (sites[name] > 0)).sum() + rounding(best)
-        keep = new >= best - price
-        kept = jax.tree.map(lambda a, b: jnp.where(keep, a, b), fewer, sites)
-        return kept, jnp.where(keep, new, best)
+    def without(sites, out):
+        parts = jnp.split(jnp.where(out, 0.0, joined(sites)), cuts)
+        return {**sites, **dict(zip(names, parts, strict=True))}
+
+    def attempt(carry, trial):
+        sites, best = carry
+        which, share, atom = trial
+        scale = joined(sites)
+        here = mode == which
+        largest = scale.max(where=here, initial=0.0)
+        small = here & (scale**2 < share * largest**2)
+        out = (small | (jnp.arange(scale.size) == atom)) & (scale > 0)
+
+        def remove(carry):
+            fewer = without(sites, out)
+            new = model.posterior(fewer, data).log_evidence()
+            # What is as good as zero is worth nothing, though rounding may disagree.
+            keep = new >= best - worth * out.sum() - rounding(best)
+            return _either(keep, (fewer, new), carry)
+
+        return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
+
+    pairs = [(m, share) for m in range(len(names)) for share in SHARES]
+    modes, shares = (jnp.asarray(column) for column in zip(*pairs, strict=True))
 
     def sweep(carry, _):
-        sites, best = carry
-        for name in [name for name in sites if name.startswith("local_scale_")]:
+        order = jnp.argsort(joined(carry[0]))
+        none = jnp.full(len(pairs), -1, order.dtype)
+        trials = (
+            jnp.concatenate([modes, jnp.zeros_like(order, modes.dtype)]),
+            jnp.concatenate([shares.astype(best.dtype), jnp.zeros(order.size, best.dtype)]),
+            jnp.concatenate([none, order]),
+        )
+        return jax.lax.scan(attempt, carry, trials)[0], None
 
-            def below(carry, share, name=name):
-                small = carry[0][name] ** 2 < share * carry[0][name].max() ** 2
-                return attempt(*carry, name, small), None
+    def rising(carry):
+        _, best, before, step = carry
+        return (best > before + atol) & (step < AFTER)
 
-            def single(carry, j, name=name):
-                one = jnp.arange(carry[0][name].size) == j
-                there = carry[0][name][j] > 0
-                go = lambda c: attempt(*c, name, one)  # noqa: E731
-                return jax.lax.cond(there, go, lambda c: c, carry), None
+    def rise(carry):
+        sites, best, _, step = carry
+        moments, _ = model.e_step(sites, data)
+        new = model.m_step(moments, sites, data, use_prior=False)
+        return new, model.posterior(new, data).log_evidence(), best, step + 1
 
-            shares = jnp.asarray(SHARES, best.dtype)
-            (sites, best), _ = jax.lax.scan(below, (sites, best), shares)
-            order = jnp.argsort(sites[name])
-            (sites, best), _ = jax.lax.scan(single, (sites, best), order)
-        return (sites, best), None
-
-    carry = (sites, evidence(sites))
-    return jax.lax.scan(sweep, carry, None, length=2)[0]
+    sites, best = jax.lax.scan(sweep, (sites, best), None, length=2)[0]
+    start = (sites, best, best - 2 * atol, jnp.zeros((), jnp.int32))
+    return jax.lax.while_loop(rising, rise, start)[:2]

@@ -5,7 +5,7 @@ its leverage. In these, no update divides by a variance, so that a variance of z
 atom that is out, stays zero and harms nothing.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def bound_sweep(
     scales: Scales,
     evidence: Evidence,
     penalty: Penalty | None = None,
-    exponent: float = 0.5,
+    exponent: Any = 0.5,
 ) -> Scales:
     r"""Every mode in turn, to the minimum of a bound of the cost; the evidence rises.
 
@@ -121,13 +121,12 @@ def bound_sweep(
       a = \sum_{others} |q|^2 \prod_{q ≠ p} t_{q,old}^2 / t_q, \quad
       b = \sum_{others} w \prod_{q ≠ p} t_q.$$
 
-    With `exponent=1` the root is left out and all modes move at once: the fixed point of
-    MacKay, faster where it works, without a bound behind it.
+    With `exponent=1` the root is left out: the fixed point of MacKay, faster where it
+    works, without a bound behind it.
     """
     old = scales.spread()
     new, square = list(old), list(old)  # t and t_old^2 / t
     total, local = scales.total, list(scales.local)
-    at_once = exponent == 1.0
     if penalty is not None:
         a = jnp.vdot(outer(old), evidence.score2)
         b = jnp.vdot(outer(old), evidence.leverage)
@@ -144,9 +143,8 @@ def bound_sweep(
         if penalty is not None:
             b = b + penalty.slope(local[p], 1.0)
         local[p] = local[p] * _ratio(a, b) ** exponent
-        if not at_once:
-            new[p] = local[p] if coupling is None else coupling @ local[p]
-            square[p] = old[p] * _ratio(old[p], new[p])
+        new[p] = local[p] if coupling is None else coupling @ local[p]
+        square[p] = old[p] * _ratio(old[p], new[p])
     return Scales(total, tuple(local), scales.coupling, scales.frozen)
 
 
@@ -231,12 +229,10 @@ def kl_sweep(scales: Scales, evidence: Evidence) -> Scales:
 def moved(
     rule: Rule,
     scales: Scales,
-    post: Posterior,
-    evidence: Evidence | None = None,
+    evidence: Evidence,
     inner_sweeps: int = 1,
 ) -> Scales:
     """The prior variances after one step of a rule, in normal form."""
-    evidence = Evidence.of(post) if evidence is None else evidence
     if rule == "mm":
         new = bound_sweep(scales, evidence)
     elif rule == "mackay":

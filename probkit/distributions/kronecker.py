@@ -1,5 +1,6 @@
 """The normal distribution of a tensor: a Kronecker covariance plus white noise."""
 
+import functools
 import math
 from typing import ClassVar
 
@@ -24,27 +25,50 @@ class KroneckerNormal(Distribution):
         factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`, of any rank.
         noise: $σ² > 0$, a variance.
         is_complex: whether $Y$ is complex though no factor is.
+        bases: for each mode None, or $Q_p$ with orthonormal columns, `(M_p, m_p)`: the
+            covariance is then $(⊗Q_p)(⊗G_p)(⊗Q_p)^H + σ² I$, with a small $G_p$ for a
+            tall $Q_p$, at the price of the small ones.
 
-    Values are tensors of shape `(m_1, …, m_P)`, flattened in C order. Derivatives of
-    `log_prob` in factors, noise and value are right to second order also where factors have
-    equal eigenvalues.
+    Values are tensors of shape `(m_1, …, m_P)` (or $M_p$), flattened in C order.
+    Derivatives of `log_prob` in factors, noise and value are right to second order also
+    where factors have equal eigenvalues.
 
     Raises:
-        ValueError: if a factor is not square or the noise is not one number.
+        ValueError: if a factor is not square, the noise is not one number, or a basis does
+            not fit its factor.
     """
 
     arg_constraints: ClassVar[dict] = {}
-    pytree_data_fields = ("covariance",)
+    pytree_data_fields = ("covariance", "bases")
     pytree_aux_fields = ("is_complex",)
 
     def __init__(
-        self, factors, noise, *, is_complex: bool = False, validate_args: bool | None = None
+        self,
+        factors,
+        noise,
+        *,
+        is_complex: bool = False,
+        bases=None,
+        validate_args: bool | None = None,
     ):
+        # Within the reach of the bases.
         self.covariance = linalg.KroneckerPlusNoise(factors, noise)
+        sizes = tuple(len(G) for G in self.covariance.factors)
+        self.bases = (None,) * len(sizes) if bases is None else tuple(bases)
+        inside = tuple(
+            m if Q is None else Q.shape[1] for Q, m in zip(self.bases, sizes, strict=True)
+        )
+        if inside != sizes:
+            raise ValueError(
+                f"`KroneckerNormal(bases=...)` has {inside} columns for factors of sizes "
+                f"{sizes}; basis p must have as many columns as factor p."
+            )
         self.is_complex = is_complex or jnp.issubdtype(
             self.covariance.dtype, jnp.complexfloating
         )
-        event_shape = tuple(len(G) for G in self.covariance.factors)
+        event_shape = tuple(
+            m if Q is None else len(Q) for Q, m in zip(self.bases, sizes, strict=True)
+        )
         super().__init__((), event_shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False)
@@ -54,22 +78,46 @@ class KroneckerNormal(Distribution):
 
     def log_prob(self, value, intermediates=None):
         batch = jnp.shape(value)[: jnp.ndim(value) - len(self.event_shape)]
-        flat = jnp.reshape(value, (*batch, self.covariance.shape[0]))
-        form = linalg.inverse_quadratic_form
+        form = self._form
         for _ in batch:
-            form = jax.vmap(form, (None, 0))
+            form = jax.vmap(form)
         # A circular complex number is a pair of real ones of half the variance each.
         halves, unit = (2, math.pi) if self.is_complex else (1, 2 * math.pi)
-        constant = flat.shape[-1] * math.log(unit) + linalg.logdet(self.covariance)
-        return -0.5 * halves * (constant + form(self.covariance, flat))
+        size, reached = math.prod(self.event_shape), self.covariance.shape[0]
+        constant = size * math.log(unit) + linalg.logdet(self.covariance)
+        constant = constant + (size - reached) * jnp.log(self.covariance.noise)
+        return -0.5 * halves * (constant + form(jnp.asarray(value)))
+
+    def _form(self, y):
+        """$y^H Σ^{-1} y$: within the reach of the bases, and beyond it, all noise."""
+        if all(Q is None for Q in self.bases):
+            return linalg.inverse_quadratic_form(self.covariance, y.reshape(-1))
+        back = [None if Q is None else Q.conj().T for Q in self.bases]
+        inside = linalg.mode_products(y, back)
+        # From the residual: the difference of two squared norms would cancel.
+        beyond = jnp.abs(y - linalg.mode_products(inside, self.bases)) ** 2
+        form = linalg.inverse_quadratic_form(self.covariance, inside.reshape(-1))
+        return form + beyond.sum() / self.covariance.noise
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         if self.is_complex and not jnp.iscomplexobj(self.mean):
-            parts = linalg.sample(self.covariance, key, (2, *sample_shape))
-            draws = jax.lax.complex(*(parts / math.sqrt(2)))
-        else:
-            draws = linalg.sample(self.covariance, key, sample_shape)
-        return draws.reshape(*sample_shape, *self.event_shape)
+            parts = self._sample(key, (2, *sample_shape))
+            return jax.lax.complex(*(parts / math.sqrt(2)))
+        return self._sample(key, sample_shape)
+
+    def _sample(self, key, shape):
+        if all(Q is None for Q in self.bases):
+            draws = linalg.sample(self.covariance, key, shape)
+            return draws.reshape(*shape, *self.event_shape)
+        # Signal in the span of the bases, noise everywhere.
+        key_signal, key_noise = jax.random.split(key)
+        factors, noise = self.covariance.factors, self.covariance.noise
+        draws = linalg.sample(linalg.Kronecker(factors), key_signal, shape)
+        inside = draws.reshape(-1, *(len(G) for G in factors))
+        signal = jax.vmap(lambda s: linalg.mode_products(s, self.bases))(inside)
+        signal = signal.reshape(*shape, *self.event_shape)
+        white = jax.random.normal(key_noise, signal.shape, signal.dtype)
+        return signal + jnp.sqrt(noise) * white
 
     @property
     def mean(self):
@@ -77,4 +125,8 @@ class KroneckerNormal(Distribution):
 
     @property
     def variance(self):
-        return linalg.diagonal(self.covariance).real.reshape(self.event_shape)
+        diagonals = [
+            jnp.diagonal(G if Q is None else Q @ G @ Q.conj().T).real
+            for G, Q in zip(self.covariance.factors, self.bases, strict=True)
+        ]
+        return functools.reduce(jnp.multiply.outer, diagonals) + self.covariance.noise
