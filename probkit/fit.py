@@ -16,7 +16,6 @@ from probkit.batches import map_in_batches
 from probkit.density import (
     Sites,
     latent_names,
-    log_likelihood,
     observed_names,
     prior_draw,
 )
@@ -321,7 +320,7 @@ def _recover_one(model, sites, data, key):
 
 
 def _score_one(model, sites, data, key):
-    return log_likelihood(model, data, sites)
+    return model.pointwise(sites, data)
 
 
 def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray):
@@ -361,7 +360,11 @@ def recover(fitted: Fit, *, key: PRNGKeyArray):
 
 
 def with_log_likelihood(fitted: Fit) -> Fit:
-    """The same fit with a group `log_likelihood`, one number an observation and draw."""
+    """The same fit with a group `log_likelihood`, one number an observation and draw.
+
+    It is the model's `pointwise`: where observations depend on each other, that of each
+    given all the others.
+    """
     arrays = _each_draw(_score_one, fitted, jax.random.key(0), fitted.data)
     tree = fitted.tree.copy()
     tree["log_likelihood"] = _dataset(arrays, fitted, _coords(fitted.model, fitted.data))

@@ -12,7 +12,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from probkit.check import Check
-from probkit.density import Sites
+from probkit.density import Sites, log_likelihood
 
 Data = Any
 Inputs = Any
@@ -49,6 +49,14 @@ class AbstractModel(eqx.Module):
     def recover(self, sites: Sites, data: Data, key: PRNGKeyArray) -> Sites:
         """One draw of what the program integrated out, given one draw of the rest."""
         return {}
+
+    def pointwise(self, sites: Sites, data: Data) -> Sites:
+        """Log density of each observation, for one draw: what `az.loo` starts from.
+
+        A model whose observations depend on each other gives each its density given all
+        the others.
+        """
+        return log_likelihood(self, data, sites)
 
     def canonical(self, sites: Sites, data: Data, reference: Sites | None = None) -> Sites:
         """The same draw under one order of its labels.

@@ -16,6 +16,7 @@ from probkit.density import (
     latent_names,
     log_densities,
     log_likelihood,
+    observed_names,
     prior_draw,
     unconstrain,
 )
@@ -67,6 +68,17 @@ def test_coordinates_of_the_prior_have_unit_size(make):
         if values.size:
             spread = float(values.std())
             assert 0.2 < spread < 5, f"{name}: {spread}"
+
+
+@every_family
+def test_every_observation_has_a_log_density(make):
+    model, data = make()
+    sites = a_draw(model, data)
+    scores = jax.jit(model.pointwise)(sites, data)
+    assert set(scores) == set(observed_names(model, data))
+    for name, score in scores.items():
+        assert score.shape == data.arrays()[name].shape
+        assert bool(jnp.isfinite(score).all())
 
 
 @every_family

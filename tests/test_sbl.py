@@ -126,6 +126,58 @@ def test_draws_of_the_coefficients_have_the_exact_mean_and_covariance(field):
 
 
 @every_shape
+def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes, field):
+    # p(y) / p(without y_i), each from the dense covariance.
+    data, _ = problem(sizes, is_complex=field)
+    model = sbl.KroneckerSBL()
+    sites = model.spread_start(data, KEY, 1.0)
+    γ = model.scales(sites, data).variance()
+    A, y = kron(data.dictionaries), np.asarray(data.y).ravel()
+    Σ = float(model.noise(sites, data)) * np.eye(len(y)) + (A * kron(γ)) @ A.conj().T
+
+    def log_density(keep):
+        Σ_k, y_k = Σ[np.ix_(keep, keep)], y[keep]
+        form = (y_k.conj() @ np.linalg.solve(Σ_k, y_k)).real
+        cost = np.linalg.slogdet(Σ_k)[1] + form
+        if field:
+            return -(len(keep) * np.log(np.pi) + cost)
+        return -0.5 * (len(keep) * np.log(2 * np.pi) + cost)
+
+    every = np.arange(len(y))
+    expected = [log_density(every) - log_density(np.delete(every, i)) for i in every]
+    ours = model.pointwise(sites, data)["y"]
+    np.testing.assert_allclose(ours.ravel(), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("field", [False, True], ids=["real", "complex"])
+def test_credible_intervals_are_calibrated_where_the_prior_is_true(field):
+    # Coefficients from the prior, with known variances: errors over their sds are
+    # standard, 4,000 rounds of 12 each. Mean squares are within 5 standard errors, the
+    # rounds being independent, but for one seed in 100,000.
+    data, _ = problem([(3, 4), (2, 3)], is_complex=field)
+    γ, noise = variances(data), jnp.asarray(0.5)
+    A = jnp.asarray(kron(data.dictionaries))
+
+    @jax.jit
+    @jax.vmap
+    def standard(key):
+        key_x, key_n = jax.random.split(key)
+        dtype = data.y.dtype
+        x = jnp.sqrt(outer(γ)) * jax.random.normal(key_x, data.num_atoms, dtype)
+        white = jax.random.normal(key_n, data.y.shape, dtype)
+        y = (A @ x.reshape(-1)).reshape(data.y.shape) + jnp.sqrt(noise) * white
+        here = eqx.tree_at(lambda d: d.reduced.y, data, y)
+        post = posterior(here, γ, noise)
+        return (x - post.mean()) / jnp.sqrt(post.variances())
+
+    z = np.asarray(standard(jax.random.split(KEY, 4000)))
+    size = np.abs(z) ** 2  # exponential if complex, chi-square of one if real
+    sd = 1.0 if field else np.sqrt(2.0)
+    assert np.all(np.abs(size.mean(0) - 1) < 5 * sd / np.sqrt(4000))
+    assert np.all(np.abs(z.mean(0)) < 5 / np.sqrt(4000))
+
+
+@every_shape
 def test_the_gradient_of_the_evidence_is_leverage_less_score(sizes, field):
     # dL/dγ_i = w_i - |q_i|^2 for the cost L = -2 log p (real) or -log p (complex), summed
     # over the coefficients that a local variance governs.
@@ -366,7 +418,7 @@ def test_the_bound_finds_the_coefficients():
 
 
 # EM slows down without end while an atom fades, and stops short of the rest.
-@pytest.mark.parametrize("rule, left", [("mackay", 0.01), ("em", 0.5)])
+@pytest.mark.parametrize("rule, left", [("mackay", 0.05), ("em", 0.5)])
 def test_where_another_rule_ends_the_bound_finds_little_to_gain(rule, left):
     # They share their stationary points; which of them each reaches is its own affair.
     data, _ = sparse()

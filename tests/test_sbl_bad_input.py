@@ -115,11 +115,12 @@ def test_measurements_refuse(args, pattern):
     refused(lambda: sbl.Measurements(*args), pattern)
 
 
+@pytest.mark.parametrize("name", ["noise_sd", "power"])
 @pytest.mark.parametrize("value", [*NO_SIZE, 1j, np.ones(5), ""], ids=repr)
-def test_noise_is_a_positive_number_or_none(value):
+def test_noise_and_power_are_positive_numbers_or_none(name, value):
     if value is not None:
-        pattern = r"`Measurements\(noise_sd=.*" + POSITIVE
-        refused(lambda: sbl.Measurements(Y, [A, B], value), pattern)
+        pattern = rf"`Measurements\({name}=.*{POSITIVE}, or None"
+        refused(lambda: sbl.Measurements(Y, [A, B], **{name: value}), pattern)
 
 
 SNAPSHOTS = {
@@ -152,6 +153,10 @@ MODEL = {
     "None for coupling": ({"coupling": None}, r"coupling=None\)`: " + PAIRS),
     "a mode alone": ({"coupling": "mode0"}, r"coupling='mode0'\)`: " + PAIRS),
     "modes alone": ({"coupling": ["mode0"]}, r"coupling=\['mode0'\]\)`: " + PAIRS),
+    "a mode twice": (
+        {"coupling": [("a", 0.5), ("a", 1)]},
+        r"coupling=.* names a mode twice",
+    ),
     "too large a weight": ({"coupling": {"a": 1.5}}, r"\{'a': ...\}\)` " + WEIGHT),
     "a negative weight": ({"coupling": {"a": -0.1}}, WEIGHT),
     "a weight of None": ({"coupling": {"a": None}}, r"\{'a': ...\}\)` got a NoneType"),

@@ -18,7 +18,7 @@ from probkit.check import Check
 from probkit.density import Sites
 from probkit.distributions import InUnits
 from probkit.distributions.kronecker import KroneckerNormal
-from probkit.linalg import mode_products
+from probkit.linalg import KroneckerPlusNoise, eigh, mode_products
 from probkit.model import AbstractEMModel
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Matrices, Posterior, abs2, posterior
@@ -77,6 +77,8 @@ def _couplings(given: Any) -> tuple[tuple[str, Coupling], ...]:
             f"`KroneckerSBL(coupling={short(given)})`: it takes a dict from modes to "
             "weights or matrices, such as `{'atom': 0.5}`."
         )
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"`KroneckerSBL(coupling={short(given)})` names a mode twice.")
     return tuple((str(mode), _coupling(mode, value)) for mode, value in pairs)
 
 
@@ -276,6 +278,32 @@ class KroneckerSBL(AbstractEMModel):
             "coefficient_mean": post.mean(),
             "coefficient_sd": jnp.sqrt(post.variances()),
         }
+
+    def pointwise(self, sites, data):
+        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others.
+
+        With $α = Σ_y^{-1} y$ and $κ = \mathrm{diag}\, Σ_y^{-1}$, measurement $i$ is normal
+        about the others' prediction, which it misses by $α_i / κ_i$, with variance
+        $1 / κ_i$.
+
+        Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation
+        for Bayesian non-factorized normal and Student-t models", eq. (8).
+        """
+        core, σ2 = data.reduced, self.noise(sites, data)
+        variance = self.scales(sites, data).variance()
+        pairs = zip(core.dictionaries, variance, strict=True)
+        grams = tuple((a * g) @ a.conj().T for a, g in pairs)
+        d, rotation = eigh(KroneckerPlusNoise(grams, σ2))
+        pairs = zip(core.bases, rotation.factors, strict=True)
+        U = [u if q is None else q @ u for q, u in pairs]
+        # Beyond the reach of the dictionaries there is noise alone.
+        gain = 1 / d - 1 / σ2
+        rotated = mode_products(data.y, [u.conj().T for u in U])
+        α = data.y / σ2 + mode_products(gain * rotated, U)
+        κ = 1 / σ2 + mode_products(gain, [abs2(u) for u in U])
+        if data.is_complex:
+            return {"y": jnp.log(κ / math.pi) - abs2(α) / κ}
+        return {"y": 0.5 * (jnp.log(κ / (2 * math.pi)) - α**2 / κ)}
 
     def inputs(self, given: Any, data: Measurements) -> Inputs:
         if isinstance(given, Measurements):

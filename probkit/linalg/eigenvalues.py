@@ -31,8 +31,18 @@ def spectral_logdet(spectrum: Spectrum, factors: Sequence[Array], noise: Array) 
 
 def decomposed(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Eigenvalues, at least 0, and eigenvectors of each factor."""
-    pairs = [eigh_of_matrix(hermitian(G)) for G in factors]
-    return [jnp.maximum(values, 0) for values, _ in pairs], [U for _, U in pairs]
+    values, vectors = _eigh_of_each([hermitian(G) for G in factors])
+    return [jnp.maximum(v, 0) for v in values], vectors
+
+
+def _eigh_of_each(factors: list[Array]) -> tuple[list[Array], list[Array]]:
+    if len({(G.shape, G.dtype) for G in factors}) > 1 or len(factors) == 1:
+        pairs = [eigh_of_matrix(G) for G in factors]
+        return [values for values, _ in pairs], [U for _, U in pairs]
+    # Equal sizes in one call: one program to compile, and no call waits for a core that
+    # another holds.
+    values, vectors = jax.vmap(eigh_of_matrix)(jnp.stack(factors))
+    return list(values), list(vectors)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
