@@ -21,7 +21,7 @@ from probkit.distributions.kronecker import KroneckerNormal
 from probkit.linalg import KroneckerPlusNoise, eigh, mode_products
 from probkit.model import AbstractEMModel
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Matrices, Posterior, abs2, posterior
+from probkit.models.sbl.posterior import Matrices, Posterior, abs2, grams, posterior
 from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise
 from probkit.validate import as_array, positive, short, whole
 
@@ -178,13 +178,11 @@ class KroneckerSBL(AbstractEMModel):
     def evidence(self, sites: Sites, data: Measurements) -> KroneckerNormal:
         r"""$p(y \mid τ, λ, σ)$, with the coefficients integrated out."""
         variance = self.scales(sites, data).variance()
-        core = data.reduced
-        pairs = zip(core.dictionaries, variance, strict=True)
         return KroneckerNormal(
-            tuple((a * g) @ a.conj().T for a, g in pairs),
+            grams(data, variance),
             self.noise(sites, data),
             is_complex=data.is_complex,
-            bases=core.bases,
+            bases=data.reduced.bases,
         )
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
@@ -289,12 +287,9 @@ class KroneckerSBL(AbstractEMModel):
         Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation
         for Bayesian non-factorized normal and Student-t models", eq. (8).
         """
-        core, σ2 = data.reduced, self.noise(sites, data)
-        variance = self.scales(sites, data).variance()
-        pairs = zip(core.dictionaries, variance, strict=True)
-        grams = tuple((a * g) @ a.conj().T for a, g in pairs)
-        d, rotation = eigh(KroneckerPlusNoise(grams, σ2))
-        pairs = zip(core.bases, rotation.factors, strict=True)
+        σ2, variance = self.noise(sites, data), self.scales(sites, data).variance()
+        d, rotation = eigh(KroneckerPlusNoise(grams(data, variance), σ2))
+        pairs = zip(data.reduced.bases, rotation.factors, strict=True)
         U = [u if q is None else q @ u for q, u in pairs]
         # Beyond the reach of the dictionaries there is noise alone.
         gain = 1 / d - 1 / σ2

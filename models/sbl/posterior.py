@@ -160,11 +160,16 @@ class Posterior(eqx.Module):
         return mean, jnp.maximum(prior - explained, 0.0)
 
 
+def grams(data: Measurements, variance: Vectors) -> Matrices:
+    r"""$A_p\, \mathrm{diag}(γ_p)\, A_p^H$ of each mode, where no dictionary is tall."""
+    pairs = zip(data.reduced.dictionaries, variance, strict=True)
+    return tuple((a * g) @ a.conj().T for a, g in pairs)
+
+
 def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) -> Posterior:
     """The posterior of the coefficients for prior variances and a noise variance."""
     core = data.reduced
-    grams = [(a * g) @ a.conj().T for a, g in zip(core.dictionaries, variance, strict=True)]
-    spectrum, rotation = eigh(KroneckerPlusNoise(tuple(grams), noise))
+    spectrum, rotation = eigh(KroneckerPlusNoise(grams(data, variance), noise))
     rotations = rotation.factors
     bases = [a.conj().T @ u for a, u in zip(core.dictionaries, rotations, strict=True)]
     rotated = mode_products(core.y, [u.conj().T for u in rotations])
