@@ -91,9 +91,9 @@ def told(x: np.ndarray, link: irs.Link, held_out: jax.Array, snr_db: float) -> d
     }
 
 
-def compare(channels: int, snr_db: float) -> dict[str, list[dict]]:
+def compare(channels: int, snr_db: float, seed: int) -> dict[str, list[dict]]:
     """Every side on the same channels. At another SNR they are the same, noise scaled."""
-    training = irs.draw_training(jax.random.key(1))
+    training = irs.draw_training(jax.random.key(seed))
     held_out = irs.random_patterns(jax.random.key(2), HELD_OUT)
     runs: dict[str, list[dict]] = {name: [] for name in sides()}
     for i in range(channels):
@@ -136,13 +136,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="5 channels")
     parser.add_argument("--channels", type=int, help="by default 50")
+    parser.add_argument("--training", type=int, default=1, help="seed of its draw: 1")
     args = parser.parse_args()
     pk.enable_x64()
     channels = args.channels or (5 if args.quick else 50)
     where, runs, summaries, found = machine(), {}, {}, {}
     with threadpool_limits(1):
         for snr, most in TARGETS.items():
-            runs[f"{snr} dB"] = compare(channels, float(snr))
+            runs[f"{snr} dB"] = compare(channels, float(snr), args.training)
             rows = summaries[f"{snr} dB"] = summary(runs[f"{snr} dB"])
             print(f"\n{snr} dB, {channels} channels")
             names = list(rows[OURS])
@@ -167,7 +168,8 @@ def main() -> None:
         "summary": summaries,
         "runs": runs,
     }
-    write("sbl_irs", result, args.quick)
+    other = "" if args.training == 1 else f"_training{args.training}"
+    write(f"sbl_irs{other}", result, args.quick)
 
 
 if __name__ == "__main__":

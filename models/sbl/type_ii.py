@@ -33,8 +33,6 @@ from probkit.validate import positive, short, whole
 
 # Atoms below these shares of their mode's largest variance are tried for removal at once.
 SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-
-
 # The most steps to settle after atoms were taken out.
 AFTER = 500
 # By the end of a search the added noise has fallen to this share of the data's power.
