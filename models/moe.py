@@ -260,7 +260,7 @@ class SoftmaxMoE(AbstractEMModel):
     # The program.
 
     def __call__(self, data: Pairs) -> None:
-        self._refuse_too_few(data)
+        self._refuse_misfit(data)
         priors = self.priors(data)
         sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
         everyone = numpyro.plate("observation", len(data))
@@ -299,7 +299,9 @@ class SoftmaxMoE(AbstractEMModel):
         assert gate.logits.shape[-1] == K
         return dist.MixtureSameFamily(gate, experts)
 
-    def _refuse_too_few(self, data: Pairs) -> None:
+    def _refuse_misfit(self, data: Any) -> None:
+        if not isinstance(data, Pairs):
+            raise ValueError(f"`SoftmaxMoE` takes `moe.Pairs`, not `{type(data).__name__}`.")
         if data.population < self.num_experts:
             raise ValueError(
                 f"`SoftmaxMoE(num_experts={self.num_experts})` got {data.population} "
@@ -310,7 +312,7 @@ class SoftmaxMoE(AbstractEMModel):
 
     def start(self, data: Pairs, key: PRNGKeyArray) -> Sites:
         """Random slabs: cut a random projection of (x, y) at random quantiles."""
-        self._refuse_too_few(data)
+        self._refuse_misfit(data)
         K, (x, y) = self.num_experts, self._standard_data(data)
         key_direction, key_cuts = jax.random.split(key)
         v = jnp.concatenate([x, y[:, None]], axis=1)

@@ -433,3 +433,13 @@ def test_new_rows_may_be_told_in_part(data):
     np.testing.assert_array_equal(rows[1], B[:2])
     same = PLAIN.inputs(sbl.Measurements(Y[:3], [A[:3], B]), data).rows
     np.testing.assert_array_equal(same[0], A[:3])
+
+
+@pytest.mark.parametrize("method", [pk.EM(1), sbl.TypeII()], ids=["EM", "TypeII"])
+def test_data_of_another_family_are_refused(method):
+    if isinstance(method, pk.EM):
+        pattern = r"`SoftmaxMoE` takes `moe.Pairs`, not `Measurements`"
+    else:
+        pattern = r"`sbl.TypeII` fits `sbl.KroneckerSBL` .* not `SoftmaxMoE` to"
+    data = sbl.Measurements(Y, [A, B])
+    refused(lambda: pk.fit(EXPERTS, data, method, key=jax.random.key(0)), pattern)
