@@ -301,7 +301,9 @@ class SoftmaxMoE(AbstractEMModel):
 
     def _refuse_misfit(self, data: Any) -> None:
         if not isinstance(data, Pairs):
-            raise ValueError(f"`SoftmaxMoE` takes `moe.Pairs`, not `{type(data).__name__}`.")
+            raise ValueError(
+                f"`SoftmaxMoE` takes `moe.Pairs`, not `{type(data).__name__}`."
+            )
         if data.population < self.num_experts:
             raise ValueError(
                 f"`SoftmaxMoE(num_experts={self.num_experts})` got {data.population} "

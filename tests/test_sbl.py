@@ -390,6 +390,18 @@ def test_coupled_blocks_are_block_sbl():
     np.testing.assert_allclose(new.local[0], expected, rtol=1e-10)
 
 
+def test_simulated_measurements_are_the_product_and_its_noise():
+    rng = np.random.default_rng(0)
+    A, B = normal(rng, 30, 4, is_complex=True), normal(rng, 40, 3, is_complex=True)
+    x = normal(rng, 4, 3, is_complex=True)
+    data = sbl.simulate(KEY, (A, B), x, 0.5, noise_known=False, modes=("a", "b"))
+    noise = np.asarray(data.y) - A @ x @ B.T
+    # 1,200 entries: five standard errors of a mean square of exponentials.
+    assert np.mean(np.abs(noise) ** 2) == pytest.approx(0.25, rel=5 / np.sqrt(1200))
+    assert data.noise_sd is None and data.modes == ("a", "b")
+    assert float(sbl.simulate(KEY, (A, B), x, 0.5).noise_sd) == 0.5
+
+
 # Fits.
 
 

@@ -443,3 +443,23 @@ def test_data_of_another_family_are_refused(method):
         pattern = r"`sbl.TypeII` fits `sbl.KroneckerSBL` .* not `SoftmaxMoE` to"
     data = sbl.Measurements(Y, [A, B])
     refused(lambda: pk.fit(EXPERTS, data, method, key=jax.random.key(0)), pattern)
+
+
+SIMULATE = {
+    "a number for a key": ({"key": 0}, r"`simulate\(key=...\)` got 0; .* JAX random key"),
+    "too few coefficients": (
+        {"coefficients": np.ones(3)},
+        r"`simulate\(coefficients=...\)` has shape \(3,\), but .* columns; give one",
+    ),
+    "no noise": (
+        {"noise_sd": 0.0},
+        r"`simulate\(noise_sd=0.0\)`: it takes a positive number",
+    ),
+}
+
+
+@pytest.mark.parametrize("changes, pattern", SIMULATE.values(), ids=SIMULATE.keys())
+def test_simulate_refuses(changes, pattern):
+    usual = {"coefficients": np.ones((A.shape[1], B.shape[1])), "noise_sd": 0.5}
+    given = {"key": KEY, "dictionaries": [A, B], **usual, **changes}
+    refused(lambda: sbl.simulate(**given), pattern)

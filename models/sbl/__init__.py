@@ -11,7 +11,7 @@ recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
 
 from probkit.models.sbl import irs
 from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours
-from probkit.models.sbl.measurements import Measurements
+from probkit.models.sbl.measurements import Measurements, simulate
 from probkit.models.sbl.metrics import (
     credible_support,
     nmse,
@@ -33,6 +33,7 @@ __all__ = [
     "irs",
     "neighbours",
     "nmse",
+    "simulate",
     "support",
     "support_recovery",
 ]

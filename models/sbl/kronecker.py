@@ -420,9 +420,8 @@ class KroneckerSBL(AbstractEMModel):
         return coords
 
     def checks(self, sites, data):
-        post = self.posterior(sites, data)
-        eps = float(jnp.finfo(post.spectrum.dtype).eps)
-        explained = float(post.num_explained()) / data.y.size
+        explained, contrast, over_floor = map(float, _health(self, sites, data))
+        eps = float(jnp.finfo(data.y.real.dtype).eps)
         checks = [
             Check(
                 "share of the measurements taken up by signal",
@@ -434,7 +433,7 @@ class KroneckerSBL(AbstractEMModel):
             ),
             Check(
                 "digits lost to the range of signal over noise",
-                float(post.spectrum.max() / post.noise) * eps,
+                contrast * eps,
                 "at most",
                 1e-3,
                 "use float64 (`pk.enable_x64()`), or scale the columns of the dictionaries",
@@ -442,11 +441,10 @@ class KroneckerSBL(AbstractEMModel):
             ),
         ]
         if data.noise_sd is None:
-            floor = NOISE_FLOOR * data.power
             checks.append(
                 Check(
                     "noise over its floor",
-                    float(post.noise / floor),
+                    over_floor,
                     "at least",
                     2.0,
                     "the model explains everything: noise and a diffuse prior cannot be "
@@ -455,6 +453,17 @@ class KroneckerSBL(AbstractEMModel):
                 )
             )
         return tuple(checks)
+
+
+@eqx.filter_jit
+def _health(model: KroneckerSBL, sites: Sites, data: Measurements):
+    """Share of the measurements explained, signal over noise, noise over its floor."""
+    post = model.posterior(sites, data)
+    return (
+        post.num_explained() / data.y.size,
+        post.spectrum.max() / post.noise,
+        post.noise / (NOISE_FLOOR * data.power),
+    )
 
 
 def _half_cauchy(scale: Float[Array, ""], unit: Float[Array, ""]) -> InUnits:

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from probkit.linalg import mode_products
 from probkit.model import AbstractData
-from probkit.validate import as_array, positive, short
+from probkit.validate import as_array, as_key, positive, short
 
 
 class Reduced(eqx.Module):
@@ -150,6 +151,42 @@ class Measurements(AbstractData):
     def num_atoms(self) -> tuple[int, ...]:
         """$N_1, …, N_P$."""
         return tuple(matrix.shape[1] for matrix in self.dictionaries)
+
+
+def simulate(
+    key: PRNGKeyArray,
+    dictionaries: Any,
+    coefficients: Any,
+    noise_sd: float,
+    *,
+    noise_known: bool = True,
+    modes: Sequence[str] | None = None,
+) -> Measurements:
+    r"""Measurements of known coefficients, $y = (A_1 ⊗ … ⊗ A_P)\, x + n$.
+
+    Args:
+        key: a JAX random key.
+        dictionaries: as for `Measurements`.
+        coefficients: $x$, shape `(N_1, …, N_P)`; complex where the dictionaries are.
+        noise_sd: of $n$, in the units of `y`; of complex noise the root of $E|n_i|^2$.
+        noise_known: whether the measurements know it.
+        modes: as for `Measurements`.
+
+    Raises:
+        ValueError: if the shapes do not match.
+    """
+    key, matrices = as_key(key, "simulate(key=...)"), _matrices(dictionaries)
+    x = as_array(coefficients, "simulate(coefficients=...)", complex_too=True)
+    shape = tuple(matrix.shape[1] for matrix in matrices)
+    if x.shape != shape:
+        raise ValueError(
+            f"`simulate(coefficients=...)` has shape {x.shape}, but the dictionaries have "
+            f"{shape} columns; give one coefficient an atom of each mode."
+        )
+    σ = positive("simulate(noise_sd")(noise_sd)
+    signal = mode_products(x, matrices)
+    y = signal + σ * jax.random.normal(key, signal.shape, signal.dtype)
+    return Measurements(y, matrices, σ if noise_known else None, modes)
 
 
 def _matrices(given: Any) -> list[Array]:
