@@ -14,7 +14,7 @@ def _moe(num_experts: int, num_inputs: int):
 
 
 def _sbl(*, is_complex: bool):
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(8 if is_complex else 7)
 
     def normal(*shape):
         real = rng.normal(size=shape)

@@ -49,7 +49,7 @@ class NormalMean(AbstractModel):
         ):
             numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=data.y)
 
-    def dims(self):
+    def dims(self, data):
         return {"mean": ("side",), "y": ("observation", "side")}
 
     def coords(self, data):
@@ -235,7 +235,7 @@ class Stub(AbstractEMModel):
     def m_step(self, moments, sites, data, use_prior):
         return {"a": sites["a"] + 1.0}
 
-    def dims(self):
+    def dims(self, data):
         return {"a": (), "y": ("observation",)}
 
     def coords(self, data):

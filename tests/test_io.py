@@ -185,7 +185,7 @@ class Level(AbstractModel):
         with numpyro.plate("observation", len(data)):
             numpyro.sample("value", dist.Normal(level, 1.0), obs=data.value)
 
-    def dims(self):
+    def dims(self, data):
         return {"value": ("observation",)}
 
     def coords(self, data):

@@ -10,9 +10,10 @@ import pytest
 
 import probkit as pk
 from probkit.density import log_likelihood
+from probkit.linalg import outer
 from probkit.loop import Lanes, _advance, _init
 from probkit.models import sbl
-from probkit.models.sbl.posterior import outer, posterior
+from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.sequential import best_variances
 from probkit.models.sbl.updates import (
     GENERAL,

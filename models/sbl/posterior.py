@@ -12,7 +12,6 @@ a side of all measurements or all coefficients is ever formed.
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import equinox as eqx
@@ -20,16 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
-from probkit.linalg import KroneckerPlusNoise, eigh, mode_products
+from probkit.linalg import KroneckerPlusNoise, eigh, mode_products, outer
 from probkit.models.sbl.measurements import Measurements
 
 Vectors = tuple[Float[Array, " _n"], ...]
 Matrices = tuple[Inexact[Array, "_r _c"], ...]
-
-
-def outer(vectors: Vectors) -> Float[Array, "..."]:
-    """The tensor $γ_1 ⊗ … ⊗ γ_P$ of shape `(N_1, …, N_P)`."""
-    return reduce(lambda left, right: left[..., None] * right, vectors)
 
 
 def abs2(a: Inexact[Array, "..."]) -> Float[Array, "..."]:

@@ -11,13 +11,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from probkit.models.sbl.posterior import (
-    Posterior,
-    Vectors,
-    abs2,
-    contract_others,
-    outer,
-)
+from probkit.linalg import outer
+from probkit.models.sbl.posterior import Posterior, Vectors, abs2, contract_others
 
 Rule = Literal["mm", "mackay", "em", "svd", "kl"]
 RULES: tuple[Rule, ...] = ("mm", "mackay", "em", "svd", "kl")
@@ -162,7 +157,7 @@ def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scale
     # D / γ without a division: 1 + γ (|q|^2 - w).
     surplus = scales.total * outer(old) * (evidence.score2 - evidence.leverage)
     present = [(t > 0).astype(t.dtype) for t in old]
-    moment = jnp.maximum(1 + surplus, 0.0) * outer(tuple(present))
+    moment = jnp.maximum(1 + surplus, 0.0) * outer(present)
     # At least one, so that a prior that has vanished stays where it is.
     count = [jnp.maximum(here.sum(), 1.0) for here in present]
     local, shrunk = list(scales.local), list(present)  # t_old / t

@@ -25,6 +25,7 @@ from probkit.linalg.questions import (
 )
 from probkit.linalg.scaled import ScaledKronecker
 from probkit.linalg.solver import Structured
+from probkit.linalg.spectral import outer
 from probkit.linalg.structured import adjoint, dense, matmat
 from probkit.linalg.toeplitz import Toeplitz
 from probkit.linalg.two_kroneckers import SumOfTwoKroneckers
@@ -53,6 +54,7 @@ __all__ = [
     "logdet",
     "matmat",
     "mode_products",
+    "outer",
     "quadratic_form",
     "sample",
     "solve",
