@@ -562,6 +562,21 @@ def test_float32_stays_float32_and_agrees():
     np.testing.assert_allclose(ours, best, atol=0.02)
 
 
+@pytest.mark.parametrize("rule", ["mm", "em"])
+def test_with_every_mode_frozen_the_fit_is_a_ridge_of_learned_strength(rule):
+    data, _ = problem([(6, 4), (5, 3)])
+    model = sbl.KroneckerSBL(frozen=("mode0", "mode1"))
+    fitted = pk.fit(model, data, sbl.TypeII(rule, num_restarts=1, atol=1e-9), key=KEY)
+    assert set(fitted.sites()) == {"global_scale"}
+
+    def cost(log_scale):
+        sites = {"global_scale": jnp.exp(log_scale)}
+        return -model.posterior(sites, data).log_evidence()
+
+    slope = jax.grad(cost)(jnp.log(fitted.sites()["global_scale"]))
+    assert abs(float(slope)) < 1e-3
+
+
 # One atom at a time.
 
 

@@ -350,17 +350,25 @@ class KroneckerSBL(AbstractEMModel):
         """Scales that match the power of the data, spread at random."""
         return self.spread_start(data, key, spread=0.5)
 
-    def spread_start(self, data: Measurements, key: PRNGKeyArray, spread: Any) -> Sites:
-        """Local scales of log sd `spread`, at the global scale that matches the data."""
+    def flat_start(self, data: Measurements) -> Sites:
+        """Equal local scales, at the global scale that matches the power of the data."""
         unit, rms = self.units(data)
         sites = {"global_scale": unit, "noise_sd": math.sqrt(FIRST_NOISE) * rms}
-        priors = self.priors(data)
-        sizes = {k: p.event_shape[0] for k, p in priors.items() if p.event_shape}
+        flat = {
+            name: jnp.ones(prior.event_shape, unit.dtype)
+            for name, prior in self.priors(data).items()
+        }
+        return flat | {name: value for name, value in sites.items() if name in flat}
+
+    def spread_start(self, data: Measurements, key: PRNGKeyArray, spread: Any) -> Sites:
+        """The flat start with local scales of log sd `spread`."""
+        flat = self.flat_start(data)
+        local = {name: a for name, a in flat.items() if a.ndim}
         # One call for all modes: drawing normals is slow to compile.
-        noise = jax.random.normal(key, (sum(sizes.values()),), unit.dtype)
-        parts = jnp.split(jnp.exp(spread * noise), np.cumsum(list(sizes.values()))[:-1])
-        sites |= dict(zip(sizes, parts, strict=True))
-        return {name: sites[name] for name in priors}
+        sizes = [a.size for a in local.values()]
+        noise = jax.random.normal(key, (sum(sizes),), flat["global_scale"].dtype)
+        parts = jnp.split(jnp.exp(spread * noise), np.cumsum(sizes)[:-1])
+        return flat | dict(zip(local, parts, strict=True))
 
     def normal_form(self, sites: Sites, data: Measurements) -> Sites:
         """The sites of equal evidence whose local scales have a largest entry of one."""

@@ -221,6 +221,8 @@ class TypeII(AbstractIterativeMethod):
             )
 
     def _starts(self, model, data, key) -> Sites:
+        if self.num_restarts == 1:
+            return _flat_start(model, data)
         spreads = np.full(self.num_restarts, self.spread)
         spreads[0] = 0.0
         return _spread_starts(model, data, jax.random.split(key, len(spreads)), spreads)
@@ -262,6 +264,11 @@ class TypeII(AbstractIterativeMethod):
 
 
 @eqx.filter_jit
+def _flat_start(model, data):
+    return jax.tree.map(lambda a: a[None], model.flat_start(data))
+
+
+@eqx.filter_jit
 def _spread_starts(model, data, keys, spreads):
     spreads = spreads.astype(data.y.real.dtype)
     return jax.vmap(lambda k, s: model.spread_start(data, k, s))(keys, spreads)
@@ -286,6 +293,8 @@ def _pruned(model: KroneckerSBL, data: Measurements, sites: Sites, best, worth, 
     What is left then climbs by the bound until a step gains no more than `atol`.
     """
     names = [name for name in sites if name.startswith("local_scale_")]
+    if not names:  # every mode is frozen
+        return sites, best
     sizes = [sites[name].size for name in names]
     cuts = np.cumsum(sizes)[:-1]
     mode = jnp.asarray(np.repeat(np.arange(len(names)), sizes))

@@ -122,10 +122,12 @@ def bound_sweep(
     old = scales.spread()
     new, square = list(old), list(old)  # t and t_old^2 / t
     total, local = scales.total, list(scales.local)
-    if penalty is not None:
+    # Without a prior on it the total moves with the modes, if any of them moves.
+    if penalty is not None or all(scales.frozen):
         a = jnp.vdot(outer(old), evidence.score2)
         b = jnp.vdot(outer(old), evidence.leverage)
-        b = b + penalty.slope(total, penalty.total)
+        if penalty is not None:
+            b = b + penalty.slope(total, penalty.total)
         total = total * _ratio(a, b) ** exponent
     for p, frozen in enumerate(scales.frozen):
         if frozen:
@@ -179,7 +181,10 @@ def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scale
                 local[p] = local[p] * jnp.sqrt(_ratio(a, b))
                 new = coupling @ local[p]
             shrunk[p] = present[p] * _ratio(old[p], new)
-    return Scales(scales.total, tuple(local), scales.coupling, scales.frozen)
+    total = scales.total
+    if all(scales.frozen):
+        total = total * moment.sum() / jnp.prod(jnp.stack(count))
+    return Scales(total, tuple(local), scales.coupling, scales.frozen)
 
 
 def _second_moments(scales: Scales, evidence: Evidence) -> Float[Array, "..."]:
