@@ -31,11 +31,17 @@ def spectral_logdet(spectrum: Spectrum, factors: Sequence[Array], noise: Array) 
 
 def decomposed(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     """Eigenvalues, at least 0, and eigenvectors of each factor."""
-    values, vectors = _eigh_of_each([hermitian(G) for G in factors])
+    return _spectra([hermitian(G) for G in factors])
+
+
+def _spectra(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """The same of factors that are Hermitian to the last bit: not made so twice, so that
+    `solve` and `logdet` of one operator share one decomposition when compiled."""
+    values, vectors = _eigh_of_each(factors)
     return [jnp.maximum(v, 0) for v in values], vectors
 
 
-def _eigh_of_each(factors: list[Array]) -> tuple[list[Array], list[Array]]:
+def _eigh_of_each(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     if len({(G.shape, G.dtype) for G in factors}) > 1 or len(factors) == 1:
         pairs = [eigh_of_matrix(G) for G in factors]
         return [values for values, _ in pairs], [U for _, U in pairs]
@@ -47,7 +53,7 @@ def _eigh_of_each(factors: list[Array]) -> tuple[list[Array], list[Array]]:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _logdet(spectrum, factors, noise):
-    return _sum_of_logs(spectrum, decomposed(factors)[0], noise)
+    return _sum_of_logs(spectrum, _spectra(factors)[0], noise)
 
 
 def _sum_of_logs(spectrum, values, noise):
@@ -69,7 +75,7 @@ def _weights(spectrum, factors, noise):
 
     $c_p$ and $t$ are the derivatives of $\sum \log d$ in $λ_p$ and $σ²$.
     """
-    values, U = decomposed(factors)
+    values, U = _spectra(factors)
     c, t = _eigen_weights(spectrum, values, noise)
     return tuple(_rotate(V, jnp.diag(c_p)) for V, c_p in zip(U, c, strict=True)), t
 
@@ -93,7 +99,7 @@ def _(spectrum, primals, tangents):
     # No difference of eigenvalues is left in it: equal or nearly equal ones cost no digit.
     factors, noise = primals
     d_factors, d_noise = tangents
-    values, U = decomposed(factors)
+    values, U = _spectra(factors)
     E = [_rotate(V.conj().T, dG) for V, dG in zip(U, d_factors, strict=True)]
     d_values = [jnp.diagonal(E_p).real for E_p in E]
     weights = functools.partial(_eigen_weights, spectrum)
