@@ -58,7 +58,7 @@ class TypeII(AbstractIterativeMethod):
     Attributes:
         update: how a step moves the variances.
             "mm": the minimum of a bound; the evidence never falls (default).
-            "mackay": the fixed point of MacKay, about twice as fast; a step that lowers
+            "mackay": the fixed point of MacKay, often in fewer steps; a step that lowers
             the evidence is taken back and done by the bound.
             "em": the paper's alternating minimisation. Monotone, and slow.
             "svd": the paper's approximation by singular vectors.
