@@ -1,0 +1,14 @@
+"""Gaussian processes: spectral-mixture kernels, their derivatives, their grids."""
+
+from probkit.gp.grids import gram, kronecker, toeplitz
+from probkit.gp.kernels import as_gpjax
+from probkit.gp.mixture import SpectralMixture, covariance
+
+__all__ = [
+    "SpectralMixture",
+    "as_gpjax",
+    "covariance",
+    "gram",
+    "kronecker",
+    "toeplitz",
+]

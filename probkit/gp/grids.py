@@ -1,0 +1,138 @@
+"""Covariances on grids: Toeplitz on an even axis, Kronecker over axes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from probkit.gp.mixture import SpectralMixture, covariance
+from probkit.linalg import Kronecker, Toeplitz
+from probkit.validate import as_array
+
+# Steps of an even grid differ by rounding of its ends, and by no more than this share.
+UNEVEN = 1e-6
+
+
+def gram(mixture: SpectralMixture, x: Any, order: Any = 0) -> Float[Array, "n n"]:
+    r"""$K_{ij} = k^{(n)}(x_i - x_j)$ on an even grid, as a dense matrix.
+
+    Stationary and even: $k$ is evaluated at $n$ lags only, where `covariance` evaluates
+    it at $n²$. The covariance of derivatives of order $i$ and $j$ is
+    $(-1)^j$ `gram(mixture, x, i + j)`.
+
+    Args:
+        mixture: $k$, of $Q$ components.
+        x: the grid, ascending and even, shape `(n,)`; checked unless traced.
+        order: of the derivative, 0 to 4.
+
+    Returns:
+        The matrix, symmetric for even orders and antisymmetric for odd ones; $O(n Q)$
+        evaluations, derivatives included, and $O(n²)$ copies.
+
+    Raises:
+        ValueError: if the grid is no vector, or uneven.
+    """
+    x = _even_axis(x, "gram")
+    n = len(x)
+    column = mixture(x - x[0], order=order)
+    # One row of entries by their lag, from 0 up and then from the lowest up to -1 step,
+    # written n times: cut into pieces one shorter, each begins one place further back. The
+    # derivative of that is a sum of rows, where a gather's would be a scatter.
+    ring = jnp.concatenate([(-1) ** order * column, column[:0:-1]])
+    if n == 1:
+        return ring[None]
+    return jnp.tile(ring, n)[: n * (2 * n - 2)].reshape(n, -1)[:, :n]
+
+
+def toeplitz(
+    mixture: SpectralMixture, x: Any, order: Any = 0, jitter: Any = 0.0
+) -> Toeplitz:
+    r"""The covariance of $u^{(m)}$ on an even grid, $(-1)^m k^{(2m)}(x_i - x_j) + ε I$.
+
+    Args:
+        mixture: $k$.
+        x: the grid, ascending and even, shape `(n,)`; checked unless traced.
+        order: $m$, 0 to 2.
+        jitter: $ε$, added to the diagonal. Kernels of long lengthscales on fine grids are
+            singular to rounding, and are solved with some only.
+
+    Returns:
+        A `probkit.linalg.Toeplitz` operator, made of $n$ evaluations of the kernel.
+
+    Raises:
+        ValueError: if the grid is no vector, or uneven.
+    """
+    x = _even_axis(x, "toeplitz")
+    column = (-1) ** order * mixture(x - x[0], order=2 * order)
+    return Toeplitz(column.at[0].add(jitter))
+
+
+def kronecker(
+    mixtures: Sequence[SpectralMixture], axes: Sequence[Any], jitter: Any = 0.0
+) -> Kronecker:
+    r"""The covariance of a product kernel on a tensor grid, $⊗_p (K_p + ε I)$.
+
+    $k(x, x') = \prod_p k_p(x_p - x'_p)$, on tensors flattened in C order.
+
+    Args:
+        mixtures: $k_p$, one an axis.
+        axes: coordinates along each axis, shape `(n_p,)`.
+        jitter: $ε$, added to the diagonal of each factor.
+
+    Returns:
+        A `probkit.linalg.Kronecker` operator. Its factors are Toeplitz where an axis is
+        known to be even, and dense where it is uneven or traced.
+
+    Raises:
+        ValueError: unless there is one mixture an axis, and each axis is a vector.
+    """
+    if len(mixtures) != len(axes):
+        raise ValueError(
+            f"`kronecker` got {len(mixtures)} mixtures for {len(axes)} axes; it takes one "
+            "an axis."
+        )
+    factors: list[Any] = []
+    for mixture, axis in zip(mixtures, axes, strict=True):
+        x, even = _axis(axis, "kronecker")
+        if even:
+            factors.append(toeplitz(mixture, axis, jitter=jitter))
+        else:
+            K = covariance(mixture, x, x)
+            factors.append(K + jitter * jnp.eye(len(x), dtype=K.dtype))
+    return Kronecker(factors)
+
+
+def _axis(x: Any, function: str) -> tuple[Array, bool | None]:
+    """The axis, and whether it is even and ascending; None where that is not known."""
+    traced = isinstance(x, jax.core.Tracer)
+    axis = jnp.asarray(x) if traced else as_array(x, f"{function}(x=...)")
+    if axis.ndim != 1 or not axis.size:
+        raise ValueError(
+            f"`{function}` got an axis of shape {axis.shape}; it takes a vector of "
+            "coordinates."
+        )
+    # Asked of what came in: inside `jit` the array made of it is traced.
+    return axis, None if traced else _is_even(np.asarray(x))
+
+
+def _even_axis(x: Any, function: str) -> Array:
+    axis, even = _axis(x, function)
+    if even is False:
+        raise ValueError(
+            f"`{function}` got an axis that is not even and ascending; for any places "
+            "there is `covariance(mixture, x, x)`."
+        )
+    return axis
+
+
+def _is_even(x: np.ndarray) -> bool:
+    if len(x) == 1:
+        return True
+    step = (x[-1] - x[0]) / (len(x) - 1)
+    # Rounding of coordinates far from zero moves them, however fine the grid.
+    eps = np.finfo(x.dtype).eps if np.issubdtype(x.dtype, np.floating) else 0.0
+    off = np.abs(np.diff(x) - step).max()
+    return bool(step > 0 and off <= UNEVEN * step + 4 * eps * np.abs(x).max())
