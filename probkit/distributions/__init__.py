@@ -1,6 +1,14 @@
 """Densities that NumPyro lacks."""
 
 from probkit.distributions._units import FromStandard, InUnits
+from probkit.distributions.factor import FactorNormal, Regression, regress
 from probkit.distributions.kronecker import KroneckerNormal
 
-__all__ = ["FromStandard", "InUnits", "KroneckerNormal"]
+__all__ = [
+    "FactorNormal",
+    "FromStandard",
+    "InUnits",
+    "KroneckerNormal",
+    "Regression",
+    "regress",
+]

@@ -1,0 +1,136 @@
+"""The normal distribution of a few factors plus noise, to full precision."""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, constraints
+
+
+class Regression(NamedTuple):
+    r"""Standard normal coefficients $z$ after seeing $y = M z + ε$, $ε \sim N(0, I)$.
+
+    Attributes:
+        root: $R$, upper triangular, $R^T R = I + M^T M$: the inverse of the posterior
+            covariance. Its diagonal may be negative.
+        mean: the posterior mean $\hat z$.
+        misfit: $|y - M \hat z|^2 + |\hat z|^2 = y^T (I + M M^T)^{-1} y$.
+    """
+
+    root: Float[Array, "p p"]
+    mean: Float[Array, " p"]
+    misfit: Float[Array, ""]
+
+
+def _decomposed(M, y):
+    """Q and R of `[M; I]`, and `[y; 0]` in terms of Q and what is left of it.
+
+    Rows of very different size are harmless to Householder's QR when large ones come
+    first; the prior, rows of size one, comes last.
+    """
+    p = M.shape[1]
+    Q, R = jnp.linalg.qr(jnp.concatenate([M, jnp.eye(p, dtype=M.dtype)]))
+    aim = jnp.concatenate([y, jnp.zeros(p, y.dtype)])
+    along = Q.T @ aim
+    left = aim - Q @ along
+    # Once more: what is left of a large vector is not quite orthogonal.
+    more = Q.T @ left
+    return Q, R, along + more, left - Q @ more
+
+
+def regress(M: Float[Array, "n p"], y: Float[Array, " n"]) -> Regression:
+    """The posterior of standard normal coefficients, by one QR decomposition.
+
+    Not by the normal equations: where the noise is $10^{-9}$ of the signal, squares of
+    singular values of $M$ differ by more digits than there are.
+    """
+    _, R, along, left = _decomposed(M, y)
+    return Regression(R, jax.scipy.linalg.solve_triangular(R, along), left @ left)
+
+
+@jax.custom_jvp
+def _log_evidence(M, y):
+    root, _, misfit = regress(M, y)
+    return -0.5 * misfit - jnp.log(jnp.abs(jnp.diagonal(root))).sum()
+
+
+@_log_evidence.defjvp
+def _(primals, tangents):
+    # With C = I + M Mᵀ = (I - M (RᵀR)⁻¹ Mᵀ)⁻¹ and r = C⁻¹ y = y - M ẑ, and as
+    # Mᵀ C⁻¹ y = ẑ and C⁻¹ M = M (RᵀR)⁻¹,
+    #   d log N(y; 0, C) = rᵀ dM ẑ - tr (C⁻¹ M)ᵀ dM - rᵀ dy.
+    # The derivative of QR itself would take many products. Both r and C⁻¹ M are read from
+    # the orthogonal factor: y - M ẑ has lost what makes it orthogonal to M, and dM is as
+    # large as M.
+    (M, y), (dM, dy) = primals, tangents
+    n = len(y)
+    Q, R, along, left = _decomposed(M, y)
+    z = jax.scipy.linalg.solve_triangular(R, along)
+    r = left[:n]
+    solved = jax.scipy.linalg.solve_triangular(R, Q[:n].T).T
+    value = -0.5 * left @ left - jnp.log(jnp.abs(jnp.diagonal(R))).sum()
+    return value, r @ (dM @ z) - jnp.vdot(solved, dM) - r @ dy
+
+
+class FactorNormal(Distribution):
+    r"""$y \sim N(m,\; F F^T + \mathrm{diag}(σ^2))$.
+
+    NumPyro's `LowRankMultivariateNormal` has the same density by the normal equations,
+    and loses it where $σ$ is small beside $F$; this one keeps it.
+
+    Args:
+        loc: $m$, `(n,)`.
+        factor: $F$, `(n, p)`; its rows by falling size over `noise_sd`, where these differ
+            by many digits.
+        noise_sd: $σ > 0$, `(n,)`.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    support = constraints.real_vector
+    pytree_data_fields = ("loc", "factor", "noise_sd")
+
+    def __init__(self, loc, factor, noise_sd, *, validate_args: bool | None = None):
+        self.loc, self.factor, self.noise_sd = loc, factor, noise_sd
+        super().__init__((), jnp.shape(loc), validate_args=validate_args)
+
+    def log_prob(self, value, intermediates=None):
+        M = self.factor / self.noise_sd[:, None]
+        scale = jnp.log(self.noise_sd).sum() + 0.5 * len(M) * math.log(2 * math.pi)
+        density = _log_evidence
+        for _ in range(jnp.ndim(value) - 1):
+            density = jax.vmap(density, (None, 0))
+        return density(M, (value - self.loc) / self.noise_sd) - scale
+
+    def leave_one_out(self, value: Float[Array, " n"]) -> Float[Array, " n"]:
+        r"""$\log p(y_i \mid y_{-i})$ of each entry given all the others.
+
+        In units of the noise, with $C = I + M M^T$, entry $i$ is normal about the others'
+        prediction, which it misses by $r_i / κ_i$ with variance $1 / κ_i$, where
+        $r = C^{-1} y$ and $κ = \mathrm{diag}\, C^{-1}$.
+
+        Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation
+        for Bayesian non-factorized normal and Student-t models", eq. (8).
+        """
+        M = self.factor / self.noise_sd[:, None]
+        Q, _, _, left = _decomposed(M, (value - self.loc) / self.noise_sd)
+        n = len(value)
+        κ = 1 - jnp.sum(Q[:n] ** 2, 1)
+        density = 0.5 * (jnp.log(κ / (2 * math.pi)) - left[:n] ** 2 / κ)
+        return density - jnp.log(self.noise_sd)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
+        key_factor, key_noise = jax.random.split(key)
+        n, p = self.factor.shape
+        z = jax.random.normal(key_factor, (*sample_shape, p), self.loc.dtype)
+        noise = jax.random.normal(key_noise, (*sample_shape, n), self.loc.dtype)
+        return self.loc + z @ self.factor.T + noise * self.noise_sd
+
+    @property
+    def mean(self):
+        return self.loc
+
+    @property
+    def variance(self):
+        return jnp.sum(self.factor**2, 1) + self.noise_sd**2
