@@ -7,6 +7,33 @@ from probkit import datasets
 from probkit.models import moe
 
 
+def test_atlantic_ends_at_the_sea_floor():
+    water = datasets.atlantic()
+    assert dict(water.sizes) == {"depth": 15, "latitude": 6, "longitude": 8}
+    there = water.temperature.notnull()
+    assert (there == water.salinity.notnull()).all()
+    # Where there is water, there is water all the way up.
+    assert (there.astype(int).diff("depth") <= 0).all()
+    assert int(there.sum()) == 687
+    assert float(water.depth[~there.all(("latitude", "longitude"))].min()) == 2579
+
+
+def test_atlantic_is_where_it_says():
+    # Two values of the file that it was made from, by their places.
+    water = datasets.atlantic()
+    place = {"latitude": -9.834, "longitude": -34.5}
+    assert float(water.temperature.sel(depth=303, **place)) == 12.421
+    place = {"latitude": -1.501, "longitude": 0.5}
+    assert float(water.salinity.sel(depth=4478, **place)) == 34.857
+    for name, low, high in (("temperature", 1.2, 12.81), ("salinity", 34.5, 35.25)):
+        assert low < float(water[name].min()) < float(water[name].max()) < high
+
+
+def test_deep_water_of_the_atlantic_grows_colder_downward():
+    mean = datasets.atlantic().temperature.mean(("latitude", "longitude"))
+    assert (mean.diff("depth") < 0).all()
+
+
 def test_motorcycle_has_133_readings_in_order_of_time():
     crash = datasets.motorcycle()
     assert dict(crash.sizes) == {"reading": 133}

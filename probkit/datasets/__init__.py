@@ -10,6 +10,13 @@ penguins = pk.datasets.penguins()
 size = penguins[["bill_length_mm", "bill_depth_mm"]].to_dataarray("input").T
 data = moe.Pairs(size, penguins.body_mass_g)
 ```
+
+and a grid with gaps as a table of what is there:
+
+```python
+water = pk.datasets.atlantic().temperature
+readings = water.stack(reading=water.dims).dropna("reading")
+```
 """
 
 import csv
@@ -17,7 +24,57 @@ from importlib.resources import files
 
 import numpy as np
 
-__all__ = ["motorcycle", "penguins"]
+__all__ = ["atlantic", "motorcycle", "penguins"]
+
+
+def atlantic():
+    """Temperature and salinity of the deep tropical South Atlantic, December 1984.
+
+    Returns:
+        An xarray `Dataset` on a grid of `depth` (15 levels, 303 to 4478 m, downward),
+        `latitude` (6, -9.83 to -1.50 degrees north) and `longitude` (8, -34.5 to 0.5
+        degrees east). `temperature`: potential temperature, in degrees Celsius, 1.2 to
+        12.8. `salinity`: practical salinity, in 1e-3, 34.5 to 35.2. Below the sea floor
+        both are NaN: 33 of 720 values, the first at 2579 m.
+
+        A monthly mean of an ocean model that takes in measurements (NCEP GODAS), not the
+        measurements themselves: neighbours resemble each other much more than soundings
+        of a ship would, and errors of the model are in the data.
+
+    Source: Behringer & Xue (2004), "Evaluation of the global ocean data assimilation
+    system at NCEP: the Pacific Ocean", by way of iris-sample-data. How the model was told
+    from the file, and the licence, is in `README.md` beside it.
+    """
+    import xarray as xr
+
+    table = {name: text.astype(float) for name, text in _read("atlantic.csv").items()}
+    units = {
+        "depth": ("m", "depth below the surface"),
+        "latitude": ("degrees_north", "latitude"),
+        "longitude": ("degrees_east", "longitude"),
+    }
+    axes, places = {}, []
+    for name, (unit, words) in units.items():
+        values, place = np.unique(table[name], return_inverse=True)
+        axes[name] = (name, values, {"units": unit, "long_name": words})
+        places.append(place)
+
+    def gridded(name: str, unit: str, words: str):
+        grid = np.full([len(values) for _, values, _ in axes.values()], np.nan)
+        grid[tuple(places)] = table[name]
+        return tuple(axes), grid, {"units": unit, "long_name": words}
+
+    return xr.Dataset(
+        {
+            "temperature": gridded("temperature", "degC", "potential temperature"),
+            "salinity": gridded("salinity", "1e-3", "practical salinity"),
+        },
+        coords=axes,
+        attrs={
+            "origin": "NCEP GODAS, Behringer & Xue (2004); from iris-sample-data 2.5.2",
+            "licence": "Open Government Licence (UK); NCEP's data are in the public domain",
+        },
+    )
 
 
 def motorcycle():
