@@ -1,4 +1,4 @@
-"""`python -m probkit demo` and `python -m probkit info`."""
+"""`python -m probkit demo`, `... reproduce` and `... info`."""
 
 import argparse
 import importlib.metadata
@@ -53,6 +53,25 @@ def _parser() -> argparse.ArgumentParser:
         help="short runs, to see that everything works; do not trust the numbers",
     )
     demo.set_defaults(run=_demo)
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="a paper's published figures, and ours beside them",
+        description="Run the problems of a paper, and print its figures and ours.",
+    )
+    reproduce.add_argument(
+        "paper",
+        choices=["gphm"],
+        help="gphm: equations of high frequencies, arXiv 2311.04465",
+    )
+    reproduce.add_argument(
+        "--only",
+        metavar="NAMES",
+        help="some problems, with commas between, such as u1,u3 (default: all)",
+    )
+    reproduce.add_argument(
+        "--quick", action="store_true", help="u1 and u3 only, where none are named"
+    )
+    reproduce.set_defaults(run=_reproduce)
     info = commands.add_parser(
         "info",
         help="versions, devices and folders, for a bug report",
@@ -253,6 +272,25 @@ def _closing(pk, fits, quick: bool) -> str:
     if not pk.diagnose(fits["NUTS"]).ok:
         lines.append("NUTS has checks that need a look: see its table for what to do.")
     return "\n".join(lines)
+
+
+# A paper's figures.
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from probkit import reproduce
+
+    names = reproduce.chosen(options.only, options.quick)
+    import probkit as pk
+
+    pk.enable_x64()
+    print(reproduce.ABOUT)
+    if options.quick and options.only is None:
+        print(f"{reproduce.SHORT}\n")
+    for line in reproduce.rows(names):
+        print(line, flush=True)
+    print(f"\n{reproduce.LEGEND}")
+    return 0
 
 
 # What runs where.

@@ -25,6 +25,11 @@ RECORD = "probkit"
 FAMILIES = {
     "moe.SoftmaxMoE": "probkit.models.moe",
     "moe.Pairs": "probkit.models.moe",
+    "pde.Adam": "probkit.models.pde",
+    "pde.Closed": "probkit.models.pde",
+    "pde.GridGP": "probkit.models.pde",
+    "pde.Problem": "probkit.models.pde",
+    "pde.SpectralGP": "probkit.models.pde",
     "sbl.KroneckerSBL": "probkit.models.sbl",
     "sbl.Measurements": "probkit.models.sbl",
     "sbl.Sequential": "probkit.models.sbl",

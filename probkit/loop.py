@@ -178,8 +178,8 @@ def iterate(
     # No steps: compiles, so that the clock below sees only the work.
     jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
     length = 1 if running.progress or running.checkpoint else capacity
-    bar = _bar(running.progress, max_steps, taken, label)
-    with bar:
+    shown = bar(running.progress, max_steps, taken, label)
+    with shown:
         while taken < max_steps and not done:
             num = min(length, capacity, max_steps - taken)
             if taken < discard:  # a chunk is kept or it is not
@@ -195,14 +195,14 @@ def iterate(
             kept = None if taken < discard else (records, counts)
             taken, done = taken + num, bool(ended.all())
             keep.add(kept, states, taken, done)
-            bar.set_description(f"{label}, warm-up" if taken < discard else label)
-            bar.update(num)
+            shown.set_description(f"{label}, warm-up" if taken < discard else label)
+            shown.update(num)
             # Towards chunks of CHUNK_SECONDS, at most tenfold longer at once.
             length = int(np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length))
     return jax.device_get(states), *keep.collect()
 
 
-def _bar(progress: bool, total: int, initial: int, label: str):
+def bar(progress: bool, total: int, initial: int, label: str):
     from tqdm.std import tqdm
 
     # A bar only for what takes over two seconds.

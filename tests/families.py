@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from probkit.models import moe, sbl
+from probkit.models import moe, pde, sbl
 
 
 def _moe(num_experts: int, num_inputs: int):
@@ -30,13 +30,28 @@ def _sbl(*, is_complex: bool):
     return sbl.KroneckerSBL(), sbl.Measurements(y, (rows, columns))
 
 
+def _pde():
+    x = np.linspace(0.1, 1.9, 12)
+    problem = pde.Problem(
+        {"x": (0, 2)},
+        lambda u, x, c: u.dx + c.rate * u,
+        observations=pde.Observations(x, np.exp(-x) + 0.05 * np.cos(40 * x)),
+        unknown={"rate": (0.1, 3)},
+        shape=16,
+    )
+    return pde.SpectralGP(num_nodes=6, equation_sd=1e-3), problem
+
+
 FAMILIES = {
     "moe one input": lambda: _moe(2, 1),
     "moe three inputs": lambda: _moe(3, 3),
     "moe one expert": lambda: _moe(1, 2),
+    "pde inverse": _pde,
     "sbl two modes": lambda: _sbl(is_complex=False),
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
+# Those that EM has nothing to climb for.
+WITHOUT_EM = {"pde inverse"}
 
 
 def a_draw(model, data, seed: int = 0):

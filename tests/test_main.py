@@ -32,9 +32,10 @@ def test_help_names_the_commands(capsys):
     text = capsys.readouterr().out
     assert "demo" in text
     assert "info" in text
+    assert "reproduce" in text
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--loud"]])
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--loud"], ["reproduce"]])
 def test_a_command_not_understood_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -75,3 +76,23 @@ def test_quick_demo_leaves_fits_and_pictures(tmp_path):
     again = pk.load(out / "em.nc")
     assert again.result == "successful"
     assert again.model.num_experts == 4
+
+
+def test_reproduce_prints_published_errors_and_ours_below_them(capsys):
+    assert main(["reproduce", "gphm", "--only", "u1"]) == 0
+    text = capsys.readouterr().out
+    assert "closed form" in text  # how ours differs
+    rows = [line.split() for line in text.splitlines() if line.startswith("u1 ")]
+    assert [row[:3] for row in rows] == [["u1", "StM", "6.5e-07"], ["u1", "GM", "4.0e-07"]]
+    for _, _, published, ours, coverage, ratio, *_ in rows:
+        assert float(ours) < float(published)
+        assert float(coverage) > 0.8
+        assert float(ratio) > 1
+
+
+@pytest.mark.parametrize("only", ["u9", "u1,u9", ","])
+def test_a_problem_that_no_paper_has_is_one_line_of_error(only, capsys):
+    assert main(["reproduce", "gphm", "--only", only]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "the problems are u1, u2" in error

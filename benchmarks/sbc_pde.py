@@ -1,0 +1,109 @@
+"""Simulation-based calibration of an inverse problem of `pde.SpectralGP` under NUTS.
+
+u' + rate u = f, with the rate, the tolerance of the equation and the kernel unknown. The
+source and the boundary value are simulated as well: u is drawn from the kernel, and what
+it gives is what is told. The prior of an unknown noise has its unit from the data, which
+no simulation can follow: the noise is known. See `sbc.py`.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import sbc
+
+import probkit as pk
+from probkit.models import pde
+from probkit.models.pde import system
+from probkit.models.pde.equation import ONE
+
+numpyro.set_host_device_count(2)  # before the first computation
+MODEL = pde.SpectralGP("gaussian", equation_sd=None, num_nodes=8, calibrated=False)
+POINTS = np.linspace(0.1, 1.9, 10)
+LOOKED_AT = 1.0
+
+
+def like() -> pde.Problem:
+    """A problem of the shapes and units of the study."""
+    return pde.Problem(
+        {"x": (0, 2)},
+        lambda u, x, c: u.dx + c.rate * u - np.cos(x),
+        pde.Dirichlet(1.0, on="x-"),
+        shape=10,
+        observations=pde.Observations(POINTS, np.cos(POINTS), noise_sd=0.1),
+        unknown={"rate": (0.0, 2.0)},
+    )
+
+
+@eqx.filter_jit
+def simulate(problem: pde.Problem, key):
+    """Sites from the prior, and the problem that they and one u from it tell."""
+    keys = iter(jax.random.split(key, 16))
+    sites = {k: prior.sample(next(keys)) for k, prior in MODEL.priors(problem).items()}
+    spans = MODEL.spans(sites, problem)
+    rows = MODEL.rows(sites, problem, spans, MODEL.fields(sites, problem))
+    z = jax.random.normal(next(keys), (rows.factor.shape[1],))
+    noise = jax.random.normal(next(keys), rows.loc.shape)
+    told = rows.factor @ z + rows.loc + rows.noise_sd * noise
+    noise = jax.random.normal(next(keys), problem.values.shape)
+    values = system.at_points(spans, problem.points, (0,)) @ z + problem.noise_sd * noise
+    # One row for the boundary; the others are residuals, which the source takes.
+    source = problem.equation.monomials.index(ONE)
+    parts = (
+        lambda p: p.conditions[0].values,
+        lambda p: p.equation.coefficients[source],
+        lambda p: p.values,
+    )
+    rest = problem.equation.coefficients[source] - told[1:]
+    replaced = (told[0].reshape(problem.conditions[0].values.shape), rest, values)
+    for where, value in zip(parts, replaced, strict=True):
+        problem = eqx.tree_at(where, problem, value)
+    return sites, problem
+
+
+def quantities(sites, data, key):
+    """What is ranked, for one draw."""
+    solution = MODEL.solution(sites, data)
+    z = solution.sample(key)
+    at = [jnp.array([LOOKED_AT])]
+    return {
+        "rate": sites["rate"],
+        "equation_sd": sites["equation_sd"],
+        "weight_x[0]": sites["weight_x"][0],
+        "lengthscale_x[0]": sites["lengthscale_x"][0],
+        f"u({LOOKED_AT:g})": solution.derivative(at, (0,), z)[0],
+    }
+
+
+def calibrate(simulations: int, method: pk.NUTS, ranked: int, seed: int):
+    of_one = eqx.filter_jit(quantities)
+    of_all = eqx.filter_jit(jax.vmap(quantities, in_axes=(0, None, 0)))
+    template = like()
+    ranks: dict[str, list] = {}
+    health: dict[str, list] = {"divergences": [], "rhat_lp": []}
+    every = method.num_chains * method.num_samples // ranked
+    for key in jax.random.split(jax.random.key(seed), simulations):
+        key_data, key_fit, key_truth, key_draws = jax.random.split(key, 4)
+        truth, data = simulate(template, key_data)
+        fitted = pk.fit(MODEL, data, method, key=key_fit, progress=False, relabel=False)
+        draws = {
+            k: jnp.asarray(v.values.reshape(-1, *v.shape[2:])[::every][:ranked])
+            for k, v in fitted.posterior.data_vars.items()
+        }
+        true = of_one(truth, data, key_truth)
+        keys = jax.random.split(key_draws, ranked)
+        for name, values in of_all(draws, data, keys).items():
+            below = int((np.asarray(values) < float(true[name])).sum())
+            ranks.setdefault(name, []).append(below)
+        checks = {c.name: c.value for c in pk.diagnose(fitted)}
+        health["divergences"].append(checks["divergences"])
+        health["rhat_lp"].append(checks.get("R-hat of the log density", np.nan))
+    return (
+        {k: np.array(v) for k, v in ranks.items()},
+        {k: np.array(v) for k, v in health.items()},
+    )
+
+
+if __name__ == "__main__":
+    sbc.study("sbc_pde", __doc__.splitlines()[0], calibrate)

@@ -1,0 +1,38 @@
+r"""Differential equations with a spectral mixture for a prior.
+
+$$P(u, ∂u, ∂²u)(x) = 0, \qquad B u = g, \qquad u \sim GP(0, \text{spectral mixture}).$$
+
+A problem is said by its residual, which is zero for the solution, by conditions on the
+faces of a box, and by observations.
+
+Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
+processes", arXiv 2311.04465.
+"""
+
+from probkit.models.pde import examples
+from probkit.models.pde.closed import Closed
+from probkit.models.pde.conditions import (
+    Dirichlet,
+    Initial,
+    Neumann,
+    Observations,
+    Periodic,
+)
+from probkit.models.pde.model import SpectralGP
+from probkit.models.pde.problem import AliasWarning, Problem
+from probkit.models.pde.reproduce import Adam, GridGP
+
+__all__ = [
+    "Adam",
+    "AliasWarning",
+    "Closed",
+    "Dirichlet",
+    "GridGP",
+    "Initial",
+    "Neumann",
+    "Observations",
+    "Periodic",
+    "Problem",
+    "SpectralGP",
+    "examples",
+]

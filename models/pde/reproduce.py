@@ -1,0 +1,564 @@
+r"""The method of the paper as it is: one joint density of everything, climbed by Adam.
+
+Values on a grid, kernels and noise precisions move together towards a maximum. Kept for
+comparison; `SpectralGP` integrates the values out instead, and says how sure it is.
+
+Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
+processes", arXiv 2311.04465, and the authors' code.
+"""
+
+import math
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+from jaxtyping import Array, Float, Int
+from numpyro.distributions import Distribution, constraints
+
+from probkit.check import Check
+from probkit.density import Sites
+from probkit.gp import SpectralMixture, gram
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.model import AbstractModel
+from probkit.models.pde.conditions import Condition
+from probkit.models.pde.equation import Equation
+from probkit.models.pde.problem import Problem
+from probkit.validate import as_array, positive, short, whole
+
+Envelope = Literal["student_t", "gaussian"]
+Orders = tuple[int, ...]
+# The paper's parameters, real and without limits: what Adam moves.
+Position = dict[str, Array]
+# Priors are flat up to here, in the logarithm and in maximal frequencies.
+FAR, FAR_FREQUENCY = 50.0, 10.0
+
+
+class Factor(NamedTuple):
+    r"""$K$ of one axis with its Cholesky factor, computed once for all that ask.
+
+    Attributes:
+        matrix: $K$, `(n, n)`, positive definite.
+        root: lower triangular $R$ with $R R^T = K$, taken as a constant: derivatives go
+            through the equations that are solved, not through the decomposition.
+    """
+
+    matrix: Float[Array, "n n"]
+    root: Float[Array, "n n"]
+
+    @classmethod
+    def of(cls, matrix: Float[Array, "n n"]) -> "Factor":
+        return cls(matrix, jnp.linalg.cholesky(jax.lax.stop_gradient(matrix)))
+
+    def solve(self, tensor: Array, axis: int) -> Array:
+        """$K^{-1}$ along an axis of a tensor."""
+        columns = jnp.moveaxis(tensor, axis, 0)
+        flat = columns.reshape(len(columns), -1)
+
+        def solution(_, b):
+            return jax.scipy.linalg.cho_solve((self.root, True), b)
+
+        solved = jax.lax.custom_linear_solve(
+            lambda b: self.matrix @ b, flat, solution, symmetric=True
+        )
+        return jnp.moveaxis(solved.reshape(columns.shape), 0, axis)
+
+    def logdet(self) -> Float[Array, ""]:
+        return _logdet(self.matrix, self.root)
+
+
+@jax.custom_jvp
+def _logdet(matrix, root):
+    return 2 * jnp.log(jnp.diagonal(root)).sum()
+
+
+@_logdet.defjvp
+def _(primals, tangents):
+    # d log|K| = tr K⁻¹ dK
+    matrix, root = primals
+    inverse = jax.scipy.linalg.cho_solve((root, True), jnp.eye(len(root)))
+    return _logdet(matrix, root), jnp.vdot(inverse, tangents[0])
+
+
+class GridNormal(Distribution):
+    r"""A tensor $U$ with $\mathrm{vec}\, U \sim N(0, K_1 ⊗ … ⊗ K_d)$.
+
+    Args:
+        factors: $K_p$, one an axis.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    pytree_data_fields = ("factors",)
+
+    def __init__(self, factors, *, validate_args: bool | None = None):
+        self.factors = tuple(factors)
+        event_shape = tuple(len(K.matrix) for K in self.factors)
+        super().__init__((), event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self):
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def log_prob(self, value, intermediates=None):
+        # <U, (K_1 ⊗ K_2)⁻¹ U> = <K_1⁻¹ U, U K_2⁻¹>: what derivatives of U need, too.
+        first, *others = self.factors
+        left, right = first.solve(value, 0), value
+        for axis, K in enumerate(others, 1):
+            right = K.solve(right, axis)
+        size = math.prod(self.event_shape)
+        logdet = sum(size // len(K.matrix) * K.logdet() for K in self.factors)
+        return -0.5 * (size * math.log(2 * math.pi) + logdet + jnp.vdot(left, right))
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
+        draws = jax.random.normal(key, (*sample_shape, *self.event_shape))
+        for axis, K in enumerate(self.factors, len(sample_shape)):
+            draws = jnp.moveaxis(jnp.tensordot(K.root, draws, [[1], [axis]]), 0, axis)
+        return draws
+
+
+class Terms(NamedTuple):
+    """What is observed in the joint density: on faces, and of the equation."""
+
+    boundary: dist.Normal
+    told: Float[Array, " b"]
+    equation: dist.Normal
+
+
+def _as_envelope(value: Any) -> Envelope:
+    if value not in get_args(Envelope):
+        raise ValueError(
+            f"`GridGP(envelope={short(value)})`: it takes "
+            f"{' or '.join(map(repr, get_args(Envelope)))}."
+        )
+    return value
+
+
+class GridGP(AbstractModel):
+    r"""The paper's joint density of a solution on a grid, its kernels and precisions.
+
+    $$U \sim N\Bigl(0, ⊗_j (K_j + ε I)\Bigr), \qquad
+    g \sim N(u_b, τ_1^{-1} I)^{λ_b}, \qquad
+    0 \sim N(P(U), τ_2^{-1} I)$$
+
+    Derivatives of $u$ are those of the conditional mean given $U$: along axis $j$
+    $K_j'' (K_j + ε I)^{-1}$. $u_b$ are the grid values on the faces with a condition, one
+    after the other: corners count once a face. $λ_b$ is a power of the density, no scale.
+
+    Sites, for each axis: `weight_<axis>`, `frequency_<axis>`, `lengthscale_<axis>`, as
+    `probkit.gp.SpectralMixture` has them; `boundary_precision` $τ_1$,
+    `equation_precision` $τ_2$; `solution` $U$. Positive ones have the density $1/x$ that
+    is flat in the logarithm, frequencies a flat one. Their limits, $e^{±50}$ and $±10 F$,
+    only make the prior proper, and `pde.Adam`, by which to fit it, does not see them: the
+    density itself grows without limit as precisions do.
+
+    Attributes:
+        envelope: "student_t" or "gaussian".
+        num_components: $Q$, of each axis.
+        max_frequency: $F$: frequencies start evenly from 0 to it, in cycles per unit.
+        boundary_weight: $λ_b$.
+        jitter: $ε$, absolute.
+
+    Departs: nothing of the density. Kernel matrices are made from their lags and solved by
+    Cholesky, where the authors' code evaluates all pairs and solves by LU; so a matrix
+    that is singular to rounding ends the run here.
+    """
+
+    envelope: Envelope = eqx.field(default="student_t", converter=_as_envelope)
+    num_components: int = eqx.field(default=30, converter=whole("GridGP(num_components", 1))
+    max_frequency: float = eqx.field(
+        default=20.0, converter=positive("GridGP(max_frequency")
+    )
+    boundary_weight: float = eqx.field(
+        default=200.0, converter=positive("GridGP(boundary_weight")
+    )
+    jitter: float = eqx.field(default=1e-6, converter=positive("GridGP(jitter"))
+
+    def __call__(self, data: Problem) -> None:
+        _refuse(data)
+        sites: Sites = {}
+        shape = (self.num_components,)
+        for axis in data.axes:
+            F = FAR_FREQUENCY * self.max_frequency
+            priors = {
+                f"weight_{axis}": _flat_in_log().expand(shape),
+                f"frequency_{axis}": dist.Uniform(-F, F).expand(shape),
+                f"lengthscale_{axis}": _flat_in_log().expand(shape),
+            }
+            for name, prior in priors.items():
+                sites[name] = numpyro.sample(name, prior.to_event(1))
+        for name in ("boundary_precision", "equation_precision"):
+            sites[name] = numpyro.sample(name, _flat_in_log())
+        factors = self.factors(sites, data)
+        sites["solution"] = numpyro.sample("solution", GridNormal(factors))
+        terms = self.terms(sites, data, factors)
+        with numpyro.handlers.scale(scale=self.boundary_weight):
+            numpyro.sample("boundary", terms.boundary, obs=terms.told)
+        numpyro.sample("equation", terms.equation, obs=jnp.zeros(data.shape))
+
+    # The density, and its parts.
+
+    def mixtures(self, sites: Sites, problem: Problem) -> tuple[SpectralMixture, ...]:
+        """The kernel of each axis."""
+        return tuple(
+            SpectralMixture(
+                sites[f"weight_{axis}"],
+                sites[f"frequency_{axis}"],
+                sites[f"lengthscale_{axis}"],
+                self.envelope,
+            )
+            for axis in problem.axes
+        )
+
+    def factors(self, sites: Sites, problem: Problem) -> tuple[Factor, ...]:
+        """$K_j + ε I$ of each axis."""
+        pairs = zip(self.mixtures(sites, problem), problem.grid, strict=True)
+        return tuple(
+            Factor.of(gram(k, x) + self.jitter * jnp.eye(len(x))) for k, x in pairs
+        )
+
+    def derivatives(
+        self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]
+    ) -> dict[Orders, Float[Array, "..."]]:
+        """The derivatives of u on the grid that the equation and the conditions ask for."""
+        U, kernels = sites["solution"], self.mixtures(sites, problem)
+
+        def of(orders):
+            field = U
+            for j, n in enumerate(orders):
+                if n:
+                    field = factors[j].solve(field, j)
+                    moved = gram(kernels[j], problem.grid[j], n)
+                    field = jnp.moveaxis(jnp.tensordot(moved, field, [[1], [j]]), 0, j)
+            return field
+
+        wanted = {
+            *problem.equation.orders,
+            *(_orders(c, problem) for c in problem.conditions),
+        }
+        return {orders: of(orders) for orders in sorted(wanted)}
+
+    def terms(self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]) -> Terms:
+        """The boundary and the equation as observations."""
+        fields = self.derivatives(sites, problem, factors)
+        faces, told = [], []
+        for condition in problem.conditions:
+            field = jnp.moveaxis(fields[_orders(condition, problem)], condition.axis, 0)
+            sides = {"low": field[0], "high": field[-1]}
+            sides["periodic"] = field[-1] - field[0]
+            faces.append(sides[condition.side].reshape(-1))
+            told.append(condition.values.reshape(-1))
+        residual = jnp.broadcast_to(problem.equation(fields), problem.shape)
+        sd_boundary = sites["boundary_precision"] ** -0.5
+        sd_equation = sites["equation_precision"] ** -0.5
+        # A place without a Cholesky factor has the density NaN; it is no mistake.
+        return Terms(
+            dist.Normal(jnp.concatenate(faces), sd_boundary, validate_args=False),
+            jnp.concatenate(told),
+            dist.Normal(residual, sd_equation, validate_args=False),
+        )
+
+    def objective(self, position: Position, problem: Problem) -> Float[Array, ""]:
+        r"""What the paper minimises, $-L$, without the constants of the densities.
+
+        $$-L = \tfrac12 \sum_j \tfrac{M}{N_j} \log|K_j| + \tfrac12 \langle U, (⊗K_j)^{-1} U
+        \rangle - λ_b \left[\tfrac{N_b}{2} \log τ_1 - \tfrac{τ_1}{2} |u_b - g|²\right]
+        - \tfrac{M}{2} \log τ_2 + \tfrac{τ_2}{2} |P(U)|²$$
+
+        Args:
+            position: the paper's parameters, see `position`.
+            problem: the problem.
+        """
+        return self.objective_and_misfit(position, problem)[0]
+
+    def objective_and_misfit(self, position: Position, problem: Problem):
+        """It, and the misfit that the paper stops by: mean squares on faces and inside."""
+        sites = self.sites(position, problem)
+        factors = self.factors(sites, problem)
+        prior = GridNormal(factors).log_prob(sites["solution"])
+        boundary, told, equation = self.terms(sites, problem, factors)
+        on_faces, inside = boundary.log_prob(told), equation.log_prob(0.0)
+        count = inside.size + self.boundary_weight * on_faces.size + inside.size
+        constant = 0.5 * math.log(2 * math.pi) * count
+        joint = prior + self.boundary_weight * on_faces.sum() + inside.sum()
+        misfit = jnp.mean((boundary.loc - told) ** 2) + jnp.mean(equation.loc**2)
+        return -(joint + constant), misfit
+
+    # The paper's parameters.
+
+    def start_sites(self, problem: Problem) -> Sites:
+        """Where the paper starts: $w = 1/Q$, even frequencies, `ls` 0, $τ = 1$, $U = 0$."""
+        Q = self.num_components
+        position = {"solution": jnp.zeros(problem.shape)}
+        for axis in problem.axes:
+            position[f"log_w_{axis}"] = jnp.full(Q, -math.log(Q))
+            position[f"frequency_{axis}"] = jnp.linspace(0, self.max_frequency, Q)
+            position[f"log_ls_{axis}"] = jnp.zeros(Q)
+        position |= {"log_tau_1": jnp.zeros(()), "log_tau_2": jnp.zeros(())}
+        return self.sites(position, problem)
+
+    def position(self, sites: Sites, problem: Problem) -> Position:
+        r"""The paper's parameters: $\log w$, $μ$, `log ls`, $\log τ$ and $U$.
+
+        Its `ls` is $1/ℓ$ for Student-t bumps and $1/(2ℓ²)$ for Gaussian ones.
+        """
+        position = {
+            "solution": sites["solution"],
+            "log_tau_1": jnp.log(sites["boundary_precision"]),
+            "log_tau_2": jnp.log(sites["equation_precision"]),
+        }
+        for axis in problem.axes:
+            log_l = jnp.log(sites[f"lengthscale_{axis}"])
+            log_ls = -log_l if self.envelope == "student_t" else -2 * log_l - math.log(2)
+            position[f"log_w_{axis}"] = jnp.log(sites[f"weight_{axis}"])
+            position[f"frequency_{axis}"] = sites[f"frequency_{axis}"]
+            position[f"log_ls_{axis}"] = log_ls
+        return position
+
+    def sites(self, position: Position, problem: Problem) -> Sites:
+        """The way back from `position`."""
+        sites = {
+            "boundary_precision": jnp.exp(position["log_tau_1"]),
+            "equation_precision": jnp.exp(position["log_tau_2"]),
+            "solution": position["solution"],
+        }
+        for axis in problem.axes:
+            log_ls = position[f"log_ls_{axis}"]
+            student = self.envelope == "student_t"
+            log_l = -log_ls if student else -0.5 * (log_ls + math.log(2))
+            sites[f"weight_{axis}"] = jnp.exp(position[f"log_w_{axis}"])
+            sites[f"frequency_{axis}"] = position[f"frequency_{axis}"]
+            sites[f"lengthscale_{axis}"] = jnp.exp(log_l)
+        return sites
+
+    # What is said of a draw.
+
+    def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
+        named = dict(data.dims())
+        for axis in data.axes:
+            sites = ("weight", "frequency", "lengthscale")
+            named |= {f"{name}_{axis}": (f"component_{axis}",) for name in sites}
+        named |= {"boundary_precision": (), "equation_precision": ()}
+        named |= {"solution": data.axes, "u": ("point",)}
+        return named | {"boundary": ("face_point",), "equation": data.axes}
+
+    def coords(self, data: Problem) -> dict[str, Any]:
+        labels = {f"component_{axis}": np.arange(self.num_components) for axis in data.axes}
+        grid = {a: np.asarray(x) for a, x in zip(data.axes, data.grid, strict=True)}
+        faces = sum(condition.values.size for condition in data.conditions)
+        return data.coords() | grid | labels | {"face_point": np.arange(faces)}
+
+    def inputs(self, given: Any, data: Problem) -> "Inputs":
+        points = as_array(given, "predict(..., inputs)")
+        d = len(data.axes)
+        if d == 1 and points.ndim < 2:
+            points = points.reshape(-1, 1)
+        if points.ndim != 2 or points.shape[1] != d:
+            raise ValueError(
+                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
+                f"row each, with a column an axis ({', '.join(data.axes)})."
+            )
+        return Inputs(points, data)
+
+    def predict(self, sites, inputs, key):
+        """`u` at points: the conditional mean given the values on the grid."""
+        points, problem = inputs.points, inputs.problem
+        weights = sites["solution"]
+        for j, K in enumerate(self.factors(sites, problem)):
+            weights = K.solve(weights, j)
+        kernels = self.mixtures(sites, problem)
+
+        def at(point):
+            value = weights
+            for k, x, here in zip(kernels, problem.grid, point, strict=True):
+                value = jnp.tensordot(k(here - x), value, 1)
+            return value
+
+        return {"u": jax.lax.map(at, points, batch_size=256)}
+
+
+class Inputs(eqx.Module):
+    """Points at which to predict, and the problem that the fit is of."""
+
+    points: Float[Array, "n d"]
+    problem: Problem
+
+
+class AdamState(NamedTuple):
+    position: Position
+    moments: Any
+    objective: Float[Array, ""]  # at the place before the last step, as is the misfit
+    misfit: Float[Array, ""]
+    num_steps: Int[Array, ""]
+
+
+class Adam(AbstractIterativeMethod):
+    r"""Adam on the joint density of `GridGP`, in the coordinates of the paper.
+
+    One learning rate for all of $\log w$, $μ$, `log ls`, $\log τ$ and $U$, no schedule.
+    The density has no maximum: precisions grow for as long as the fit gets closer, and
+    near the end the steps bounce. The fit is where the last step went, not the best place
+    on the way.
+
+    Attributes:
+        num_steps: how many steps. The paper takes from 1e5 to 3e6.
+        learning_rate: the size of a step.
+        tolerance: stop when the mean square on the boundary plus that of the residual
+            falls below it, the paper's rule; 0 to take all steps.
+        num_draws: how many times the result is repeated.
+
+    Source: arXiv 2311.04465 and the authors' code, whose settings are the defaults.
+    """
+
+    num_steps: int = eqx.field(converter=whole("Adam(num_steps", 0))
+    learning_rate: float = eqx.field(default=1e-2, converter=positive("Adam(learning_rate"))
+    tolerance: float = eqx.field(
+        default=0.0, converter=positive("Adam(tolerance", zero=True)
+    )
+    num_draws: int = eqx.field(default=1, converter=whole("Adam(num_draws", 1))
+
+    # The three functions.
+
+    def init(self, model, data, key, start):
+        sites = model.start_sites(data) if start is None else start
+        position = model.position(sites, data)
+        infinite = jnp.full((), jnp.inf)
+        moments = self._optimiser().init(position)
+        return AdamState(position, moments, infinite, infinite, jnp.zeros((), jnp.int32))
+
+    def step(self, model, data, state):
+        climb = jax.value_and_grad(model.objective_and_misfit, has_aux=True)
+        (objective, misfit), gradient = climb(state.position, data)
+        change, moments = self._optimiser().update(gradient, state.moments)
+        position = optax.apply_updates(state.position, change)
+        return AdamState(position, moments, objective, misfit, state.num_steps + 1)
+
+    def terminate(self, state):
+        failed = ~jnp.isfinite(state.objective) & (state.num_steps > 0)
+        return failed | (state.misfit < self.tolerance)
+
+    def record(self, state):
+        return {"objective": -state.objective, "misfit": state.misfit}
+
+    def _optimiser(self):
+        return optax.adam(self.learning_rate)
+
+    # The run as a whole.
+
+    def run(self, model, data, key, start, running):
+        if not isinstance(model, GridGP) or not isinstance(data, Problem):
+            raise ValueError(
+                f"`pde.Adam` fits `pde.GridGP` to a `pde.Problem`, not "
+                f"`{type(model).__name__}` to `{type(data).__name__}`."
+            )
+        _refuse(data)
+        states, trace, counts = iterate(
+            self,
+            model,
+            data,
+            key,
+            start,
+            lanes=Lanes(1, 1, together=True),
+            max_steps=self.num_steps,
+            running=running,
+            label="Adam",
+        )
+        if counts.size == 0:
+            return Draws({}, {}, {}, RESULTS.no_steps)
+        position = jax.tree.map(lambda a: jnp.asarray(a[0]), states.position)
+        ended = jax.device_get(_finish(model, data, position))
+        finite = jnp.isfinite(ended["objective"])
+        facts = {name: float(value) for name, value in ended.items() if name != "sites"}
+        trace |= {
+            "final_objective": np.array([[ended["objective"]]]),
+            "steps": counts[:, None],
+            "best": np.array([[True]]),
+        }
+        draws = jax.tree.map(
+            lambda a: np.broadcast_to(a, (1, self.num_draws, *np.shape(a))), ended["sites"]
+        )
+        result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
+        return Draws(draws, {}, trace, result, facts)
+
+    def checks(self, tree, facts):
+        return (
+            Check(
+                "misfit on the boundary",
+                facts["boundary"],
+                "at most",
+                1e-2,
+                "take more steps: raise `num_steps`",
+                "rms, relative to the solution",
+            ),
+            Check(
+                "residual of the equation",
+                facts["residual"],
+                "at most",
+                1e-2,
+                "take more steps, or more components that reach the frequencies of the "
+                "source: raise `num_steps`, `max_frequency`",
+                "rms, relative to the rms of its largest term",
+            ),
+            Check(
+                "kernel above the grid's Nyquist frequency",
+                facts["aliased"],
+                "at most",
+                0.01,
+                "the grid cannot tell these frequencies from lower ones, and the residual "
+                "does not show it: raise `shape` of the problem",
+                "share of the variance",
+            ),
+        )
+
+
+@eqx.filter_jit
+def _finish(model: GridGP, problem: Problem, position: Position) -> dict[str, Any]:
+    """The sites, and numbers for the checks, at the last place."""
+    sites = model.sites(position, problem)
+    factors = model.factors(sites, problem)
+    fields = model.derivatives(sites, problem, factors)
+    boundary, told, equation = model.terms(sites, problem, factors)
+    parts = zip(problem.equation.monomials, problem.equation.coefficients, strict=True)
+    terms = [Equation((monomial,), (c,))(fields) for monomial, c in parts]
+    largest = jnp.stack([_rms(term) for term in terms]).max()
+    size = jnp.maximum(_rms(told), _rms(sites["solution"]))
+    pairs = zip(model.mixtures(sites, problem), problem.grid, strict=True)
+    aliased = [k.power_above(0.5 / (x[1] - x[0])) for k, x in pairs]
+    return {
+        "sites": sites,
+        "objective": -model.objective(position, problem),
+        "boundary": _rms(boundary.loc - told) / size,
+        "residual": _rms(equation.loc) / largest,
+        "aliased": jnp.stack(aliased).max(),
+    }
+
+
+def _rms(x):
+    return jnp.sqrt(jnp.mean(x**2))
+
+
+def _flat_in_log():
+    return dist.LogUniform(math.exp(-FAR), math.exp(FAR))
+
+
+def _orders(condition: Condition, problem: Problem) -> Orders:
+    axes = range(len(problem.axes))
+    return tuple(condition.order if j == condition.axis else 0 for j in axes)
+
+
+def _refuse(problem: Problem) -> None:
+    """Problems that the paper has no place for.
+
+    Raises:
+        ValueError: if there are observations or unknown coefficients, or no conditions.
+    """
+    if problem.values is not None or problem.unknown or not problem.conditions:
+        raise ValueError(
+            "`pde.GridGP` is the paper's model, for an equation with conditions on faces: "
+            "without observations, unknown coefficients or an empty boundary. Use "
+            "`pde.SpectralGP`."
+        )

@@ -1,0 +1,229 @@
+"""The frequencies that a problem's own data speak of: where the search for a kernel starts.
+
+The likelihood of a frequency has a basin about one over the length of the domain wide, so
+a search that starts elsewhere ends elsewhere. But the source of a linear equation has the
+frequencies of its solution, and so have initial and boundary values.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+MOST_TONES = 7
+# Peaks below this share of the power of the lines are what is left of a smooth trend, or
+# side lobes.
+LEAST_POWER = 1e-6
+PADDING = 16
+MOST_LINES = 256
+# Slower than this many cycles over the domain, a wave is no tone but a trend, which the
+# component at frequency zero has.
+SLOWEST = 2.0
+# Tones closer than this many cycles over the domain are one.
+CLOSEST = 0.9
+
+BLACKMAN_HARRIS = (0.35875, -0.48829, 0.14128, -0.01168)
+
+
+class Tones(NamedTuple):
+    """Frequencies along one axis, strongest first.
+
+    Attributes:
+        frequency: in cycles per unit of the axis.
+        amplitude: of the solution's waves, in units of the solution.
+    """
+
+    frequency: Float[Array, " q"]
+    amplitude: Float[Array, " q"]
+
+
+def power(lines: np.ndarray, length: float, padding: int = 1):
+    """Power by frequency of lines along an even grid, summed over the lines.
+
+    A line less its linear trend is weighted by the Blackman-Harris window, whose side
+    lobes are below 1e-9 in power: what is not periodic does not leak above that.
+
+    Args:
+        lines: shape `(lines, n)`, both ends of the axis included.
+        length: of the axis.
+        padding: how much finer than one over the length the frequencies are told.
+
+    Returns:
+        Frequencies in cycles per unit, and the power of each: for a sine its squared
+        amplitude.
+
+    Source: Harris (1978), "On the use of windows for harmonic analysis with the discrete
+    Fourier transform".
+    """
+    n = lines.shape[-1]
+    t = np.linspace(-1.0, 1.0, n)
+    trend = np.linalg.qr(np.polynomial.legendre.legvander(t, 1))[0]
+    angle = np.pi * (t + 1)
+    window = sum(a * np.cos(k * angle) for k, a in enumerate(BLACKMAN_HARRIS))
+    rest = (lines - (lines @ trend) @ trend.T) * window
+    waves = np.abs(np.fft.rfft(rest, padding * n)) * 2 / window.sum()
+    # An axis is n - 1 steps long.
+    frequency = np.arange(waves.shape[-1]) * (n - 1) / (padding * n * length)
+    return frequency, (waves**2).sum(0)
+
+
+def tones(lines: np.ndarray, length: float, symbol=lambda s: np.ones_like(s)) -> Tones:
+    """The peaks of the spectrum of lines, as waves of the solution.
+
+    Args:
+        lines: shape `(lines, n)`.
+        length: of the axis.
+        symbol: what the equation multiplies a wave of a frequency by, in amplitude.
+    """
+    lines = lines[:: -(-len(lines) // MOST_LINES)]
+    frequency, level = power(lines, length, PADDING)
+    inner = level[1:-1]
+    is_peak = (inner > level[:-2]) & (inner >= level[2:])
+    strongest = max(level.max(), np.sum(lines**2) / lines.shape[-1])
+    is_peak &= inner > LEAST_POWER * strongest
+    is_peak &= frequency[1:-1] * length > SLOWEST
+    places = np.flatnonzero(is_peak) + 1
+    places = places[np.argsort(-level[places])]
+    found = frequency[places] + frequency[1] * _vertex(level, places)
+    amplitude = np.sqrt(level[places] / len(lines)) / symbol(found)
+    return Tones(*_apart(found, amplitude, length))
+
+
+def _vertex(level: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Where between its neighbours a peak has its top, by the parabola through the three."""
+    # Of the logarithm: the window's main lobe is nearly a normal curve.
+    before, at, after = (np.log(level[places + k]) for k in (-1, 0, 1))
+    return 0.5 * (before - after) / (before - 2 * at + after)
+
+
+def periodic_tones(lines: np.ndarray, length: float) -> Tones:
+    """The waves of lines along a periodic axis: whole cycles, told by Fourier's series."""
+    n = lines.shape[-1] - 1  # the last point is the first
+    level = (np.abs(np.fft.rfft(lines[:, :-1])) ** 2).sum(0) * (2 / n) ** 2 / len(lines)
+    level[0] = 0.0
+    places = np.flatnonzero(level > LEAST_POWER * level.max())
+    places = places[np.argsort(-level[places])][:MOST_TONES]
+    return Tones(places / length, np.sqrt(level[places]))
+
+
+def merged(parts: list[Tones], length: float) -> Tones:
+    """Tones of several sources, the strongest of those that are close, in order."""
+    frequency = np.concatenate([np.zeros(0), *(np.asarray(t.frequency) for t in parts)])
+    amplitude = np.concatenate([np.zeros(0), *(np.asarray(t.amplitude) for t in parts)])
+    order = np.argsort(-amplitude)
+    kept = _apart(frequency[order], amplitude[order], length)
+    return Tones(*(jnp.asarray(a) for a in kept))
+
+
+def _apart(frequency: np.ndarray, amplitude: np.ndarray, length: float):
+    """The first of those that are close to each other, and not too many."""
+    kept: list[int] = []
+    for i, s in enumerate(frequency):
+        if all(abs(s - frequency[j]) * length > CLOSEST for j in kept):
+            kept.append(i)
+    kept = kept[:MOST_TONES]
+    return frequency[kept], amplitude[kept]
+
+
+def of_problem(length, nyquist, equation, source, conditions, unknowns):
+    r"""The tones of each axis, and the size of the solution, from what a problem tells.
+
+    Args:
+        length: of each axis.
+        nyquist: the highest frequency that the grid of each axis tells.
+        equation: of the problem.
+        source: the part of its residual that is free of $u$, on a fine even grid, or a
+            number.
+        conditions: on faces.
+        unknowns: a value of each unknown coefficient.
+
+    Returns:
+        A `Tones` an axis, and a number in units of the solution, 0 if nothing tells it.
+    """
+    d = len(length)
+    zero = {orders: jnp.zeros(()) for orders in equation.orders}
+    operator = equation.jacobian(zero, unknowns)
+    source = np.asarray(source)
+    faces = [c for c in conditions if c.order == 0 and c.side != "periodic"]
+    turning = {c.axis for c in conditions if c.side == "periodic"}
+    every, sizes = [], [float(np.sqrt(np.mean(np.asarray(c.values) ** 2))) for c in faces]
+    for axis in range(d):
+        found = []
+        if source.ndim:
+            lines = np.moveaxis(source, axis, -1)
+            lines = lines.reshape(-1, lines.shape[-1])
+            waves = tones(lines, length[axis], _symbol(operator, axis))
+            if axis in turning:
+                s, a = periodic_tones(lines, length[axis])
+                waves = Tones(s, a / _symbol(operator, axis)(s))
+            found.append(waves)
+        for face in faces:
+            if face.axis != axis:
+                of = periodic_tones if axis in turning else tones
+                values = np.asarray(face.values)
+                lines = np.moveaxis(values, axis - (face.axis < axis), -1)
+                lines = lines.reshape(-1, lines.shape[-1])
+                found.append(of(lines, length[axis]))
+        every.append(merged(found, length[axis]))
+        sizes += [float(a) for tone in found for a in tone.amplitude[:1]]
+    size = max(sizes, default=0.0)
+    allowed = [
+        [
+            _allowed(operator, axis, other, every[other], length, nyquist, size)
+            for other in range(d)
+        ]
+        for axis in range(d)
+    ]
+    both = [
+        merged([own, *waves], n)
+        for own, waves, n in zip(every, allowed, length, strict=True)
+    ]
+    return tuple(both), size
+
+
+def _allowed(
+    operator, axis: int, other: int, tones: Tones, length, nyquist, size: float
+) -> Tones:
+    """Frequencies along one axis that the equation ties to those along another.
+
+    A wave of frequency s on the other axis solves the equation without its source if its
+    rate τ on this axis is a root of the equation's symbol: the dispersion relation.
+    """
+    none = Tones(np.zeros(0), np.zeros(0))
+    if other == axis:
+        return none
+    slow = np.array([1.0]) / length[other]
+    waves = np.concatenate([np.asarray(tones.frequency), slow])
+    sizes = np.concatenate([np.asarray(tones.amplitude), [size]])
+    found, amplitude = [], []
+    for s, a in zip(waves, sizes, strict=True):
+        symbol = np.zeros(3, complex)
+        for orders, coefficient in operator.items():
+            if sum(orders) == orders[axis] + orders[other]:
+                rate = (2j * np.pi * s) ** orders[other]
+                symbol[2 - orders[axis]] += complex(np.mean(coefficient)) * rate
+        for root in np.roots(np.trim_zeros(symbol, "f")):
+            frequency = abs(root.imag) / (2 * np.pi)
+            # What also grows or fades by more than it turns is no wave.
+            told = 1 < frequency * length[axis] < nyquist[axis] * length[axis]
+            if told and abs(root.real) < abs(root.imag):
+                found.append(frequency)
+                amplitude.append(a)
+    return Tones(np.array(found), np.array(amplitude))
+
+
+def _symbol(operator, axis: int):
+    """What the equation multiplies a wave along one axis by, in amplitude."""
+    own = {
+        orders[axis]: complex(np.mean(coefficient))
+        for orders, coefficient in operator.items()
+        if sum(orders) == orders[axis]
+    }
+
+    def symbol(s):
+        waves = sum(c * (2j * np.pi * s) ** k for k, c in own.items())
+        size = np.abs(waves * np.ones_like(s))
+        return np.where(size > 0, size, 1.0)
+
+    return symbol

@@ -1,0 +1,182 @@
+r"""A problem as rows on finitely many standard normal numbers.
+
+The kernel is a product over axes, and each of its factors a sum of waves. So
+$u(x) = \sum_i z_i \prod_j φ_{j i_j}(x_j)$ with $z \sim N(0, I)$, and each condition is a
+row on $z$: the residual of a linear equation at a point, a boundary value, an
+observation. What is nonlinear is linearised.
+
+In one dimension the rows are the points of the grid. In more, the residual is tested
+against a few functions of each axis (Petrov-Galerkin), because the rows of a whole grid
+would cost more than the solution has unknowns.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probkit.gp.features import features
+from probkit.gp.mixture import SpectralMixture
+from probkit.linalg import mode_products
+from probkit.models.pde.equation import Equation
+
+Orders = tuple[int, ...]
+# Coefficients of a linear operator by the derivative that they multiply, numbers or
+# arrays over the grid.
+Operator = dict[Orders, Float[Array, "..."]]
+
+
+class Span(eqx.Module):
+    r"""Functions $φ$ of one axis whose squares add up to the kernel.
+
+    Attributes:
+        mixture: the kernel.
+        mix: which combinations of its waves to keep, `(p, r)`; None for all.
+        num_nodes: how many waves stand for a bump.
+    """
+
+    mixture: SpectralMixture
+    mix: Float[Array, "p r"] | None
+    num_nodes: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, mixture: SpectralMixture, x: Array, rank: int | None, num_nodes: int):
+        """The waves, or the `rank` combinations of them that matter most on a grid.
+
+        The waves of long lengthscales are nearly dependent. Their singular values are the
+        square roots of the kernel's eigenvalues, and small ones come out to full precision.
+        """
+        if rank is None:
+            return cls(mixture, None, num_nodes)
+        fixed = jax.lax.stop_gradient(mixture)
+        # At enough points to tell `rank` functions apart, however coarse the grid is.
+        points = jnp.linspace(x[0], x[-1], max(len(x), 2 * rank))
+        Φ = features(fixed, points, 0, num_nodes)
+        # A combination that is left out would add next to nothing, whatever it was: the
+        # derivative does not go through the choice.
+        mix = jnp.linalg.svd(Φ, full_matrices=False)[2][:rank].T
+        return cls(mixture, mix, num_nodes)
+
+    def __call__(self, x: Float[Array, " n"], order: int = 0) -> Float[Array, "n r"]:
+        Φ = features(self.mixture, x, order, self.num_nodes)
+        return Φ if self.mix is None else Φ @ self.mix
+
+
+def test_functions(span: Span, x: Array, orders: set[int], count: int) -> Array:
+    r"""Orthonormal columns that span what the derivatives of `span` can be on a grid.
+
+    Returns:
+        $Q$, `(n, count)`; the identity if there are no more points than `count`.
+    """
+    if count >= len(x):
+        return jnp.eye(len(x))
+    blocks = [span(x, order) for order in sorted(orders)]
+    scaled = [block / jnp.linalg.norm(block) for block in blocks]
+    return jnp.linalg.svd(jnp.concatenate(scaled, 1), full_matrices=False)[0][:, :count]
+
+
+class Linearised(NamedTuple):
+    r"""A residual $\sum_k c_k ∂^k u + s$, as an operator and what is free of $u$."""
+
+    operator: Operator
+    rest: Float[Array, "..."]
+
+
+def linearise(equation: Equation, fields: dict[Orders, Array], unknowns) -> Linearised:
+    """The residual's tangent at the solution whose derivatives are `fields`."""
+    operator = equation.jacobian(fields, unknowns)
+    rest = equation(fields, unknowns)
+    for orders, coefficient in operator.items():
+        rest = rest - coefficient * fields[orders]
+    return Linearised(operator, rest)
+
+
+class Rows(NamedTuple):
+    r"""Conditions $F z + m = y$ up to noise of standard deviation $σ$."""
+
+    factor: Float[Array, "n r"]
+    loc: Float[Array, " n"]
+    value: Float[Array, " n"]
+    noise_sd: Float[Array, " n"]
+
+
+def stacked(rows: list[Rows]) -> Rows:
+    return Rows(*(jnp.concatenate(parts) for parts in zip(*rows, strict=True)))
+
+
+def kron(matrices: list[Array]) -> Array:
+    return functools.reduce(jnp.kron, matrices)
+
+
+def derivative(
+    z: Float[Array, " r"], spans: tuple[Span, ...], grid, orders: Orders
+) -> Float[Array, "..."]:
+    r"""$∂^k u$ on a tensor grid for given coefficients."""
+    matrices = [s(x, k) for s, x, k in zip(spans, grid, orders, strict=True)]
+    return mode_products(z.reshape([m.shape[1] for m in matrices]), matrices)
+
+
+def equation_rows(
+    linearised: Linearised, spans: tuple[Span, ...], grid, tests, sd: Float[Array, ""]
+) -> Rows:
+    """Residuals that are to vanish, at the points of a grid or against test functions."""
+    shape = tuple(len(x) for x in grid)
+    total = 0.0
+    for orders, coefficient in linearised.operator.items():
+        parts = [s(x, k) for s, x, k in zip(spans, grid, orders, strict=True)]
+        total = total + _tested(coefficient, parts, tests)
+    rest = jnp.broadcast_to(linearised.rest, shape)
+    loc = rest if tests is None else mode_products(rest, [q.T for q in tests])
+    loc = loc.reshape(-1)
+    zero = jnp.zeros_like(loc)
+    return Rows(jnp.asarray(total), loc, zero, jnp.full_like(loc, sd))
+
+
+def _tested(coefficient: Array, parts: list[Array], tests) -> Array:
+    r"""$\sum_x c(x) \prod_j q_{j a_j}(x_j) φ_{j i_j}(x_j)$, a row an $a$, a column an $i$."""
+    if jnp.ndim(coefficient) == 0:
+        if tests is not None:
+            parts = [q.T @ p for q, p in zip(tests, parts, strict=True)]
+        return coefficient * kron(parts)
+    if tests is None:
+        return coefficient.reshape(-1, 1) * kron(parts)
+    total = coefficient
+    for q, p in zip(tests, parts, strict=True):
+        pairs = (q[:, :, None] * p[:, None, :]).reshape(len(p), -1)
+        total = jnp.tensordot(total, pairs, [[0], [0]])  # the done axis goes last
+    sizes = [n for q, p in zip(tests, parts, strict=True) for n in (q.shape[1], p.shape[1])]
+    d = len(parts)
+    order = [*range(0, 2 * d, 2), *range(1, 2 * d, 2)]
+    rows = math.prod(q.shape[1] for q in tests)
+    return total.reshape(sizes).transpose(order).reshape(rows, -1)
+
+
+def condition_rows(condition, spans: tuple[Span, ...], grid, tests, sd) -> Rows:
+    """Values on a face, at its points or against test functions of the other axes."""
+    j, x = condition.axis, grid[condition.axis]
+    low, high = spans[j](x[:1], condition.order), spans[j](x[-1:], condition.order)
+    at = {"low": low, "high": high, "periodic": high - low}[condition.side]
+    parts, back = [], []
+    for i, (span, points) in enumerate(zip(spans, grid, strict=True)):
+        if i == j:
+            parts.append(at)
+        else:
+            q = jnp.eye(len(points)) if tests is None else tests[i]
+            parts.append(q.T @ span(points))
+            back.append(q.T)
+    value = mode_products(condition.values, back) if back else condition.values
+    value = value.reshape(-1)
+    return Rows(kron(parts), jnp.zeros_like(value), value, jnp.full_like(value, sd))
+
+
+def at_points(spans: tuple[Span, ...], points: Float[Array, "n d"], orders: Orders):
+    r"""Rows $\prod_j φ_{j i_j}(x_j)$ at scattered points, `(n, r)`."""
+    total = jnp.ones((len(points), 1))
+    for j, (span, order) in enumerate(zip(spans, orders, strict=True)):
+        part = span(points[:, j], order)
+        total = (total[:, :, None] * part[:, None, :]).reshape(len(points), -1)
+    return total
