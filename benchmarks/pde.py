@@ -38,7 +38,7 @@ CLOSED = {"u1": (210, 250, 400), "u3": (224, 400), "u7": (56, 96, 200)}
 CHEBYSHEV = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5)  # of the limit in `pde_peers`
 DIFFERENCES = {1: (401, 1001, 4001, 10001, 40001, 100001), 2: (101, 201, 401, 801, 1601)}
 # Grids of Adam, and the seconds it gets.
-ADAM, ADAM_SECONDS = {"u1": 300, "u3": 300, "u7": 80}, 25.0
+ADAM, ADAM_SECONDS = {"u1": 300, "u3": 300, "u7": 80}, 20.0
 CHECKPOINTS = (50, 100, 200, 400, 800, 1600, 3200, 6400)
 SCALING, RANK = (64, 128, 256, 512, 1024), 16
 
@@ -117,13 +117,15 @@ def adam(name: str) -> list[dict]:
         sites = model.sites(state.position, problem)
         return model.predict(sites, model.inputs(points, problem), None)["u"]
 
+    # Counts are arrays and states have no weak types, which a step would lose: one program.
     state = method.init(model, problem, jax.random.key(0), None)
-    jax.block_until_ready(steps(state, 0))  # compiles
+    state = jax.tree.map(lambda a: a.astype(a.dtype), state)
+    jax.block_until_ready(steps(state, jax.numpy.asarray(0)))
     rows, spent, done = [], 0.0, 0
     for goal in CHECKPOINTS:
         if done and spent * goal / done > ADAM_SECONDS:
             break
-        run = functools.partial(steps, state, goal - done)
+        run = functools.partial(steps, state, jax.numpy.asarray(goal - done))
         seconds, state = timed(lambda run=run: jax.block_until_ready(run()))
         spent, done = spent + seconds["cpu_s"], goal
         off = np.asarray(predicted(state)) - truth
@@ -199,18 +201,19 @@ def pinned(calls: list[tuple[str, ...]], at_once: int) -> Iterator[tuple[Any, An
         yield from zip(calls, pool.map(run, calls), strict=True)
 
 
-def run_table(keep: Callable, before: dict, args: argparse.Namespace) -> None:
+def run_table(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
     from probkit import reproduce
 
     names = reproduce.chosen(args.only, args.quick)
     every = [(name, e) for name in reproduce.PUBLISHED for e in reproduce.KERNELS]
     # With --only the others are kept, each with its time.
-    known = {(r["problem"], r["envelope"]): r for r in before.get("rows", ()) if args.only}
+    mine: dict[tuple, dict] = {}
     calls = [("--row", *which) for which in every if which[0] in names]
     for (_, *which), told in pinned(calls, args.at_once):
-        known[tuple(which)] = told | {
-            "ran_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        }
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        mine[tuple(which)] = told | {"ran_at": when}
+        others = now("table").get("rows", ()) if args.only else ()
+        known = {(r["problem"], r["envelope"]): r for r in others} | mine
         rows = [known[which] for which in every if which in known]
         keep(
             "table", {"machine": machine(), "processes_at_once": args.at_once, "rows": rows}
@@ -256,10 +259,13 @@ def misses(one: dict) -> list[str]:
 SIDES = ("closed", "chebyshev", "finite_differences", "adam")
 
 
-def run_curves(keep: Callable, before: dict, args: argparse.Namespace) -> None:
+def run_curves(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
     names = ("u1",) if args.quick else tuple(CLOSED)
-    calls = [("--curve", name, side) for side in SIDES for name in names]
-    curves: dict[str, dict] = {name: {} for name in names}
+    sides = (args.side,) if args.side else SIDES
+    calls = [("--curve", name, side) for side in sides for name in names]
+    curves: dict[str, dict] = {
+        name: now("curves").get(name, {}) if args.side else {} for name in names
+    }
     for (_, name, side), rows in pinned(calls, args.at_once):
         curves[name][side] = rows
         keep("curves", {"machine": machine(), "processes_at_once": args.at_once} | curves)
@@ -273,7 +279,7 @@ def run_curves(keep: Callable, before: dict, args: argparse.Namespace) -> None:
         table(("side", "num", "steps", "error", "cpu_s"), rows)
 
 
-def run_scaling(keep: Callable, before: dict, args: argparse.Namespace) -> None:
+def run_scaling(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
     ((_, rows),) = pinned([("--scaling",)], 1)
     slopes = {what: slope(rows, what) for what in ("solution_s", "fit_s")}
     told = {"machine": machine(), "rank": RANK, "rows": rows, "slopes": slopes}
@@ -401,6 +407,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     parser.add_argument("--at-once", type=int, default=1, help="processes, a core each")
     parser.add_argument("--only", help="of the table, such as u1,u3; others are kept")
+    parser.add_argument("--side", choices=SIDES, help="of the curves; others are kept")
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--curve", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--scaling", action="store_true", help=argparse.SUPPRESS)
@@ -419,20 +426,20 @@ def main() -> None:
 
     matplotlib.use("Agg")
     kept = RESULTS / f"pde{'_quick' if args.quick else ''}.json"
-    result: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+
+    def now(part: str) -> dict:
+        # Read anew each time: another part may run beside this one.
+        return (json.loads(kept.read_text()) if kept.exists() else {}).get(part, {})
 
     def keep(part: str, told: dict) -> None:
-        # Read anew: another part may run beside this one.
-        if kept.exists():
-            result.update(json.loads(kept.read_text()))
-        result.update({"dtype": "float64", "targets": TARGETS, part: told})
-        write("pde", result, args.quick)
+        whole = {name: now(name) for name in PARTS} | {part: told}
+        write("pde", {"dtype": "float64", "targets": TARGETS} | whole, args.quick)
 
     parts = {"curves": run_curves, "scaling": run_scaling, "table": run_table}
     for part in args.part or PARTS:
-        parts[part](keep, result.get(part, {}), args)
+        parts[part](keep, now, args)
         if part in ("curves", "scaling") and not args.quick:
-            {"curves": draw_curves, "scaling": draw_scaling}[part](result[part])
+            {"curves": draw_curves, "scaling": draw_scaling}[part](now(part))
 
 
 if __name__ == "__main__":

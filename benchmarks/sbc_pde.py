@@ -1,9 +1,9 @@
 """Simulation-based calibration of an inverse problem of `pde.SpectralGP` under NUTS.
 
 u' + rate u = f, with the rate, the tolerance of the equation and the kernel unknown. The
-source and the boundary value are simulated as well: u is drawn from the kernel, and what
-it gives is what is told. The prior of an unknown noise has its unit from the data, which
-no simulation can follow: the noise is known. See `sbc.py`.
+equation is a law and stays; observations are simulated under it. The prior of an unknown
+noise has its unit from the data, which no simulation can follow: the noise is known. See
+`sbc.py`.
 """
 
 import equinox as eqx
@@ -16,7 +16,6 @@ import sbc
 import probkit as pk
 from probkit.models import pde
 from probkit.models.pde import system
-from probkit.models.pde.equation import ONE
 
 numpyro.set_host_device_count(2)  # before the first computation
 MODEL = pde.SpectralGP("gaussian", equation_sd=None, num_nodes=8, calibrated=False)
@@ -38,28 +37,21 @@ def like() -> pde.Problem:
 
 @eqx.filter_jit
 def simulate(problem: pde.Problem, key):
-    """Sites from the prior, and the problem that they and one u from it tell."""
+    """Sites from the prior, and the problem with observations of one u under them."""
     keys = iter(jax.random.split(key, 16))
     sites = {k: prior.sample(next(keys)) for k, prior in MODEL.priors(problem).items()}
-    spans = MODEL.spans(sites, problem)
-    rows = MODEL.rows(sites, problem, spans, MODEL.fields(sites, problem))
-    z = jax.random.normal(next(keys), (rows.factor.shape[1],))
-    noise = jax.random.normal(next(keys), rows.loc.shape)
-    told = rows.factor @ z + rows.loc + rows.noise_sd * noise
-    noise = jax.random.normal(next(keys), problem.values.shape)
-    values = system.at_points(spans, problem.points, (0,)) @ z + problem.noise_sd * noise
-    # One row for the boundary; the others are residuals, which the source takes.
-    source = problem.equation.monomials.index(ONE)
-    parts = (
-        lambda p: p.conditions[0].values,
-        lambda p: p.equation.coefficients[source],
-        lambda p: p.values,
+    unseen = eqx.tree_at(
+        lambda p: (p.points, p.values, p.noise_sd),
+        problem,
+        (None,) * 3,
+        is_leaf=lambda a: a is None,
     )
-    rest = problem.equation.coefficients[source] - told[1:]
-    replaced = (told[0].reshape(problem.conditions[0].values.shape), rest, values)
-    for where, value in zip(parts, replaced, strict=True):
-        problem = eqx.tree_at(where, problem, value)
-    return sites, problem
+    solution = MODEL.solution(sites, unseen)
+    z = solution.sample(next(keys))
+    noise = jax.random.normal(next(keys), problem.values.shape)
+    u = system.at_points(solution.spans, problem.points, (0,)) @ z
+    values = u + problem.noise_sd * noise
+    return sites, eqx.tree_at(lambda p: p.values, problem, values)
 
 
 def quantities(sites, data, key):

@@ -69,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         help="some problems, with commas between, such as u1,u3 (default: all)",
     )
     reproduce.add_argument(
+        "--kernel",
+        choices=["StM", "GM"],
+        help="Student-t or Gaussian bumps (default: both)",
+    )
+    reproduce.add_argument(
         "--quick", action="store_true", help="u1 and u3 only, where none are named"
     )
     reproduce.set_defaults(run=_reproduce)
@@ -287,7 +292,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(reproduce.ABOUT)
     if options.quick and options.only is None:
         print(f"{reproduce.SHORT}\n")
-    for line in reproduce.rows(names):
+    for line in reproduce.rows(names, options.kernel):
         print(line, flush=True)
     print(f"\n{reproduce.LEGEND}")
     return 0

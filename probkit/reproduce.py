@@ -131,13 +131,14 @@ def even_points(problem) -> list[np.ndarray]:
     return [np.linspace(float(x[0]), float(x[-1]), num) for x in problem.grid]
 
 
-def rows(names: Sequence[str]) -> Iterator[str]:
-    """A table's lines, each as soon as it is known."""
+def rows(names: Sequence[str], kernel: str | None = None) -> Iterator[str]:
+    """A table's lines, each as soon as it is known; for `kernel` "StM" or "GM", or both."""
     heads = ("problem", "kernel", "published", "ours", "coverage", "band/error")
     yield _line(*heads, "cold s", "warm s")
     for name in names:
-        for envelope in KERNELS:
-            yield line(attempt(name, envelope))
+        for envelope, word in KERNELS.items():
+            if kernel in (None, word):
+                yield line(attempt(name, envelope))
 
 
 def line(told: Outcome) -> str:

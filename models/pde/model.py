@@ -90,7 +90,7 @@ class Solution(eqx.Module):
         return self.band * jnp.linalg.norm(half, axis=0)
 
     def sd_on(self, grid) -> Float[Array, "..."]:
-        """Standard deviations of $u$ on a tensor grid, a slice of the first axis at once."""
+        """Standard deviations of $u$ on a tensor grid, a slice of the first axis each."""
         first, *others = (s(x) for s, x in zip(self.spans, grid, strict=True))
         rest = system.kron(others) if others else jnp.ones((1, 1))
         shape = tuple(len(x) for x in grid)
@@ -239,8 +239,9 @@ class SpectralGP(AbstractModel):
             }
             for name, (center, spread) in logs.items():
                 priors[f"{name}_{axis}"] = _log_normal(center, spread)
-            spread = FREQUENCY_SPREAD / length
-            priors[f"frequency_{axis}"] = _normal(start.frequency, spread)
+            priors[f"frequency_{axis}"] = _normal(
+                start.frequency, FREQUENCY_SPREAD / length
+            )
         if problem.values is not None and problem.noise_sd is None:
             scale = jnp.std(problem.values)
             priors["noise_sd"] = InUnits(
@@ -376,7 +377,7 @@ class SpectralGP(AbstractModel):
         operator = problem.equation.jacobian(
             self.zero(problem), self.unknowns(start, problem)
         )
-        variance = 0.0
+        variance = jnp.zeros(())
         for a, c in operator.items():
             for b, e in operator.items():
                 # cov(∂^a u, ∂^b u) at one place
@@ -471,7 +472,8 @@ class SpectralGP(AbstractModel):
         def going(state: Newton):
             return (state.change > NEWTON_TOLERANCE) & (state.num_steps < MOST_NEWTON)
 
-        r = int(np.prod([s(x[:1]).shape[1] for s, x in zip(spans, problem.grid)]))
+        pairs = zip(spans, problem.grid, strict=True)
+        r = math.prod(span(x[:1]).shape[1] for span, x in pairs)
         start = Newton(jnp.zeros(r), fields, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32))
         return jax.lax.while_loop(going, step, start)
 
@@ -512,9 +514,7 @@ class SpectralGP(AbstractModel):
         z = regress(*_whitened(rows)).mean
         flat = (0,) * len(problem.axes)
         # Inside: on faces both solutions are told, and say nothing of each other.
-        most = AT_MOST[len(problem.axes)]
-        strides = [-(-len(x) // most) for x in problem.midpoints]
-        places = [x[n // 2 :: n] for x, n in zip(problem.midpoints, strides, strict=True)]
+        places = _some(problem.midpoints, AT_MOST[len(problem.axes)])
         reference = system.derivative(z, spans, places, flat)
         apart = reference - found.derivative(places, flat)
         return jnp.quantile(jnp.abs(apart) / found.sd_on(places), 0.95) / 1.96
@@ -527,6 +527,11 @@ class SpectralGP(AbstractModel):
         known = problem.noise_sd is not None
         sd = problem.noise_sd if known else sites["noise_sd"]
         return FactorNormal(rows @ given.mean, factor, jnp.full(len(rows), sd))
+
+    def canonical(self, sites, data, reference=None):
+        """Frequencies without their signs, which the kernel does not have."""
+        signed = {f"frequency_{axis}" for axis in data.axes}
+        return {k: jnp.abs(v) if k in signed else v for k, v in sites.items()}
 
     def pointwise(self, sites, data):
         """Of each observation given the others; an equation has no observations."""
@@ -603,8 +608,8 @@ class SpectralGP(AbstractModel):
 
     def checks(self, sites, data):
         found = {k: float(v) for k, v in _looked_at(self, sites, data).items()}
-        own = self.equation_sd is None
-        allowed = 3 * float(sites["equation_sd"]) if own else LARGEST_RESIDUAL
+        given = self.equation_sd
+        tolerance = float(sites["equation_sd"]) if given is None else given
         remedy = (
             "the grid is too coarse, so that a false frequency fits it as well, or the "
             "kernel does not reach the solution: raise `shape`, `rank` or `num_nodes`, "
@@ -615,7 +620,7 @@ class SpectralGP(AbstractModel):
                 "residual between the points",
                 found["held_out"],
                 "at most",
-                max(allowed, LARGEST_RESIDUAL),
+                max(3 * tolerance, LARGEST_RESIDUAL),
                 remedy,
                 "rms at midpoints, relative to its size a priori",
             ),
@@ -624,8 +629,8 @@ class SpectralGP(AbstractModel):
                 found["faces"],
                 "at most",
                 LARGEST_MISFIT,
-                "the conditions contradict each other or the equation, or the kernel cannot "
-                "follow them: raise `rank` or `num_nodes`",
+                "the conditions contradict each other or the equation, or the kernel "
+                "cannot follow them: raise `rank` or `num_nodes`",
                 "rms, relative to the solution",
             ),
             Check(
@@ -662,9 +667,7 @@ def _looked_at(model: SpectralGP, sites: Sites, problem: Problem) -> dict[str, A
         num = sum(_tested_size(model, problem, c) for c in problem.conditions)
     off = (rows.factor @ found.mean + rows.loc - rows.value)[:num]
     # What the conditions say about u where it is wide a priori, and what they leave.
-    most = math.ceil(WATCHED ** (1 / len(problem.axes)))
-    strides = [-(-len(x) // most) for x in problem.midpoints]
-    places = [x[n // 2 :: n] for x, n in zip(problem.midpoints, strides, strict=True)]
+    places = _some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
     prior = system.kron([s(x) for s, x in zip(found.spans, places, strict=True)])
     after = jax.scipy.linalg.solve_triangular(found.root, prior.T, trans=1)
     widest = jnp.linalg.norm(prior, ord=2)
@@ -708,6 +711,14 @@ class Newton(NamedTuple):
 def _whitened(rows: Rows) -> tuple[Array, Array]:
     sd = rows.noise_sd
     return rows.factor / sd[:, None], (rows.value - rows.loc) / sd
+
+
+def _some(grid, most: int) -> list[Array]:
+    """At most so many points of each axis, anywhere: even steps would fall on nodes."""
+    random = np.random.default_rng(0)
+    counts = [min(most, len(x)) for x in grid]
+    chosen = [random.choice(len(x), n, False) for x, n in zip(grid, counts, strict=True)]
+    return [x[np.sort(i)] for x, i in zip(grid, chosen, strict=True)]
 
 
 def _lengths(problem: Problem) -> list[Array]:

@@ -34,8 +34,8 @@ class Tones(NamedTuple):
         amplitude: of the solution's waves, in units of the solution.
     """
 
-    frequency: Float[Array, " q"]
-    amplitude: Float[Array, " q"]
+    frequency: Float[Array | np.ndarray, " q"]
+    amplitude: Float[Array | np.ndarray, " q"]
 
 
 def power(lines: np.ndarray, length: float, padding: int = 1):
@@ -60,7 +60,7 @@ def power(lines: np.ndarray, length: float, padding: int = 1):
     t = np.linspace(-1.0, 1.0, n)
     trend = np.linalg.qr(np.polynomial.legendre.legvander(t, 1))[0]
     angle = np.pi * (t + 1)
-    window = sum(a * np.cos(k * angle) for k, a in enumerate(BLACKMAN_HARRIS))
+    window = np.cos(np.outer(angle, np.arange(4))) @ np.array(BLACKMAN_HARRIS)
     rest = (lines - (lines @ trend) @ trend.T) * window
     waves = np.abs(np.fft.rfft(rest, padding * n)) * 2 / window.sum()
     # An axis is n - 1 steps long.
@@ -91,7 +91,7 @@ def tones(lines: np.ndarray, length: float, symbol=lambda s: np.ones_like(s)) ->
 
 
 def _vertex(level: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Where between its neighbours a peak has its top, by the parabola through the three."""
+    """Where between its neighbours a peak has its top, by a parabola through the three."""
     # Of the logarithm: the window's main lobe is nearly a normal curve.
     before, at, after = (np.log(level[places + k]) for k in (-1, 0, 1))
     return 0.5 * (before - after) / (before - 2 * at + after)

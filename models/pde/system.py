@@ -125,7 +125,7 @@ def equation_rows(
 ) -> Rows:
     """Residuals that are to vanish, at the points of a grid or against test functions."""
     shape = tuple(len(x) for x in grid)
-    total = 0.0
+    total = jnp.zeros((1, 1))
     for orders, coefficient in linearised.operator.items():
         parts = [s(x, k) for s, x, k in zip(spans, grid, orders, strict=True)]
         total = total + _tested(coefficient, parts, tests)
@@ -133,11 +133,11 @@ def equation_rows(
     loc = rest if tests is None else mode_products(rest, [q.T for q in tests])
     loc = loc.reshape(-1)
     zero = jnp.zeros_like(loc)
-    return Rows(jnp.asarray(total), loc, zero, jnp.full_like(loc, sd))
+    return Rows(total, loc, zero, jnp.full_like(loc, sd))
 
 
 def _tested(coefficient: Array, parts: list[Array], tests) -> Array:
-    r"""$\sum_x c(x) \prod_j q_{j a_j}(x_j) φ_{j i_j}(x_j)$, a row an $a$, a column an $i$."""
+    r"""$\sum_x c(x) \prod_j q_{j a_j}(x_j) φ_{j i_j}(x_j)$, a row $a$ and a column $i$."""
     if jnp.ndim(coefficient) == 0:
         if tests is not None:
             parts = [q.T @ p for q, p in zip(tests, parts, strict=True)]
