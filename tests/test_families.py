@@ -186,7 +186,8 @@ def test_em_lowers_for_cuda(make):
     lowers_for_cuda(pk.EM(2), *make())
 
 
-@every_family
+# Not pde's: test_pde.py lowers its density, slope and solution, in less time.
+@every_em_family
 @pytest.mark.parametrize("method", [pk.SVI(), pk.NUTS(2)], ids=["SVI", "NUTS"])
 def test_hot_paths_lower_for_cuda(make, method):
     lowers_for_cuda(method, *make())

@@ -1,0 +1,123 @@
+"""Fits of differential equations: kept, resumed, loaded; and settings that are refused."""
+
+import functools
+
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+import probkit as pk
+from probkit.models import moe, pde
+from probkit.models.pde import closed
+
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def problem():
+    return pde.Problem(
+        {"x": (0, 1)},
+        lambda u, x: u.dxx + 400 * np.sin(20 * x),
+        pde.Dirichlet(lambda x: np.sin(20 * x)),
+        shape=50,
+    )
+
+
+MODEL = pde.SpectralGP(num_nodes=6, calibrated=False)
+
+
+@functools.cache
+def fitted():
+    return pk.fit(MODEL, problem(), pde.Closed(), key=KEY)
+
+
+def test_a_loaded_fit_predicts_the_same(tmp_path):
+    again = pk.load(pk.save(fitted(), tmp_path / "fit.nc"))
+    assert again.model == fitted().model and again.method == fitted().method
+    before, after = (pk.predict(f, [0.3, 0.7], key=KEY) for f in (fitted(), again))
+    assert after.equals(before)
+    assert again.data.equation.monomials == problem().equation.monomials
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_search_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    real, calls = closed._loss_and_slope, []
+
+    def counted(*args):
+        calls.append(args)
+        if len(calls) == 5:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(closed, "_loss_and_slope", counted)
+    run = functools.partial(pk.fit, MODEL, problem(), pde.Closed(), key=KEY)
+    with pytest.raises(Killed):
+        run(checkpoint=tmp_path / "run")
+    resumed = run(checkpoint=tmp_path / "run")
+    whole = len(calls) - 1  # the one that was killed was asked again
+    assert resumed.posterior.equals(fitted().posterior)
+    run(checkpoint=tmp_path / "run")
+    assert len(calls) - 1 == whole  # everything was told already
+
+
+def test_a_search_of_no_steps_is_no_success():
+    with pytest.raises(pk.FitError, match="took no step"):
+        pk.fit(MODEL, problem(), pde.Closed(max_steps=0), key=KEY)
+
+
+def test_a_search_that_runs_out_of_steps_says_so():
+    with pytest.raises(pk.FitError, match="used all its steps"):
+        pk.fit(MODEL, problem(), pde.Closed(max_steps=1), key=KEY)
+
+
+REFUSED = {
+    "an envelope": (lambda: pde.SpectralGP(envelope="box"), "envelope='box'.*'student_t'"),
+    "a tolerance": (lambda: pde.SpectralGP(equation_sd=0), "equation_sd=0.*positive"),
+    "a rank": (lambda: pde.SpectralGP(rank=1), "rank=1.*2 or more"),
+    "nodes": (lambda: pde.SpectralGP(num_nodes=2.5), "num_nodes=2.5.*4 or more"),
+    "frequencies": (lambda: pde.SpectralGP(frequencies=[3.0]), "takes a dict from axes"),
+    "a frequency of zero": (
+        lambda: pde.SpectralGP(frequencies={"x": [0.0]}),
+        "positive numbers; the trend",
+    ),
+    "an axis": (
+        lambda: pk.fit(
+            pde.SpectralGP(frequencies={"y": [1.0]}), problem(), pde.Closed(), key=KEY
+        ),
+        "names the axis 'y'; the problem has x",
+    ),
+    "nothing to learn from": (
+        lambda: pk.fit(pde.SpectralGP(equation_sd=None), problem(), pde.Closed(), key=KEY),
+        "only observations tell",
+    ),
+    "another family's model": (
+        lambda: pk.fit(moe.SoftmaxMoE(2), problem(), pde.Closed(), key=KEY),
+        "fits `pde.SpectralGP` to `pde.Problem`, not `SoftmaxMoE`",
+    ),
+    "points of two axes": (
+        lambda: pk.predict(fitted(), np.zeros((3, 2)), key=KEY),
+        r"shape \(3, 2\).*a column an axis \(x\)",
+    ),
+    "steps": (lambda: pde.Closed(max_steps=-1), "max_steps=-1"),
+    "a slope": (lambda: pde.Closed(atol=0.0), "atol=0.0"),
+}
+
+
+@pytest.fixture
+def no_checker():
+    # Users run without the shape checker, which would speak before our messages do.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("no_checker")
+@pytest.mark.parametrize("make, words", REFUSED.values(), ids=REFUSED.keys())
+def test_it_is_refused_in_one_line(make, words):
+    with pytest.raises(ValueError, match=words) as refused:
+        make()
+    assert "\n" not in str(refused.value)
