@@ -121,3 +121,23 @@ def test_it_is_refused_in_one_line(make, words):
     with pytest.raises(ValueError, match=words) as refused:
         make()
     assert "\n" not in str(refused.value)
+
+
+def test_growth_is_found_from_noisy_observations_of_a_nonlinear_equation():
+    random = np.random.default_rng(1)
+    t = np.sort(random.uniform(0, 6, 40))
+    values = 1 / (1 + 9 * np.exp(-1.3 * t)) + 0.02 * random.normal(size=40)
+    growth = pde.Problem(
+        {"t": (0, 6)},
+        lambda u, t, c: u.dt - c.rate * u * (1 - u),
+        observations=pde.Observations(t, values),
+        unknown={"rate": (0.1, 4)},
+        shape=30,
+    )
+    model = pde.SpectralGP(num_nodes=8, equation_sd=1e-3)
+    fit = pk.fit(model, growth, pde.Closed(), key=KEY)
+    # The standard error of the rate by nonlinear least squares is 0.02.
+    assert abs(float(fit.posterior["rate"].squeeze()) - 1.3) < 0.06
+    grid = np.asarray(growth.grid[0])
+    found = pk.recover(fit, key=KEY)["solution_mean"].values[0, 0]
+    assert np.abs(found - 1 / (1 + 9 * np.exp(-1.3 * grid))).max() < 0.02

@@ -22,6 +22,8 @@ from probkit.validate import positive, whole
 # a ridge some 1e9 times longer than wide.
 SEARCH_SD = 1e-5
 LARGEST_NEWTON = 1e-6
+# A nonlinear equation is linearised anew until no standardised coordinate moves by more.
+MOST_ROUNDS, ROUND_TOLERANCE = 6, 0.05
 
 
 class Closed(AbstractMethod):
@@ -31,7 +33,7 @@ class Closed(AbstractMethod):
     that of a nonlinear one takes a few Gauss-Newton steps. What is left to search for is
     the kernel $θ$, some ten numbers (and what else is unknown), by L-BFGS, at a looser
     tolerance of the equation. A nonlinear equation is linearised for that about its
-    solution under the start of the kernel.
+    solution under the last $θ$, a few times over.
 
     Attributes:
         learn: whether to search. By default in one dimension, and wherever something
@@ -92,12 +94,6 @@ class Closed(AbstractMethod):
         if model.equation_sd is not None and model.equation_sd < SEARCH_SD:
             looser = dataclasses.replace(model, equation_sd=SEARCH_SD)
         sites = _begin(model, data, start)
-        if data.equation.is_linear:
-            fields = model.zero(data)
-        else:
-            fields = _solved(model, data, sites)[0]
-        program = _Linearised(looser, fields)
-        flat, unravel = ravel_pytree(_position(program, data, sites))
         # L-BFGS does the same again when it is told the same again: what is kept is what
         # it was told.
         keep = Checkpoint.open(
@@ -116,25 +112,28 @@ class Closed(AbstractMethod):
         )
         asked = 0
 
-        def ask(x: np.ndarray) -> tuple[float, np.ndarray]:
-            nonlocal asked
-            if asked == len(known):
-                position = unravel(jnp.asarray(x))
-                loss, slope = jax.device_get(_loss_and_slope(program, data, position))
-                slope = np.asarray(ravel_pytree(slope)[0])
-                known.append((float(loss), slope))
-                kept = {"loss": np.array([[loss]]), "slope": slope[None, None]}
-                keep.add((kept, np.ones(1, int)), {}, asked + 1, False)
-            asked += 1
-            return known[asked - 1]
-
         losses: list[float] = []
 
         def note(intermediate_result):
             losses.append(float(intermediate_result.fun))
             progress.update(1)
 
-        with bar(running.progress, self.max_steps, 0, "kernel") as progress:
+        def climb(sites: Sites, fields: Fields):
+            program = _Linearised(looser, fields)
+            flat, unravel = ravel_pytree(_position(program, data, sites))
+
+            def ask(x: np.ndarray) -> tuple[float, np.ndarray]:
+                nonlocal asked
+                if asked == len(known):
+                    position = unravel(jnp.asarray(x))
+                    loss, slope = jax.device_get(_loss_and_slope(program, data, position))
+                    slope = np.asarray(ravel_pytree(slope)[0])
+                    known.append((float(loss), slope))
+                    kept = {"loss": np.array([[loss]]), "slope": slope[None, None]}
+                    keep.add((kept, np.ones(1, int)), {}, asked + 1, False)
+                asked += 1
+                return known[asked - 1]
+
             found = minimize(
                 ask,
                 np.asarray(flat),
@@ -143,11 +142,24 @@ class Closed(AbstractMethod):
                 callback=note,
                 options={"maxiter": self.max_steps, "gtol": self.atol, "ftol": 1e-12},
             )
-        sites = _constrained(program, data, unravel(jnp.asarray(found.x)))
+            sites = _constrained(program, data, unravel(jnp.asarray(found.x)))
+            return sites, found, float(np.abs(found.x - flat).max())
+
+        with bar(running.progress, self.max_steps, 0, "kernel") as progress:
+            for _ in range(1 if data.equation.is_linear else MOST_ROUNDS):
+                fields = model.zero(data)
+                if not data.equation.is_linear:
+                    fields = _solved(model, data, sites)[0]
+                sites, found, moved = climb(sites, fields)
+                # Where nothing moves, the linearisation does not either.
+                if moved < ROUND_TOLERANCE:
+                    break
         # L-BFGS stops at a slope that is no number, and calls that an end.
         finite = np.isfinite(found.fun) and np.isfinite(found.jac).all()
         trace = np.array(losses or [found.fun])
-        return sites, found.nit < self.max_steps, trace if finite else trace * np.nan
+        settled = found.nit < self.max_steps
+        settled &= data.equation.is_linear or moved < ROUND_TOLERANCE or not data.unknown
+        return sites, settled, trace if finite else trace * np.nan
 
     def checks(self, tree, facts):
         return (

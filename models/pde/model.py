@@ -438,27 +438,34 @@ class SpectralGP(AbstractModel):
         return {orders: jnp.zeros(problem.shape) for orders in problem.equation.orders}
 
     def newton(self, sites: Sites, problem: Problem, fields: Fields) -> "Newton":
-        """Gauss-Newton from given fields, each step the best of a few lengths."""
+        """Gauss-Newton from given fields, or from the observations, if there are any.
+
+        Each step is the best of a few lengths.
+        """
         spans = self.spans(sites, problem)
         unknowns = self.unknowns(sites, problem)
         tests = self.tests(problem, problem.grid)
         num = problem.equation.orders
+        num_values = 0 if problem.values is None else problem.values.size
 
         def derivatives(z) -> Fields:
             return {o: system.derivative(z, spans, problem.grid, o) for o in num}
 
         def badness(z, rows: Rows):
-            # Conditions on faces are linear; what of the rows is not is told anew.
+            # Faces and observations are linear; what of the rows is not is told anew.
             residual = problem.equation(derivatives(z), unknowns)
             if tests is not None:
                 residual = mode_products(residual, [q.T for q in tests])
             inside = residual.reshape(-1)
-            faces = rows.factor @ z + rows.loc - rows.value
-            off = faces.at[faces.size - inside.size :].set(inside) / rows.noise_sd
+            linear = rows.factor @ z + rows.loc - rows.value
+            begin = linear.size - num_values - inside.size
+            off = linear.at[begin : begin + inside.size].set(inside) / rows.noise_sd
             return z @ z + off @ off
 
         def step(state: Newton) -> Newton:
             rows = self.rows(sites, problem, spans, state.fields)
+            if problem.values is not None:
+                rows = system.stacked([rows, self._observed(sites, problem, spans)])
             aim = regress(*_whitened(rows)).mean
             sizes = jnp.asarray(STEP_SIZES)
             tried = state.z + sizes[:, None] * (aim - state.z)
@@ -474,7 +481,13 @@ class SpectralGP(AbstractModel):
 
         pairs = zip(spans, problem.grid, strict=True)
         r = math.prod(span(x[:1]).shape[1] for span, x in pairs)
-        start = Newton(jnp.zeros(r), fields, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32))
+        z = jnp.zeros(r)
+        if problem.values is not None:
+            # From a curve through the observations, whatever the equation says.
+            observed = self._observed(sites, problem, spans)
+            z = regress(*_whitened(observed)).mean
+            fields = derivatives(z)
+        start = Newton(z, fields, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32))
         return jax.lax.while_loop(going, step, start)
 
     def solution(
@@ -521,12 +534,18 @@ class SpectralGP(AbstractModel):
 
     def _predicted(self, sites, problem, spans, given: Regression) -> FactorNormal:
         """The observations, given the equation."""
+        rows = self._observed(sites, problem, spans)
+        half = jax.scipy.linalg.solve_triangular(given.root, rows.factor.T, trans=1)
+        return FactorNormal(rows.factor @ given.mean, half.T, rows.noise_sd)
+
+    def _observed(self, sites: Sites, problem: Problem, spans) -> Rows:
+        """The observations as rows."""
+        assert problem.points is not None and problem.values is not None
         flat = (0,) * len(problem.axes)
-        rows = system.at_points(spans, problem.points, flat)
-        factor = jax.scipy.linalg.solve_triangular(given.root, rows.T, trans=1).T
-        known = problem.noise_sd is not None
-        sd = problem.noise_sd if known else sites["noise_sd"]
-        return FactorNormal(rows @ given.mean, factor, jnp.full(len(rows), sd))
+        factor = system.at_points(spans, problem.points, flat)
+        sd = sites["noise_sd"] if problem.noise_sd is None else problem.noise_sd
+        zero = jnp.zeros(len(factor))
+        return Rows(factor, zero, problem.values, jnp.full(len(factor), sd))
 
     def canonical(self, sites, data, reference=None):
         """Frequencies without their signs, which the kernel does not have."""
