@@ -17,7 +17,7 @@ demo: $(READY)  ## fit a small model from end to end
 	@$(RUN) probkit demo
 
 test: lint  ## everything that must pass: lint, types, tests
-	$(RUN) pytest --numprocesses 2 --dist loadfile
+	$(RUN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy, changing nothing
 	$(RUN) ruff check

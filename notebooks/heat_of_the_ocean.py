@@ -217,16 +217,17 @@ low, mid, high = np.quantile(h, [0.05, 0.5, 0.95])
 print(f"h = {mid:.3f} km, 90 % from {low:.3f} to {high:.3f}")
 
 between = np.linspace(0.9, 4.0, 60)
-drawn = pk.predict(full, between, key=key).u
-ends = drawn.quantile([0.05, 0.95], ("chain", "draw"))
+found = pk.predict(fits["with supply"], between, key=key).squeeze()
+half = 1000 * 1.645 * found.u_sd
 
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
 axes[0].scatter(h, post.supply.values.ravel(), s=6, color=BLUE, alpha=0.5)
 axes[0].set(xlabel="h (km)", ylabel="supply (K/km²)")
-# The 90 % band is a hair wide: it and the readings are shown less the mean curve.
-curve = drawn.mean(("chain", "draw"))
-axes[1].fill_betweenx(between, *(1000 * (ends - curve)), color=BLUE, alpha=0.3, lw=0)
-axes[1].plot(1000 * (theta - np.interp(z, between, curve)), z, "o", color=RED, ms=4)
+# The 90 % band, at the best coefficients, is a hair wide: it and the readings are shown
+# less the mean curve.
+axes[1].fill_betweenx(between, -half, half, color=BLUE, alpha=0.3, lw=0)
+curve = np.interp(z, between, found.u_mean)
+axes[1].plot(1000 * (theta - curve), z, "o", color=RED, ms=4)
 axes[1].set(xlabel="less the mean (mK)", ylabel="depth (km)")
 axes[1].invert_yaxis()
 plt.show()

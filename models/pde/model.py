@@ -41,7 +41,7 @@ MOST_NEWTON = 30
 # functions to test against for each of them.
 TREND_RANK, TONE_RANK, TEST_SHARE = 12, 10, 1.5
 LEAST_RANK, MOST_RANK = {2: 20, 3: 10}, {2: 40, 3: 12}
-POINTS_AT_ONCE = 256
+POINTS_AT_ONCE = 512
 # Limits of the checks: the residual and the misfit relative to their sizes, and how wide
 # a combination of u may be left, relative to the widest a priori; seen at about so many
 # points.
@@ -50,7 +50,7 @@ LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
 # posed, and 1e-4 to 1 to one that is not; noisy observations leave what they leave.
 OPEN_EXACT, OPEN_NOISY = 3e-5, 0.5
 # Points an axis at which two solutions are compared.
-AT_MOST = {1: 1000, 2: 30, 3: 10}
+AT_MOST = {1: 1000, 2: 60, 3: 12}
 NEWTON_TOLERANCE = 1e-11
 STEP_SIZES = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 
@@ -608,11 +608,16 @@ class SpectralGP(AbstractModel):
         flat = (0,) * len(inputs.problem.axes)
         z = solution.sample(key)
 
-        def at(point):
-            row = system.at_points(solution.spans, point[None], flat)
-            return (row @ z)[0], (row @ solution.mean)[0], solution.sd(row)[0]
+        def at(points):
+            rows = system.at_points(solution.spans, points, flat)
+            return rows @ z, rows @ solution.mean, solution.sd(rows)
 
-        found = jax.lax.map(at, inputs.points, batch_size=POINTS_AT_ONCE)
+        points = inputs.points
+        if len(points) <= POINTS_AT_ONCE:
+            found = at(points)
+        else:
+            each = lambda point: jax.tree.map(lambda a: a[0], at(point[None]))  # noqa: E731
+            found = jax.lax.map(each, points, batch_size=POINTS_AT_ONCE)
         return dict(zip(("u", "u_mean", "u_sd"), found, strict=True))
 
     def recover(self, sites, data, key):
