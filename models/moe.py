@@ -29,10 +29,10 @@ from numpyro.distributions.transforms import (
 )
 from optax.assignment import hungarian_algorithm
 
-from probkit.check import Check
-from probkit.density import Sites
 from probkit.distributions import FromStandard, InUnits
 from probkit.model import AbstractData, AbstractEMModel
+from probkit.model.check import Check
+from probkit.model.density import Sites
 from probkit.validate import as_array, as_key, column_names, positive, short, whole
 
 # Without a prior an expert may interpolate d + 1 points, with a likelihood of infinity.

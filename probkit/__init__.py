@@ -3,12 +3,12 @@
 import importlib
 from typing import Any
 
-from probkit.check import Check, Report
 from probkit.diagnose import diagnose
 from probkit.fit import Fit, FitError, fit, predict, prior, recover, with_log_likelihood
 from probkit.infer import EM, NUTS, SVI
 from probkit.io import load, save
 from probkit.method import RESULTS
+from probkit.model.check import Check, Report
 from probkit.settings import enable_x64, use_compilation_cache
 
 __all__ = [

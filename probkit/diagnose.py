@@ -1,7 +1,7 @@
 """Whether a fit can be trusted, in a table."""
 
-from probkit.check import Report
 from probkit.fit import Fit, typical_draw
+from probkit.model.check import Report
 
 
 def diagnose(fitted: Fit) -> Report:

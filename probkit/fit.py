@@ -13,15 +13,15 @@ import numpyro
 from jaxtyping import PRNGKeyArray
 
 from probkit.batches import map_in_batches
-from probkit.density import (
+from probkit.loop import wants_progress
+from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
+from probkit.model import AbstractData, AbstractModel, Data
+from probkit.model.density import (
     Sites,
     latent_names,
     observed_names,
     prior_draw,
 )
-from probkit.loop import wants_progress
-from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
-from probkit.model import AbstractData, AbstractModel, Data
 from probkit.record import versions
 from probkit.validate import as_key
 

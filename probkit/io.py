@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from probkit.density import prior_draw
 from probkit.files import write_atomically
 from probkit.fit import Fit
 from probkit.infer import EM, NUTS, SVI
 from probkit.method import RESULTS, AbstractMethod
 from probkit.model import AbstractData, AbstractModel
+from probkit.model.density import prior_draw
 from probkit.record import describe, family_name, plain, rebuild
 
 FORMAT = 1

@@ -19,9 +19,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
 from probkit.checkpoint import Checkpoint
-from probkit.density import Sites
 from probkit.method import AbstractIterativeMethod, Running
 from probkit.model import AbstractModel, Data
+from probkit.model.density import Sites
 
 CHUNK_SECONDS = 0.5
 CHUNK_NUMBERS = 2**22  # at most so many recorded numbers a lane and chunk

@@ -10,9 +10,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
-from probkit.check import Check
-from probkit.density import Sites
 from probkit.model import AbstractModel, Data
+from probkit.model.check import Check
+from probkit.model.density import Sites
 
 State = Any
 

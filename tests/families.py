@@ -56,6 +56,6 @@ WITHOUT_EM = {"pde inverse"}
 
 def a_draw(model, data, seed: int = 0):
     """A draw from the prior: somewhere, and not at an optimum."""
-    from probkit.density import prior_draw
+    from probkit.model.density import prior_draw
 
     return jax.jit(lambda key: prior_draw(model, data, key))(jax.random.key(seed))

@@ -11,7 +11,9 @@ from numpyro.infer.util import potential_energy
 
 import probkit as pk
 from families import FAMILIES, WITHOUT_EM, a_draw
-from probkit.density import (
+from probkit.fit import data_arrays
+from probkit.loop import Lanes, _advance, _init
+from probkit.model.density import (
     constrain,
     latent_names,
     log_densities,
@@ -20,8 +22,6 @@ from probkit.density import (
     prior_draw,
     unconstrain,
 )
-from probkit.fit import data_arrays
-from probkit.loop import Lanes, _advance, _init
 
 every_family = pytest.mark.parametrize("make", FAMILIES.values(), ids=FAMILIES.keys())
 WITH_EM = {name: make for name, make in FAMILIES.items() if name not in WITHOUT_EM}

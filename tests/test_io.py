@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 from numpyro.infer import autoguide
 
 import probkit as pk
-from probkit.density import prior_draw
 from probkit.files import UNFINISHED
 from probkit.method import RESULTS, AbstractMethod, Draws
 from probkit.model import AbstractData, AbstractModel
+from probkit.model.density import prior_draw
 from probkit.models import moe
 
 ONE_LINE = r"\A[^\n]+\Z"

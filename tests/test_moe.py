@@ -10,7 +10,7 @@ from scipy import stats
 import probkit as pk
 from conftest import NUTS, TRUTH
 from families import a_draw
-from probkit.density import log_densities
+from probkit.model.density import log_densities
 from probkit.models import moe
 from reference import moe as oracle
 

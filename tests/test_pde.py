@@ -13,10 +13,10 @@ import scipy.special
 import scipy.stats
 
 import probkit as pk
-from probkit.density import constrain, log_densities, log_likelihood
 from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture, covariance
 from probkit.gp.features import features, nodes
+from probkit.model.density import constrain, log_densities, log_likelihood
 from probkit.models import pde
 from probkit.models.pde import system
 from reference.pde import exact_log_normal, gaussian, posterior, row_of_point, waves

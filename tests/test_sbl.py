@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import probkit as pk
-from probkit.density import log_likelihood
 from probkit.linalg import outer
 from probkit.loop import Lanes, _advance, _init
+from probkit.model.density import log_likelihood
 from probkit.models import sbl
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.sequential import best_variances

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import probkit as pk
-from probkit.density import log_densities
+from probkit.model.density import log_densities
 from probkit.models import sbl
 
 KEY = jax.random.key(0)

@@ -9,11 +9,11 @@ import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 
-from probkit.check import Check
 from probkit.checkpoint import Checkpoint
-from probkit.density import Sites, constrain, log_densities, unconstrain
 from probkit.loop import bar
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose
+from probkit.model.check import Check
+from probkit.model.density import Sites, constrain, log_densities, unconstrain
 from probkit.models.pde.model import Fields, SpectralGP
 from probkit.models.pde.problem import Problem
 from probkit.validate import positive, whole

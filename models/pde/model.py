@@ -13,12 +13,12 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions.transforms import AffineTransform, ExpTransform
 
-from probkit.check import Check
-from probkit.density import Sites
 from probkit.distributions import FactorNormal, InUnits, Regression, regress
 from probkit.gp import SpectralMixture
 from probkit.linalg import mode_products
 from probkit.model import AbstractModel
+from probkit.model.check import Check
+from probkit.model.density import Sites
 from probkit.models.pde import system
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.system import Orders, Rows, Span

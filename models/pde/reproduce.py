@@ -20,12 +20,12 @@ import optax
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution, constraints
 
-from probkit.check import Check
-from probkit.density import Sites
 from probkit.gp import SpectralMixture, gram
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
 from probkit.model import AbstractModel
+from probkit.model.check import Check
+from probkit.model.density import Sites
 from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation
 from probkit.models.pde.problem import Problem

@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform
 
-from probkit.check import Check
-from probkit.density import Sites
 from probkit.distributions import InUnits
 from probkit.distributions.kronecker import KroneckerNormal
 from probkit.linalg import KroneckerPlusNoise, eigh, mode_products
 from probkit.model import AbstractEMModel
+from probkit.model.check import Check
+from probkit.model.density import Sites
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Matrices, Posterior, abs2, grams, posterior
 from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise

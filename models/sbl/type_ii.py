@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from probkit.check import Check
 from probkit.climb import Climb, at_foot, climbed, is_done, rounding
-from probkit.density import Sites
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
+from probkit.model.check import Check
+from probkit.model.density import Sites
 from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior

@@ -11,18 +11,18 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool
 
-from probkit.check import Check
 from probkit.climb import Climb, at_foot, climbed, is_done
-from probkit.density import (
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
+from probkit.model import AbstractEMModel
+from probkit.model.check import Check
+from probkit.model.density import (
     Sites,
     constrain,
     log_densities,
     log_likelihood,
     unconstrain,
 )
-from probkit.loop import Lanes, iterate
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
-from probkit.model import AbstractEMModel
 from probkit.validate import positive, whole
 
 Maximise = Literal["posterior", "likelihood"]

@@ -12,17 +12,17 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
-from probkit.check import Check
-from probkit.density import (
+from probkit.infer._worst import worst
+from probkit.loop import Lanes, iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+from probkit.model.check import Check
+from probkit.model.density import (
     constrain,
     latent_names,
     off_the_edge,
     prior_draw,
     unconstrain,
 )
-from probkit.infer._worst import worst
-from probkit.loop import Lanes, iterate
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws
 from probkit.validate import positive, short, whole
 
 ChainMethod = Literal["auto", "parallel", "sequential", "vectorized"]

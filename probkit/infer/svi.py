@@ -16,10 +16,10 @@ from numpyro.infer import autoguide
 from numpyro.infer.util import compute_log_probs
 
 from probkit.batches import map_in_batches
-from probkit.check import Check
-from probkit.density import constrain, off_the_edge, unconstrain
 from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.model.check import Check
+from probkit.model.density import constrain, off_the_edge, unconstrain
 from probkit.validate import positive, short, whole
 
 GUIDES: dict[str, Callable] = {
