@@ -12,9 +12,9 @@ import numpy as np
 import numpyro
 from jaxtyping import PRNGKeyArray
 
-from probkit.batches import map_in_batches
-from probkit.loop import wants_progress
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
+from probkit.method.batches import map_in_batches
+from probkit.method.loop import wants_progress
 from probkit.model import AbstractData, AbstractModel, Data
 from probkit.model.density import (
     Sites,

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import probkit as pk
-from probkit import checkpoint, loop
+from probkit.method import checkpoint, loop
 from probkit.models import moe
 
 METHODS = {

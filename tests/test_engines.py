@@ -14,7 +14,7 @@ from numpyro.infer import autoguide
 
 import probkit as pk
 from conftest import NUTS
-from probkit import loop
+from probkit.method import loop
 from probkit.model import AbstractData, AbstractEMModel, AbstractModel
 from probkit.models import moe
 

@@ -10,7 +10,8 @@ import pytest
 from numpyro.infer.util import log_density
 
 import probkit as pk
-from probkit.loop import Lanes, _advance, _init
+from probkit.method.lanes import Lanes
+from probkit.method.loop import _advance, _init
 from probkit.models import pde
 from probkit.models.pde.reproduce import Adam, GridGP, GridNormal
 

@@ -18,9 +18,9 @@ import pytest
 
 import probkit as pk
 import resume_script
-from probkit import checkpoint, loop
-from probkit.checkpoint import Checkpoint
 from probkit.files import UNFINISHED
+from probkit.method import checkpoint, loop
+from probkit.method.checkpoint import Checkpoint
 from probkit.models import moe
 from resume_script import METHODS, outcome, problem, run, step_of
 

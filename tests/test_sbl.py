@@ -10,7 +10,8 @@ import pytest
 
 import probkit as pk
 from probkit.linalg import outer
-from probkit.loop import Lanes, _advance, _init
+from probkit.method.lanes import Lanes
+from probkit.method.loop import _advance, _init
 from probkit.model.density import log_likelihood
 from probkit.models import sbl
 from probkit.models.sbl.posterior import posterior

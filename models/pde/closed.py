@@ -9,9 +9,9 @@ import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 
-from probkit.checkpoint import Checkpoint
-from probkit.loop import bar
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose
+from probkit.method.checkpoint import Checkpoint
+from probkit.method.loop import bar
 from probkit.model.check import Check
 from probkit.model.density import Sites, constrain, log_densities, unconstrain
 from probkit.models.pde.model import Fields, SpectralGP

@@ -21,8 +21,9 @@ from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution, constraints
 
 from probkit.gp import SpectralMixture, gram
-from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.method.lanes import Lanes
+from probkit.method.loop import iterate
 from probkit.model import AbstractModel
 from probkit.model.check import Check
 from probkit.model.density import Sites

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.method.lanes import Lanes
+from probkit.method.loop import iterate
 from probkit.model.check import Check
 from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from probkit.climb import Climb, at_foot, climbed, is_done, rounding
-from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
+from probkit.method.climb import Climb, at_foot, climbed, is_done, rounding
+from probkit.method.lanes import Lanes
+from probkit.method.loop import iterate
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.sbl.kronecker import KroneckerSBL

@@ -11,9 +11,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool
 
-from probkit.climb import Climb, at_foot, climbed, is_done
-from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
+from probkit.method.climb import Climb, at_foot, climbed, is_done
+from probkit.method.lanes import Lanes
+from probkit.method.loop import iterate
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import (

@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
 from probkit.infer._worst import worst
-from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws
+from probkit.method.lanes import Lanes
+from probkit.method.loop import iterate
 from probkit.model.check import Check
 from probkit.model.density import (
     constrain,

@@ -15,9 +15,10 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import autoguide
 from numpyro.infer.util import compute_log_probs
 
-from probkit.batches import map_in_batches
-from probkit.loop import Lanes, iterate
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.method.batches import map_in_batches
+from probkit.method.lanes import Lanes
+from probkit.method.loop import iterate
 from probkit.model.check import Check
 from probkit.model.density import constrain, off_the_edge, unconstrain
 from probkit.validate import positive, short, whole

@@ -99,7 +99,7 @@ class AbstractMethod(eqx.Module):
 
 
 class AbstractIterativeMethod(AbstractMethod):
-    """A method that repeats a step; `probkit.loop` writes the repetition once.
+    """A method that repeats a step; `probkit.method.loop` writes the repetition once.
 
     A run has one or more *lanes*: chains, restarts, starts. These functions are written
     for one lane.
