@@ -3,10 +3,12 @@
 import importlib
 from typing import Any
 
-from probkit.diagnose import diagnose
-from probkit.fit import Fit, FitError, fit, predict, prior, recover, with_log_likelihood
+from probkit.fits.diagnose import diagnose
+from probkit.fits.fit import fit
+from probkit.fits.io import load, save
+from probkit.fits.predict import predict, prior, recover, with_log_likelihood
+from probkit.fits.value import Fit, FitError
 from probkit.infer import EM, NUTS, SVI
-from probkit.io import load, save
 from probkit.method import RESULTS
 from probkit.model.check import Check, Report
 from probkit.settings import enable_x64, use_compilation_cache

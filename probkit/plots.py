@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from probkit.fit import SAMPLE, Fit, predict
+from probkit.fits.predict import predict
+from probkit.fits.value import SAMPLE, Fit
 
 __all__ = ["band", "labels", "memberships", "objective", "posterior"]
 

@@ -11,7 +11,7 @@ from numpyro.infer.util import potential_energy
 
 import probkit as pk
 from families import FAMILIES, WITHOUT_EM, a_draw
-from probkit.fit import data_arrays
+from probkit.fits.tree import data_arrays
 from probkit.method.lanes import Lanes
 from probkit.method.loop import _advance, _init
 from probkit.model.density import (

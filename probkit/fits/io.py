@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from probkit.files import write_atomically
-from probkit.fit import Fit
+from probkit.fits.value import Fit
 from probkit.infer import EM, NUTS, SVI
 from probkit.method import RESULTS, AbstractMethod
 from probkit.model import AbstractData, AbstractModel

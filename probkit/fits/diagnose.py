@@ -1,6 +1,6 @@
 """Whether a fit can be trusted, in a table."""
 
-from probkit.fit import Fit, typical_draw
+from probkit.fits.value import Fit, typical_draw
 from probkit.model.check import Report
 
 

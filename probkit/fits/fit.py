@@ -1,0 +1,161 @@
+"""Fitting: a model, data and a method become a labelled tree of draws."""
+
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from probkit.fits.predict import with_log_likelihood
+from probkit.fits.tree import tree_of
+from probkit.fits.value import SAMPLE, Fit, FitError, named
+from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
+from probkit.method.batches import map_in_batches
+from probkit.method.loop import wants_progress
+from probkit.model import AbstractData, AbstractModel, Data
+from probkit.model.density import Sites, prior_draw
+from probkit.record import versions
+from probkit.validate import as_key
+
+
+def fit(
+    model: AbstractModel,
+    data: Data,
+    method: AbstractMethod,
+    *,
+    key: PRNGKeyArray,
+    start: Fit | None = None,
+    progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    throw: bool = True,
+    relabel: bool = True,
+    log_likelihood: bool = False,
+) -> Fit:
+    """Fit `model` to `data` by `method`.
+
+    Args:
+        model: a model, such as `moe.SoftmaxMoE(num_experts=2)`.
+        data: its data, such as `moe.Pairs(x, y)`.
+        method: `pk.EM()`, `pk.SVI()`, `pk.NUTS()`, or a method of the family's own.
+        key: a JAX random key, `jax.random.key(0)`. Equal keys give equal fits.
+        start: an earlier fit of the same model: chains and restarts begin at its draws.
+        progress: whether to show a bar on work of over two seconds; by default in a
+            terminal and in a notebook.
+        checkpoint: a folder to keep the run in. The same call after a kill goes on from
+            there, and ends with the draws of an uninterrupted run.
+        throw: raise on a run that did not succeed; with False, look at `fit.result`.
+        relabel: put the draws of a mixture under one order of labels
+            (`model.canonical`). Without it, R-hat of labelled parameters means little.
+        log_likelihood: compute the pointwise log likelihood, for `az.loo`.
+
+    Returns:
+        The `Fit`.
+
+    Raises:
+        ValueError: if the arguments do not fit together.
+        FitError: if the run did not succeed and `throw` is set; it has the fit.
+    """
+    _refuse_wrong_types(model, data, method, start, checkpoint)
+    key = as_key(key, "fit(key=...)")
+    if progress is None:
+        progress = wants_progress()
+    running = Running(progress, None if checkpoint is None else Path(checkpoint))
+    key_run, key_start = jax.random.split(key)
+    begin = None if start is None else _start_sites(start, model, data, method, key_start)
+    draws = method.run(model, data, key_run, begin, running)
+    result = _name(draws.result)
+    if not draws.sites:
+        # Nothing was drawn, so there is no tree to hand back.
+        raise FitError(_message(method, result), None)
+    if relabel:
+        draws = _relabelled(draws, model, data)
+    fitted = Fit(
+        model,
+        data,
+        method,
+        tree_of(draws, model, data),
+        result,
+        draws.facts,
+        versions(),
+    )
+    if log_likelihood:
+        fitted = with_log_likelihood(fitted)
+    if throw and result != "successful":
+        raise FitError(_message(method, result), fitted)
+    return fitted
+
+
+def _refuse_wrong_types(model, data, method, start, checkpoint) -> None:
+    examples = {
+        "fit(model, ...)": "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`",
+        "fit(..., data)": "the data of a family, such as `moe.Pairs(x, y)`",
+        "fit(..., method)": "`pk.EM()`, `pk.SVI()` or `pk.NUTS()`",
+        "fit(start=...)": "an earlier `Fit`, what `pk.fit` returns",
+        "fit(checkpoint=...)": "the path of a folder",
+    }
+    kinds = AbstractModel, AbstractData, AbstractMethod, Fit | None, str | Path | None
+    given = model, data, method, start, checkpoint
+    for value, kind, (what, example) in zip(given, kinds, examples.items(), strict=True):
+        if not isinstance(value, kind):
+            raise ValueError(f"`{what}` got {named(value)}; it takes {example}.")
+
+
+def _name(result) -> str:
+    for name in RESULTS._name_to_item:
+        if bool(result == getattr(RESULTS, name)):
+            return name
+    raise AssertionError("a result is an item of RESULTS")
+
+
+def _message(method, result: str) -> str:
+    return f"{type(method).__name__}: {message(getattr(RESULTS, result))}"
+
+
+def _num_lanes(method) -> int:
+    for name in ("num_chains", "num_restarts", "num_starts"):
+        if hasattr(method, name):
+            return getattr(method, name)
+    return 1
+
+
+def _start_sites(start: Fit, model, data, method, key) -> Sites:
+    """Draws of an earlier fit, one a lane: all different if there are enough."""
+    posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
+    shapes = jax.eval_shape(lambda: prior_draw(model, data, key))
+    for name, wanted in shapes.items():
+        if name not in posterior:
+            raise ValueError(
+                f"`fit(start=...)` is a fit of `{type(start.model).__name__}` and has no "
+                f"`{name}`; start from a fit of `{type(model).__name__}`."
+            )
+        found = posterior[name].shape[1:]
+        if found != wanted.shape:
+            raise ValueError(
+                f"`fit(start=...)` has `{name}` of shape {found}, but this model and data "
+                f"want {wanted.shape}; start from a fit of an equal model."
+            )
+    count, lanes = posterior.sizes["sample"], _num_lanes(method)
+    rows = np.asarray(jax.random.choice(key, count, (lanes,), replace=count < lanes))
+    return {name: jnp.asarray(posterior[name].values[rows]) for name in shapes}
+
+
+@eqx.filter_jit
+def _canonical_all(model, data, sites, pivot):
+    reference = model.canonical(pivot, data)
+    # One draw at a time: a relabelling may look at every observation.
+    return map_in_batches(lambda one: model.canonical(one, data, reference), sites)
+
+
+def _relabelled(draws: Draws, model, data) -> Draws:
+    if type(model).canonical is AbstractModel.canonical:
+        return draws
+    flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.sites.items()}
+    shape = next(iter(draws.sites.values())).shape[:2]
+    # The reference is the draw of highest density, the first where there is no density.
+    best = int(np.argmax(draws.stats["lp"])) if "lp" in draws.stats else 0
+    pivot = {k: jnp.asarray(v[best]) for k, v in flat.items()}
+    flat = jax.device_get(_canonical_all(model, data, flat, pivot))
+    sites = {k: v.reshape(*shape, *v.shape[1:]) for k, v in flat.items()}
+    return Draws(sites, draws.stats, draws.trace, draws.result, draws.facts)

@@ -1,0 +1,59 @@
+"""Arrays become a labelled tree, and draws a labelled data set."""
+
+from typing import Any
+
+import numpy as np
+
+from probkit.fits.value import Fit
+from probkit.method import Draws
+from probkit.model import Data
+from probkit.model.density import Sites, observed_names
+
+
+def data_arrays(data: Data) -> dict[str, np.ndarray]:
+    """The arrays of data on the host, by their names."""
+    return {k: np.asarray(v) for k, v in data.arrays().items()}
+
+
+def tree_of(draws: Draws, model, data):
+    import arviz_base as azb
+
+    arrays = data_arrays(data)
+    observed = set(observed_names(model, data))
+    groups = {
+        "posterior": draws.sites,
+        "sample_stats": draws.stats,
+        "observed_data": {k: v for k, v in arrays.items() if k in observed},
+        "constant_data": {k: v for k, v in arrays.items() if k not in observed},
+    }
+    tree = azb.from_dict(
+        {name: group for name, group in groups.items() if group},
+        dims={k: list(v) for k, v in model.dims(data).items()},
+        coords=coords_of(model, data),
+    )
+    if draws.trace:
+        tree["trace"] = _trace_dataset(draws.trace)
+    return tree
+
+
+def coords_of(model, data) -> dict[str, Any]:
+    return {k: np.asarray(v) for k, v in model.coords(data).items()}
+
+
+def dataset_of(arrays: Sites, fitted: Fit, coords: dict[str, Any]):
+    import arviz_base as azb
+
+    named = fitted.model.dims(fitted.data)
+    dims: dict[Any, Any] = {k: list(v) for k, v in named.items()}
+    return azb.dict_to_dataset(arrays, dims=dims, coords=coords)
+
+
+def _trace_dataset(trace: dict[str, np.ndarray]):
+    import xarray as xr
+
+    steps = {k: v for k, v in trace.items() if v.shape[1] != 1}
+    once = {k: v[:, 0] for k, v in trace.items() if v.shape[1] == 1}
+    return xr.Dataset(
+        {k: (("lane", "step"), v) for k, v in steps.items()}
+        | {k: (("lane",), v) for k, v in once.items()}
+    )

@@ -1,0 +1,92 @@
+"""A fit as a value: the model, the data, the labelled tree of draws, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from probkit.method import AbstractMethod
+from probkit.model import AbstractModel, Data
+from probkit.model.density import Sites, latent_names
+
+SAMPLE = ("chain", "draw")
+
+
+class FitError(RuntimeError):
+    """A run that did not succeed. `error.fit` has what it left, or None."""
+
+    def __init__(self, message: str, fit: "Fit | None"):
+        super().__init__(message)
+        self.fit = fit
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model.
+
+    Attributes:
+        model: the model.
+        data: the data it was fitted to.
+        method: the method, or None if it could not be rebuilt from a file.
+        tree: an ArviZ `DataTree`: `posterior`, `sample_stats`, `trace`, `observed_data`,
+            `constant_data`, and on request `log_likelihood`.
+        result: how the run ended, the name of an item of `RESULTS`.
+        facts: what the method measured of its own run.
+        record: versions of the libraries that the fit was made with.
+    """
+
+    model: AbstractModel
+    data: Data
+    method: AbstractMethod | None
+    tree: Any
+    result: str
+    facts: Mapping[str, float]
+    record: Mapping[str, Any]
+
+    @property
+    def posterior(self):
+        """The posterior draws, an xarray `Dataset` over chain, draw and named axes."""
+        return self.tree["posterior"].to_dataset()
+
+    def sites(self, chain: int = 0, draw: int = 0) -> Sites:
+        """One draw of the latent sites, for the functions of the model."""
+        one = self.posterior.isel(chain=chain, draw=draw)
+        names = latent_names(self.model, self.data)
+        return {name: jnp.asarray(one[name].values) for name in names}
+
+    def __repr__(self) -> str:
+        method = type(self.method).__name__ if self.method is not None else "?"
+        sizes = self.tree["posterior"].sizes
+        return (
+            f"<Fit of {type(self.model).__name__} by {method}: "
+            f"{sizes['chain']} chains x {sizes['draw']} draws of "
+            f"{', '.join(map(str, self.tree['posterior'].data_vars))}; {self.result}>"
+        )
+
+
+def draws_of(fitted: Fit) -> Sites:
+    """The latent sites of every draw, `{site: array[chain, draw, ...]}`."""
+    names = latent_names(fitted.model, fitted.data)
+    return {name: jnp.asarray(fitted.posterior[name].values) for name in names}
+
+
+def typical_draw(fitted: Fit) -> Sites:
+    """The draw of highest density, or the first: a place to look at the model from."""
+    sites = draws_of(fitted)
+    flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in sites.items()}
+    stats = fitted.tree.get("sample_stats")
+    best = int(np.argmax(stats["lp"].values)) if stats is not None and "lp" in stats else 0
+    return {k: v[best] for k, v in flat.items()}
+
+
+def named(value) -> str:
+    if isinstance(value, type):
+        return f"the class `{value.__name__}`, without its `(...)`"
+    return f"a value of type `{type(value).__name__}`"
+
+
+def refuse_no_fit(fitted, what: str) -> None:
+    if not isinstance(fitted, Fit):
+        raise ValueError(f"`{what}` got {named(fitted)}; it takes what `pk.fit` returns.")
