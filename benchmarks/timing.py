@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from probkit.files import write_atomically
+from probkit.record import write_atomically
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

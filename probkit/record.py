@@ -1,10 +1,14 @@
-"""What is written down about a model, a method or data: names and plain values."""
+"""What is written down: names and plain values, in files that appear whole or not at all."""
 
 import functools
 import importlib.metadata
 import inspect
+import os
 import platform
-from typing import Any
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import equinox as eqx
 import jax
@@ -96,3 +100,26 @@ def _version(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+# How the name of a file begins that has not got its own name yet.
+UNFINISHED = ".probkit-unfinished-"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Call `write` on a temporary file beside `path`, then give it that name.
+
+    The file is on the disk before it takes the name, so that a kill or a power cut
+    leaves either the old file or the new one.
+    """
+    # Not `tempfile`: its files are for the owner's eyes alone, and stay so.
+    temporary = path.parent / f"{UNFINISHED}{secrets.token_hex(8)}"
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -19,11 +19,11 @@ from jaxtyping import Array, Float
 from numpyro.infer import autoguide
 
 import probkit as pk
-from probkit.files import UNFINISHED
 from probkit.method import RESULTS, AbstractMethod, Draws
 from probkit.model import AbstractData, AbstractModel
 from probkit.model.density import prior_draw
 from probkit.models import moe
+from probkit.record import UNFINISHED
 
 ONE_LINE = r"\A[^\n]+\Z"
 FITS = ("em_fit", "svi_fit", "nuts_fit")

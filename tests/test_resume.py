@@ -18,10 +18,10 @@ import pytest
 
 import probkit as pk
 import resume_script
-from probkit.files import UNFINISHED
 from probkit.method import checkpoint, loop
 from probkit.method.checkpoint import Checkpoint
 from probkit.models import moe
+from probkit.record import UNFINISHED
 from resume_script import METHODS, outcome, problem, run, step_of
 
 ROOT = Path(__file__).parents[1]

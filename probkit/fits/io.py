@@ -9,13 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from probkit.files import write_atomically
 from probkit.fits.value import Fit
 from probkit.infer import EM, NUTS, SVI
 from probkit.method import RESULTS, AbstractMethod
 from probkit.model import AbstractData, AbstractModel
 from probkit.model.density import prior_draw
-from probkit.record import describe, family_name, plain, rebuild
+from probkit.record import describe, family_name, plain, rebuild, write_atomically
 
 FORMAT = 1
 RECORD = "probkit"

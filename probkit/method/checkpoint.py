@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probkit.files import UNFINISHED, write_atomically
-from probkit.record import describe, versions
+from probkit.record import UNFINISHED, describe, versions, write_atomically
 
 FORMAT = 1
 MARK = "probkit checkpoint"
