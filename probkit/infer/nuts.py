@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
-from probkit.infer._worst import worst
+from probkit.infer.worst import worst
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws
 from probkit.method.lanes import Lanes
 from probkit.method.loop import iterate
