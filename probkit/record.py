@@ -1,4 +1,4 @@
-"""What is written down: names and plain values, in files that appear whole or not at all."""
+"""What is written down, as names and plain values, in files that are whole or absent."""
 
 import functools
 import importlib.metadata
