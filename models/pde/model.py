@@ -13,9 +13,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions.transforms import AffineTransform, ExpTransform
 
-from probkit.distributions import FactorNormal, InUnits, Regression, regress
+from probkit.distributions import FactorNormal, InUnits
 from probkit.gp import SpectralMixture
-from probkit.linalg import mode_products
+from probkit.linalg import Regression, mode_products, regress
 from probkit.model import AbstractModel
 from probkit.model.check import Check
 from probkit.model.density import Sites

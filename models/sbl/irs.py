@@ -28,9 +28,8 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Complex, Float, PRNGKeyArray
 
-from probkit.linalg import mode_products
+from probkit.linalg import abs2, mode_products
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import abs2
 from probkit.validate import as_key, short
 
 MODES = ("pattern", "pilot", "antenna")

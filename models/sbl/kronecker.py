@@ -16,12 +16,12 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits
 from probkit.distributions.kronecker import KroneckerNormal
-from probkit.linalg import KroneckerPlusNoise, eigh, mode_products
+from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Matrices, Posterior, abs2, grams, posterior
+from probkit.models.sbl.posterior import Matrices, Posterior, grams, posterior
 from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise
 from probkit.validate import as_array, positive, short, whole
 

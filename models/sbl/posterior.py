@@ -19,16 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
-from probkit.linalg import KroneckerPlusNoise, eigh, mode_products, outer
+from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
 from probkit.models.sbl.measurements import Measurements
 
 Vectors = tuple[Float[Array, " _n"], ...]
 Matrices = tuple[Inexact[Array, "_r _c"], ...]
-
-
-def abs2(a: Inexact[Array, "..."]) -> Float[Array, "..."]:
-    """Squared modulus of each entry."""
-    return jnp.real(a * jnp.conj(a))
 
 
 class Posterior(eqx.Module):

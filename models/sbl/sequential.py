@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
+from probkit.linalg import abs2
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
 from probkit.method.lanes import Lanes
 from probkit.method.loop import iterate
 from probkit.model.check import Check
 from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import abs2, posterior
+from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.updates import Scales, moved_noise
 from probkit.models.sbl.worth import Worth, as_worth, nats
 from probkit.validate import positive, whole

@@ -11,8 +11,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from probkit.linalg import outer
-from probkit.models.sbl.posterior import Posterior, Vectors, abs2, contract_others
+from probkit.linalg import abs2, outer
+from probkit.models.sbl.posterior import Posterior, Vectors, contract_others
 
 Rule = Literal["mm", "mackay", "em", "svd", "kl"]
 RULES: tuple[Rule, ...] = ("mm", "mackay", "em", "svd", "kl")

@@ -1,7 +1,7 @@
 """Densities that NumPyro lacks."""
 
 from probkit.distributions._units import FromStandard, InUnits
-from probkit.distributions.factor import FactorNormal, Regression, regress
+from probkit.distributions.factor import FactorNormal
 from probkit.distributions.kronecker import KroneckerNormal
 
 __all__ = [
@@ -9,6 +9,4 @@ __all__ = [
     "FromStandard",
     "InUnits",
     "KroneckerNormal",
-    "Regression",
-    "regress",
 ]

@@ -1,53 +1,14 @@
 """The normal distribution of a few factors plus noise, to full precision."""
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
-
-class Regression(NamedTuple):
-    r"""Standard normal coefficients $z$ after seeing $y = M z + ε$, $ε \sim N(0, I)$.
-
-    Attributes:
-        root: $R$, upper triangular, $R^T R = I + M^T M$: the inverse of the posterior
-            covariance. Its diagonal may be negative.
-        mean: the posterior mean $\hat z$.
-        misfit: $|y - M \hat z|^2 + |\hat z|^2 = y^T (I + M M^T)^{-1} y$.
-    """
-
-    root: Float[Array, "p p"]
-    mean: Float[Array, " p"]
-    misfit: Float[Array, ""]
-
-
-def _decomposed(M, y):
-    """Q and R of `[M; I]`, and `[y; 0]` in terms of Q and what is left of it.
-
-    Rows of very different size are harmless to Householder's QR when large ones come
-    first; the prior, rows of size one, comes last.
-    """
-    p = M.shape[1]
-    Q, R = jnp.linalg.qr(jnp.concatenate([M, jnp.eye(p, dtype=M.dtype)]))
-    aim = jnp.concatenate([y, jnp.zeros(p, y.dtype)])
-    along = Q.T @ aim
-    left = aim - Q @ along
-    # Once more: what is left of a large vector is not quite orthogonal.
-    more = Q.T @ left
-    return Q, R, along + more, left - Q @ more
-
-
-def regress(M: Float[Array, "n p"], y: Float[Array, " n"]) -> Regression:
-    """The posterior of standard normal coefficients, by one QR decomposition.
-
-    Not by the normal equations: where the noise is $10^{-9}$ of the signal, squares of
-    singular values of $M$ differ by more digits than there are.
-    """
-    _, R, along, left = _decomposed(M, y)
-    return Regression(R, jax.scipy.linalg.solve_triangular(R, along), left @ left)
+from probkit.linalg.least_squares import decomposed, regress
 
 
 @jax.custom_jvp
@@ -66,7 +27,7 @@ def _(primals, tangents):
     # large as M.
     (M, y), (dM, dy) = primals, tangents
     n = len(y)
-    Q, R, along, left = _decomposed(M, y)
+    Q, R, along, left = decomposed(M, y)
     z = jax.scipy.linalg.solve_triangular(R, along)
     r = left[:n]
     solved = jax.scipy.linalg.solve_triangular(R, Q[:n].T).T
@@ -114,7 +75,7 @@ class FactorNormal(Distribution):
         for Bayesian non-factorized normal and Student-t models", eq. (8).
         """
         M = self.factor / self.noise_sd[:, None]
-        Q, _, _, left = _decomposed(M, (value - self.loc) / self.noise_sd)
+        Q, _, _, left = decomposed(M, (value - self.loc) / self.noise_sd)
         n = len(value)
         κ = 1 - jnp.sum(Q[:n] ** 2, 1)
         density = 0.5 * (jnp.log(κ / (2 * math.pi)) - left[:n] ** 2 / κ)

@@ -1,7 +1,7 @@
 """Gaussian processes: spectral-mixture kernels, their derivatives, their grids."""
 
+from probkit.gp.gpjax import as_gpjax
 from probkit.gp.grids import gram, kronecker, toeplitz
-from probkit.gp.kernels import as_gpjax
 from probkit.gp.mixture import SpectralMixture, covariance
 
 __all__ = [

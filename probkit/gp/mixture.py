@@ -74,12 +74,12 @@ class SpectralMixture(eqx.Module):
                 f"{sizes[1]} and {sizes[2]} values; it takes one of each for every "
                 "component, and one component or more."
             )
-        if _known(self.weight) and (np.asarray(self.weight) < 0).any():
+        if is_known(self.weight) and (np.asarray(self.weight) < 0).any():
             raise ValueError(
                 "`SpectralMixture(weight=...)` has negative values; weights are variances, "
                 "0 or more."
             )
-        if _known(self.lengthscale) and (np.asarray(self.lengthscale) <= 0).any():
+        if is_known(self.lengthscale) and (np.asarray(self.lengthscale) <= 0).any():
             raise ValueError(
                 "`SpectralMixture(lengthscale=...)` has values that are not positive; it "
                 "takes lengths, in units of the input."
@@ -235,13 +235,13 @@ def _order(order: Any) -> int:
     return number
 
 
-def _known(array: Any) -> bool:
+def is_known(array: Any) -> bool:
     return not isinstance(array, jax.core.Tracer)
 
 
 def _vector(value: Any, name: str) -> Array:
     what = f"SpectralMixture({name}=...)"
-    array = as_array(value, what) if _known(value) else jnp.asarray(value)
+    array = as_array(value, what) if is_known(value) else jnp.asarray(value)
     if array.ndim != 1:
         raise ValueError(
             f"`{what}` has shape {array.shape}; it is a vector, a value for each component."

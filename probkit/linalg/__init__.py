@@ -7,9 +7,10 @@ from probkit.linalg.jitter import with_jitter
 from probkit.linalg.khatri_rao import KhatriRao
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.kronecker_sum import KroneckerSum
+from probkit.linalg.least_squares import Regression, regress
 from probkit.linalg.low_rank import PlusLowRank
 from probkit.linalg.masked import Estimate, MaskedKroneckerPlusNoise, stochastic_logdet
-from probkit.linalg.modes import mode_products
+from probkit.linalg.modes import abs2, mode_products
 from probkit.linalg.plus_noise import KroneckerPlusNoise
 from probkit.linalg.product import Product
 from probkit.linalg.questions import (
@@ -42,10 +43,12 @@ __all__ = [
     "MaskedKroneckerPlusNoise",
     "PlusLowRank",
     "Product",
+    "Regression",
     "ScaledKronecker",
     "Structured",
     "SumOfTwoKroneckers",
     "Toeplitz",
+    "abs2",
     "adjoint",
     "dense",
     "diagonal",
@@ -56,6 +59,7 @@ __all__ = [
     "mode_products",
     "outer",
     "quadratic_form",
+    "regress",
     "sample",
     "solve",
     "sqrt",

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from probkit.linalg.arguments import size
 
@@ -59,3 +59,8 @@ def _last_to_front(T, F):
     # a GEMM with both sides transposed, which takes twice as long on CPU.
     F = jax.lax.optimization_barrier(F.astype(dtype))
     return jax.lax.dot_general(F, T.astype(dtype), (((1,), (1,)), ((), ())))
+
+
+def abs2(a: Inexact[Array, "..."]) -> Float[Array, "..."]:
+    """Squared modulus of each entry."""
+    return jnp.real(a * jnp.conj(a))

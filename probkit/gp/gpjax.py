@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from probkit.gp.mixture import SpectralMixture, _known
+from probkit.gp.mixture import SpectralMixture, is_known
 
 
 def as_gpjax(mixture: SpectralMixture, active_dims: Sequence[int] | None = None) -> Any:
@@ -35,7 +35,7 @@ def as_gpjax(mixture: SpectralMixture, active_dims: Sequence[int] | None = None)
             f"`as_gpjax(active_dims={active_dims!r})`: a mixture is over one dimension; "
             "multiply kernels of one column each."
         )
-    if _known(mixture.weight) and (np.asarray(mixture.weight) == 0).any():
+    if is_known(mixture.weight) and (np.asarray(mixture.weight) == 0).any():
         raise ValueError(
             "`as_gpjax(mixture)` has a weight of zero, and GPJax's positive parameters "
             "cannot be zero; leave that component out."
