@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import (
     AffineTransform,
@@ -73,7 +73,6 @@ class Pairs(AbstractData):
     y: Float[Array, " m"]
     units: Units
     inputs: tuple[str, ...] = eqx.field(static=True)
-    population: int = eqx.field(static=True)
 
     def __init__(self, x, y, inputs=None, units: Units | None = None):
         given, x, y = x, as_array(x, "Pairs(x=...)"), as_array(y, "Pairs(y=...)")
@@ -100,7 +99,6 @@ class Pairs(AbstractData):
         self.inputs = _input_names(inputs, column_names(given, x.shape[1]), x.shape[1])
         self.x, self.y = x, y.astype(x.dtype)
         self.units = self._own_units() if units is None else self._given_units(units)
-        self.population = y.shape[0]
 
     def _own_units(self) -> Units:
         for name, column in zip(self.inputs, self.x.T, strict=True):
@@ -123,22 +121,10 @@ class Pairs(AbstractData):
             )
         return jax.tree.map(lambda a: jnp.asarray(a, self.x.dtype), units)
 
-    def __len__(self) -> int:
-        return self.y.shape[0]
-
-    def take(self, indices: Int[Array, " b"]) -> "Pairs":
-        """The observations at `indices`, standing for all of them."""
-        return eqx.tree_at(lambda d: (d.x, d.y), self, (self.x[indices], self.y[indices]))
-
     @classmethod
     def restore(cls, arrays, fields) -> "Pairs":
         units = Units(**{k: jnp.asarray(v) for k, v in fields["units"]["fields"].items()})
         return cls(arrays["x"], arrays["y"], inputs=fields["inputs"], units=units)
-
-    @property
-    def weight(self) -> float:
-        """How many observations each of these stands for."""
-        return self.population / len(self)
 
 
 def _refuse_no_spread(values: Float[Array, " n"], what: str, why: str) -> None:
@@ -263,8 +249,7 @@ class SoftmaxMoE(AbstractEMModel):
         self._refuse_misfit(data)
         priors = self.priors(data)
         sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
-        everyone = numpyro.plate("observation", len(data))
-        with everyone, numpyro.handlers.scale(scale=data.weight):
+        with numpyro.plate("observation", len(data)):
             numpyro.sample("y", self.conditional(sites, data.x), obs=data.y)
 
     def priors(self, data: Pairs) -> dict[str, dist.Distribution]:
@@ -304,10 +289,11 @@ class SoftmaxMoE(AbstractEMModel):
             raise ValueError(
                 f"`SoftmaxMoE` takes `moe.Pairs`, not `{type(data).__name__}`."
             )
-        if data.population < self.num_experts:
+        if len(data) < self.num_experts:
             raise ValueError(
-                f"`SoftmaxMoE(num_experts={self.num_experts})` got {data.population} "
-                "observations; it takes at least one an expert, and wants many more."
+                f"`SoftmaxMoE(num_experts={self.num_experts})` got {len(data)} "
+                "observations, in all or in a batch; it takes at least one per expert, and "
+                "wants many more."
             )
 
     # EM.

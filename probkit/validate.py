@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 
-def as_array(value: Any, what: str, *, complex_too: bool = False) -> Array:
+def as_array(
+    value: Any, what: str, *, complex_too: bool = False, whole_too: bool = False
+) -> Array:
     """A floating JAX array from a list, NumPy, pandas or xarray object.
 
     The dtype is kept where JAX has it (float64 only under `pk.enable_x64()`); integers
@@ -22,11 +24,15 @@ def as_array(value: Any, what: str, *, complex_too: bool = False) -> Array:
         value: the array.
         what: how the user knows it, such as `Pairs(x=...)`.
         complex_too: whether complex numbers are taken, and stay complex.
+        whole_too: whether whole numbers and truth values stay what they are, such as
+            counts, and indices of groups.
 
     Raises:
         ValueError: for text, dates, ragged lists, NaN or infinities; for complex numbers,
             unless they are taken.
     """
+    if whole_too and _is_whole(value):
+        return jnp.array(value)
     array = _numbers(value, what, complex_too)
     bad = ~np.isfinite(array)
     if bad.any():
@@ -39,6 +45,13 @@ def as_array(value: Any, what: str, *, complex_too: bool = False) -> Array:
     if np.iscomplexobj(array):
         return jnp.array(array, jnp.result_type(complex) if array.itemsize > 8 else None)
     return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        return np.asarray(value).dtype.kind in "iub" and not np.ma.isMaskedArray(value)
+    except (TypeError, ValueError):  # ragged lists, random keys
+        return False
 
 
 def _numbers(value: Any, what: str, complex_too: bool) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,21 +20,6 @@ from probkit.models import moe
 
 class Readings(AbstractData):
     y: jax.Array
-    population: int = eqx.field(static=True, default=0)
-
-    def __len__(self):
-        return self.y.shape[0]
-
-    def take(self, indices):
-        return Readings(self.y[indices], self.population or len(self))
-
-    @classmethod
-    def restore(cls, arrays, fields):
-        return cls(jnp.asarray(arrays["y"]))
-
-    @property
-    def weight(self):
-        return (self.population or len(self)) / len(self)
 
 
 class NormalMean(AbstractModel):
@@ -43,10 +27,7 @@ class NormalMean(AbstractModel):
 
     def __call__(self, data):
         mean = numpyro.sample("mean", dist.Normal(jnp.zeros(2), 3.0).to_event(1))
-        with (
-            numpyro.plate("observation", len(data)),
-            numpyro.handlers.scale(scale=data.weight),
-        ):
+        with numpyro.plate("observation", len(data)):
             numpyro.sample("y", dist.Normal(mean, 1.0).to_event(1), obs=data.y)
 
     def dims(self, data):

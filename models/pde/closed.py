@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 
-from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose
+from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose, repeated
 from probkit.method.checkpoint import Checkpoint
 from probkit.method.loop import bar
 from probkit.model.check import Check
@@ -75,10 +75,7 @@ class Closed(AbstractMethod):
         done = settled and facts["newton_change"] < LARGEST_NEWTON
         result = choose(done, RESULTS.successful, RESULTS.max_steps_reached)
         result = choose(finite, result, RESULTS.nonfinite)
-        draws = jax.tree.map(
-            lambda a: np.broadcast_to(np.asarray(a), (1, self.num_draws, *a.shape)), sites
-        )
-        return Draws(draws, {}, trace, result, facts)
+        return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
 
     def _learns(self, model: SpectralGP, data: Problem) -> bool:
         if self.learn is not None:

@@ -21,9 +21,14 @@ from jaxtyping import Array, Float, Int
 from numpyro.distributions import Distribution, constraints
 
 from probkit.gp import SpectralMixture, gram
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
-from probkit.method.lanes import Lanes
-from probkit.method.loop import iterate
+from probkit.method import (
+    RESULTS,
+    AbstractIterativeMethod,
+    Draws,
+    Lanes,
+    choose,
+    repeated,
+)
 from probkit.model import AbstractModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
@@ -450,40 +455,34 @@ class Adam(AbstractIterativeMethod):
 
     # The run as a whole.
 
-    def run(self, model, data, key, start, running):
+    def lanes(self):
+        return Lanes(1, 1, together=True)
+
+    @property
+    def label(self):
+        return "Adam"
+
+    @property
+    def step_limit(self):
+        return self.num_steps
+
+    def begin(self, model, data, key, start):
         if not isinstance(model, GridGP) or not isinstance(data, Problem):
             raise ValueError(
                 f"`pde.Adam` fits `pde.GridGP` to a `pde.Problem`, not "
                 f"`{type(model).__name__}` to `{type(data).__name__}`."
             )
         _refuse(data)
-        states, trace, counts = iterate(
-            self,
-            model,
-            data,
-            key,
-            start,
-            lanes=Lanes(1, 1, together=True),
-            max_steps=self.num_steps,
-            running=running,
-            label="Adam",
-        )
-        if counts.size == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps)
-        position = jax.tree.map(lambda a: jnp.asarray(a[0]), states.position)
-        ended = jax.device_get(_finish(model, data, position))
-        finite = jnp.isfinite(ended["objective"])
-        facts = {name: float(value) for name, value in ended.items() if name != "sites"}
-        trace |= {
-            "final_objective": np.array([[ended["objective"]]]),
-            "steps": counts[:, None],
-            "best": np.array([[True]]),
-        }
-        draws = jax.tree.map(
-            lambda a: np.broadcast_to(a, (1, self.num_draws, *np.shape(a))), ended["sites"]
-        )
+        return super().begin(model, data, key, start)
+
+    def finish(self, model, data, end):
+        ended = jax.device_get(_finish(model, data, end.lane(0).position))
+        sites = ended.pop("sites")
+        facts = {name: float(value) for name, value in ended.items()}
+        trace = end.trace_of_ends("objective", np.array([facts["objective"]]), 0)
+        finite = jnp.isfinite(facts["objective"])
         result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
-        return Draws(draws, {}, trace, result, facts)
+        return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
 
     def checks(self, tree, facts):
         return (

@@ -5,13 +5,18 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from probkit.linalg import abs2
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
-from probkit.method.lanes import Lanes
-from probkit.method.loop import iterate
+from probkit.method import (
+    RESULTS,
+    AbstractIterativeMethod,
+    Draws,
+    Lanes,
+    choose,
+    repeated,
+)
+from probkit.method.climb import check_fall, largest_fall
 from probkit.model.check import Check
 from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
@@ -144,49 +149,43 @@ class Sequential(AbstractIterativeMethod):
 
     # The run as a whole.
 
-    def run(self, model, data, key, start, running):
+    def lanes(self):
+        return Lanes(1, 1, together=True)
+
+    @property
+    def label(self):
+        return "Sequential"
+
+    @property
+    def step_limit(self):
+        return self.max_steps
+
+    def begin(self, model, data, key, start):
         _refuse(model, data)
-        states, trace, counts = iterate(
-            self,
-            model,
-            data,
-            key,
-            start,
-            lanes=Lanes(1, 1, together=True),
-            max_steps=self.max_steps,
-            running=running,
-            label="Sequential",
-        )
-        if counts.size == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps)
-        state = jax.tree.map(lambda a: jnp.asarray(a[0]), states)
-        settled = bool(state.done)
-        result = state.result if settled else RESULTS.max_steps_reached
+        return super().begin(model, data, key, start)
+
+    def finish(self, model, data, end):
+        state = end.lane(0)
+        result, settled = self.outcome(state, state.result)
         total = jnp.where(state.variance.max() > 0, state.variance.max(), 1.0)
         scales = Scales(total, (state.variance / total,), (None,), (False,))
         sites = model.sites(scales, state.noise, data)
         count = int((state.variance > 0).sum())
-        falls = -np.diff(trace["objective"][0])
         facts = {
             "evidence": float(state.objective) + nats(self.prune, data) * count,
-            "largest_fall": float(np.max(falls, initial=0.0)),
+            "largest_fall": largest_fall(end.trace["objective"], rounded=False),
             "num_atoms": count,
             "settled": settled,
         }
-        draws = jax.tree.map(
-            lambda a: np.broadcast_to(np.asarray(a), (1, self.num_draws, *a.shape)), sites
-        )
-        return Draws(draws, {}, trace, result, facts)
+        return Draws(repeated(sites, self.num_draws), {}, end.trace, result, facts)
 
     def checks(self, tree, facts):
         return (
-            Check(
-                "largest fall of the objective",
-                facts["largest_fall"],
-                "at most",
-                1e-7 * abs(facts["evidence"]),
-                "rounding has drifted: lower `refresh`, or use float64",
-                "nats",
+            check_fall(
+                facts,
+                limit=1e-7 * abs(facts["evidence"]),
+                remedy="rounding has drifted: lower `refresh`, or use float64",
+                note="nats",
             ),
             Check(
                 "atoms in the model",

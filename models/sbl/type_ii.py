@@ -9,11 +9,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
-from probkit.method.climb import Climb, at_foot, climbed, is_done, rounding
-from probkit.method.lanes import Lanes
-from probkit.method.loop import iterate
-from probkit.model.check import Check
+from probkit.method import (
+    AbstractIterativeMethod,
+    Begin,
+    Draws,
+    Lanes,
+    best_lane,
+    repeated,
+)
+from probkit.method.climb import (
+    Climb,
+    at_foot,
+    check_fall,
+    check_remaining,
+    check_restarts,
+    climbed,
+    facts_of_ends,
+    is_done,
+    largest_fall,
+    rounding,
+)
 from probkit.model.density import Sites
 from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
@@ -157,57 +172,49 @@ class TypeII(AbstractIterativeMethod):
 
     # The run as a whole.
 
-    def run(self, model, data, key, start, running):
+    def lanes(self):
+        return Lanes(self.num_restarts, 1, together=True)
+
+    @property
+    def label(self):
+        return f"Type II ({self.update})"
+
+    @property
+    def step_limit(self):
+        return self.max_steps
+
+    def begin(self, model, data, key, start):
         self._refuse(model, data)
         key_start, key_run = jax.random.split(key)
+        method = self
         if start is None:
-            method, start = self, self._starts(model, data, key_start)
+            start = self._starts(model, data, key_start)
         else:  # a search would lose it
             method = dataclasses.replace(self, search=0)
-        states, trace, counts = iterate(
-            method,
-            model,
-            data,
-            key_run,
-            start,
-            lanes=Lanes(self.num_restarts, 1, together=True),
-            max_steps=self.max_steps,
-            running=running,
-            label=f"Type II ({self.update})",
-        )
-        if counts.size == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps)
-        final = np.array(_evidence(model, data, states.sites))
-        best = int(np.argmax(np.where(np.isnan(final), -np.inf, final)))
-        chosen = jax.tree.map(lambda a: jnp.asarray(a[best]), states)
+        return Begin(method, model, start, key_run, key_end=key_start)
+
+    def finish(self, model, data, end):
+        final = np.array(_evidence(model, data, end.states.sites))
+        best = best_lane(final)
+        chosen = end.lane(best)
         sites, evidence = chosen.sites, final[best]
         if self.prune is not None:
             worth = jnp.asarray(nats(self.prune, data))
             start = jnp.asarray(evidence)
             tolerance = jnp.asarray(0.1 * self.atol)
             sites, evidence = _pruned(model, data, sites, start, worth, tolerance)
-        settled = bool(self.terminate(chosen))
-        result = chosen.climb.result if settled else RESULTS.max_steps_reached
+        result, settled = self.outcome(chosen, chosen.climb.result)
+        trace = end.trace_of_ends("objective", final, best)
         # While it searches there is no evidence to speak of.
-        trace["objective"][:, : method.search] = np.nan
-        falls = np.diff(trace["objective"][best][method.search : counts[best]])
-        facts = {
+        trace["objective"][:, : self.search] = np.nan
+        climbed = trace["objective"][best : best + 1, self.search : end.counts[best]]
+        facts = facts_of_ends(final, best) | {
             "evidence": float(evidence),
             "remaining": float(chosen.climb.remaining),
-            "largest_fall": float(np.max(-falls, initial=0.0)),
-            "reached_best": int((final >= final[best] - 0.01).sum()),
-            "num_restarts": self.num_restarts,
+            "largest_fall": largest_fall(climbed, rounded=False),
             "settled": settled,
         }
-        trace |= {
-            "final_objective": final[:, None],
-            "steps": counts[:, None],
-            "best": np.arange(self.num_restarts)[:, None] == best,
-        }
-        draws = jax.tree.map(
-            lambda a: np.broadcast_to(np.asarray(a), (1, self.num_draws, *a.shape)), sites
-        )
-        return Draws(draws, {}, trace, result, facts)
+        return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
 
     def _refuse(self, model: Any, data: Any) -> None:
         if not isinstance(model, KroneckerSBL) or not isinstance(data, Measurements):
@@ -229,39 +236,11 @@ class TypeII(AbstractIterativeMethod):
         return _spread_starts(model, data, jax.random.split(key, len(spreads)), spreads)
 
     def checks(self, tree, facts):
-        checks = [
-            Check(
-                "still to be gained",
-                facts["remaining"],
-                "at most",
-                max(self.atol, 1e-12 * abs(facts["evidence"])),
-                "raise `max_steps`",
-                "nats, estimated",
-            )
-        ]
+        checks = [check_remaining(facts, facts["evidence"], self.atol)]
         if self.update in MONOTONE:
-            checks.append(
-                Check(
-                    "largest fall of the evidence",
-                    facts["largest_fall"],
-                    "at most",
-                    1e-9 * abs(facts["evidence"]),
-                    message(RESULTS.decreased),
-                    "nats",
-                )
-            )
-        if facts["num_restarts"] > 1:
-            checks.append(
-                Check(
-                    "restarts that found the best",
-                    facts["reached_best"],
-                    "at least",
-                    2,
-                    "raise `num_restarts`: a better optimum may be out there",
-                    f"of {int(facts['num_restarts'])}",
-                )
-            )
-        return tuple(checks)
+            limit = 1e-9 * abs(facts["evidence"])
+            checks.append(check_fall(facts, "evidence", limit, note="nats"))
+        return (*checks, *check_restarts(facts))
 
 
 @eqx.filter_jit

@@ -113,13 +113,6 @@ def _message(method, result: str) -> str:
     return f"{type(method).__name__}: {message(getattr(RESULTS, result))}"
 
 
-def _num_lanes(method) -> int:
-    for name in ("num_chains", "num_restarts", "num_starts"):
-        if hasattr(method, name):
-            return getattr(method, name)
-    return 1
-
-
 def _start_sites(start: Fit, model, data, method, key) -> Sites:
     """Draws of an earlier fit, one a lane: all different if there are enough."""
     posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
@@ -136,7 +129,7 @@ def _start_sites(start: Fit, model, data, method, key) -> Sites:
                 f"`fit(start=...)` has `{name}` of shape {found}, but this model and data "
                 f"want {wanted.shape}; start from a fit of an equal model."
             )
-    count, lanes = posterior.sizes["sample"], _num_lanes(method)
+    count, lanes = posterior.sizes["sample"], method.num_lanes
     rows = np.asarray(jax.random.choice(key, count, (lanes,), replace=count < lanes))
     return {name: jnp.asarray(posterior[name].values[rows]) for name in shapes}
 

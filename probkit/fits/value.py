@@ -42,7 +42,7 @@ class Fit:
     method: AbstractMethod | None
     tree: Any
     result: str
-    facts: Mapping[str, float]
+    facts: Mapping[str, float | int]
     record: Mapping[str, Any]
 
     @property

@@ -11,10 +11,25 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool
 
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, message
-from probkit.method.climb import Climb, at_foot, climbed, is_done
-from probkit.method.lanes import Lanes
-from probkit.method.loop import iterate
+from probkit.method import (
+    RESULTS,
+    AbstractIterativeMethod,
+    Draws,
+    Lanes,
+    best_lane,
+    repeated,
+)
+from probkit.method.climb import (
+    Climb,
+    at_foot,
+    check_fall,
+    check_remaining,
+    check_restarts,
+    climbed,
+    facts_of_ends,
+    is_done,
+    largest_fall,
+)
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import (
@@ -85,78 +100,52 @@ class EM(AbstractIterativeMethod):
 
     # The run as a whole.
 
-    def run(self, model, data, key, start, running):
+    def lanes(self):
+        return Lanes(self.num_restarts, 1, together=True)
+
+    @property
+    def label(self):
+        return f"EM, {self.num_restarts} restarts"
+
+    @property
+    def step_limit(self):
+        return self.max_steps
+
+    def begin(self, model, data, key, start):
         if not isinstance(model, AbstractEMModel):
             raise ValueError(
                 f"`{type(model).__name__}` has no E-step and M-step; "
                 "fit it with `pk.NUTS()` or `pk.SVI()`."
             )
-        key_run, key_draws = jax.random.split(key)
-        states, trace, counts = iterate(
-            self,
-            model,
-            data,
-            key_run,
-            start,
-            lanes=Lanes(self.num_restarts, 1, together=True),
-            max_steps=self.max_steps,
-            running=running,
-            label=f"EM, {self.num_restarts} restarts",
-        )
-        if counts.size == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps)
-        ended = _finish(self, model, data, states)
-        ended = jax.device_get(ended)
-        objective = np.where(np.isnan(ended["objective"]), -np.inf, ended["objective"])
-        best = int(np.lexsort((-objective, ended["degenerate"]))[0])
-        sites = jax.tree.map(lambda a: jnp.asarray(a[best]), states.sites)
-        result = jax.tree.map(lambda a: a[best], states.climb.result)
-        settled = bool(self.terminate(jax.tree.map(lambda a: jnp.asarray(a[best]), states)))
-        if not settled:
-            result = RESULTS.max_steps_reached
-        facts = {
+        return super().begin(model, data, key, start)
+
+    def finish(self, model, data, end):
+        ended = jax.device_get(_ended(self, model, data, end.states))
+        objective = ended["objective"]
+        objective = np.where(np.isnan(objective), -np.inf, objective)
+        best = best_lane(objective, ended["degenerate"])
+        state = end.lane(best)
+        result, settled = self.outcome(state, state.climb.result)
+        facts = facts_of_ends(objective, best) | {
             "objective": float(objective[best]),
-            "largest_fall": _largest_fall(trace["objective"]),
-            "remaining": float(states.climb.remaining[best]),
-            "reached_best": int((objective >= objective[best] - 0.01).sum()),
-            "num_restarts": self.num_restarts,
-            "distinct": _distinct(objective),
+            "largest_fall": largest_fall(end.trace["objective"]),
+            "remaining": float(state.climb.remaining),
             "degenerate": bool(ended["degenerate"][best]),
             "gradient": float(ended["gradient"][best]),
             "settled": settled,
         }
-        trace |= {
-            "final_objective": objective[:, None],
-            "steps": counts[:, None],
-            "best": np.arange(self.num_restarts)[:, None] == best,
-        }
+        trace = end.trace_of_ends("objective", objective, best)
         if self.num_draws == 0 or bool(result != RESULTS.successful):
-            draws = jax.tree.map(lambda a: np.asarray(a)[None, None], sites)
-            return Draws(draws, {}, trace, result, facts)
-        draws, curvature = _laplace(self, model, data, sites, key_draws)
+            return Draws(repeated(state.sites, 1), {}, trace, result, facts)
+        draws, curvature = _laplace(self, model, data, state.sites, end.key)
         facts["least_curvature"] = float(curvature)
         draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
         return Draws(draws, {}, trace, result, facts)
 
     def checks(self, tree, facts):
-        restarts = int(facts["num_restarts"])
         checks = [
-            Check(
-                "largest fall of the objective",
-                facts["largest_fall"],
-                "at most",
-                0.0,
-                message(RESULTS.decreased),
-                "nats, beyond rounding",
-            ),
-            Check(
-                "still to be gained",
-                facts["remaining"],
-                "at most",
-                max(self.atol, 1e-12 * abs(facts["objective"])),
-                "raise `max_steps`",
-                "nats, estimated",
-            ),
+            check_fall(facts),
+            check_remaining(facts, facts["objective"], self.atol),
             Check(
                 "gradient at the optimum",
                 facts["gradient"],
@@ -173,18 +162,8 @@ class EM(AbstractIterativeMethod):
                 'the likelihood has no maximum here: use `maximise="posterior"`, or a '
                 "smaller model",
             ),
+            *check_restarts(facts),
         ]
-        if restarts > 1:
-            checks.append(
-                Check(
-                    "restarts that found the best",
-                    facts["reached_best"],
-                    "at least",
-                    2,
-                    "raise `num_restarts`: a better optimum may be out there",
-                    f"of {restarts}; {int(facts['distinct'])} distinct optima",
-                )
-            )
         if "least_curvature" in facts:
             checks.append(
                 Check(
@@ -216,7 +195,7 @@ def _num_observed(model, data, sites) -> int:
 
 
 @eqx.filter_jit
-def _finish(method, model, data, states):
+def _ended(method, model, data, states):
     """The objective, its gradient and degeneracy at the last sites of each restart."""
 
     def one(sites):
@@ -246,18 +225,3 @@ def _laplace(method, model, data, sites, key):
     positions = mode + noise @ root.T
     draws = jax.vmap(lambda flat: constrain(model, data, unravel(flat)))(positions)
     return draws, values[0] / values[-1]
-
-
-def _largest_fall(objective: np.ndarray) -> float:
-    """The largest fall between steps beyond what rounding explains, in nats."""
-    if objective.shape[1] < 2:
-        return 0.0
-    rounding = 16 * np.finfo(objective.dtype).eps * np.abs(objective[:, 1:])
-    falls = -np.diff(objective, axis=1) - rounding
-    return float(np.nanmax(np.maximum(falls, 0.0), initial=0.0))
-
-
-def _distinct(objective: np.ndarray) -> int:
-    """How many optima the restarts found, told apart by 0.01 nats."""
-    finite = np.sort(objective[np.isfinite(objective)])
-    return int((np.diff(finite) > 0.01).sum() + 1) if finite.size else 0

@@ -13,9 +13,7 @@ from jaxtyping import Array, Bool, Int
 from numpyro.infer.util import potential_energy
 
 from probkit.infer.worst import worst
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws
-from probkit.method.lanes import Lanes
-from probkit.method.loop import iterate
+from probkit.method import RESULTS, AbstractIterativeMethod, Begin, Draws, Lanes
 from probkit.model.check import Check
 from probkit.model.density import (
     constrain,
@@ -140,25 +138,27 @@ class NUTS(AbstractIterativeMethod):
 
     # The run as a whole.
 
-    def run(self, model, data, key, start, running):
+    @property
+    def label(self):
+        return f"NUTS, {self.num_chains} chains"
+
+    @property
+    def step_limit(self):
+        return self.num_warmup + self.num_samples
+
+    @property
+    def discarded(self):
+        return self.num_warmup
+
+    def begin(self, model, data, key, start):
         self._refuse_unknown_blocks(model, data)
-        _, records, counts = iterate(
-            self,
-            model,
-            data,
-            key,
-            start,
-            lanes=self._lanes(),
-            max_steps=self.num_warmup + self.num_samples,
-            discard=self.num_warmup,
-            running=running,
-            label=f"NUTS, {self.num_chains} chains",
-        )
-        complete = counts.size > 0 and counts.min() == self.num_samples
-        if not complete:
+        return Begin(self, model, start, key_run=key, key_end=key)
+
+    def finish(self, model, data, end):
+        if end.counts.min() < self.num_samples:
             return Draws({}, {}, {}, RESULTS.nonfinite)
-        position = _with_prefix(records, "z.")
-        stats = _with_prefix(records, "stat.")
+        position = _with_prefix(end.trace, "z.")
+        stats = _with_prefix(end.trace, "stat.")
         depth = np.floor(np.log2(np.maximum(stats["n_steps"], 1))).astype(int) + 1
         stats["tree_depth"] = depth
         stats["reached_max_treedepth"] = depth >= self.max_tree_depth
@@ -262,7 +262,11 @@ class NUTS(AbstractIterativeMethod):
         )
         return kernel
 
-    def _lanes(self) -> Lanes:
+    @property
+    def num_lanes(self):
+        return self.num_chains
+
+    def lanes(self) -> Lanes:
         here = jax.local_device_count()
         method = self.chain_method
         if method == "auto":

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -15,10 +14,23 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import autoguide
 from numpyro.infer.util import compute_log_probs
 
-from probkit.method import RESULTS, AbstractIterativeMethod, Draws, choose
+from probkit.method import (
+    RESULTS,
+    AbstractIterativeMethod,
+    Draws,
+    Lanes,
+    best_lane,
+    choose,
+)
 from probkit.method.batches import map_in_batches
-from probkit.method.lanes import Lanes
-from probkit.method.loop import iterate
+from probkit.method.minibatch import draw_rows, minibatch
+from probkit.method.windows import (
+    Windows,
+    check_quiet,
+    is_quiet,
+    opened,
+    stepped,
+)
 from probkit.model.check import Check
 from probkit.model.density import constrain, off_the_edge, unconstrain
 from probkit.validate import positive, short, whole
@@ -65,27 +77,23 @@ class ELBO(numpyro.infer.elbo.ELBO):
 class SVIState(NamedTuple):
     optimiser: Any  # NumPyro's SVIState
     loss: Float[Array, ""]
-    window_length: Int[Array, ""]
-    window_steps: Int[Array, ""]  # taken in the present window
-    window_params: Any  # the guide's parameters, unconstrained, averaged so far
-    params: Any  # and averaged over the last whole window
-    window_sum: Float[Array, ""]
-    window_squares: Float[Array, ""]
-    window_mean: Float[Array, ""]  # of the last whole window
-    gain: Float[Array, ""]  # between the last two, in nats
-    quiet: Int[Array, ""]  # windows in a row without a gain
+    windows: Windows  # of the guide's parameters, unconstrained
     num_steps: Int[Array, ""]
     result: Any
 
 
 class SVI(AbstractIterativeMethod):
-    """Fit a guide by climbing the evidence lower bound (ELBO).
+    """Fit a guide by maximising the evidence lower bound (ELBO).
 
     A run has settled when the mean loss of a window of steps is no better than that of
     the window before, within the noise and `atol`, `patience` times in a row. Each window
-    is half as long again as the last, so that a slow climb, too slow to show in a short
-    window, shows in a later one. The fitted guide has the mean of the parameters over the
-    last whole window (Polyak and Ruppert's averaging): the last step alone is noisy.
+    is half as long again as the last, so that slow progress, which a short window does
+    not show, shows in a later one. The fitted guide has the mean of the parameters over
+    the last whole window (Polyak and Ruppert's averaging), because the last step alone is
+    noisy.
+
+    With `batch_size` each step looks at rows drawn at random, with replacement, and
+    counts them for all rows; what a step costs does not depend on how many there are.
 
     Attributes:
         guide: a name ("normal", "multivariate_normal", "low_rank", or the flows "iaf" and
@@ -96,7 +104,8 @@ class SVI(AbstractIterativeMethod):
         learning_rate: step size of Adam, in unconstrained coordinates.
         optimizer: any optax optimiser instead of Adam, with its own step size.
         num_particles: draws of the guide in each estimate of the ELBO.
-        batch_size: how many observations each step looks at; None for all.
+        batch_size: how many observations each step looks at; None for all. Every latent
+            site must be shared by all observations.
         window: steps in the first window of the convergence rule.
         atol: a gain that does not matter, in nats.
         patience: windows in a row without a gain after which a run has settled.
@@ -143,22 +152,11 @@ class SVI(AbstractIterativeMethod):
         svi = self._svi(model, start)
         optimiser = svi.init(key, self._batch(data, key))
         params = svi.optim.get_params(optimiser.optim_state)
-        dtype = jnp.result_type(float)
-        inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
-        none = jnp.zeros((), jnp.int32)
         return SVIState(
             optimiser,
-            loss=inf,
-            window_length=jnp.full((), self.window, jnp.int32),
-            window_steps=none,
-            window_params=params,
-            params=params,
-            window_sum=zero,
-            window_squares=zero,
-            window_mean=inf,
-            gain=inf,
-            quiet=none,
-            num_steps=none,
+            loss=jnp.full((), jnp.inf, jnp.result_type(float)),
+            windows=opened(params, self.window),
+            num_steps=jnp.zeros((), jnp.int32),
             result=RESULTS.no_steps,
         )
 
@@ -170,115 +168,72 @@ class SVI(AbstractIterativeMethod):
         optimiser, loss = svi.stable_update(state.optimiser, self._batch(data, key))
         # A step with a non-finite loss is undone by `stable_update`; it repeats the last.
         loss = jnp.where(jnp.isfinite(loss), loss.astype(state.loss.dtype), state.loss)
-        steps = state.window_steps + 1
-        params = jax.tree.map(
-            lambda mean, new: mean + (new - mean) / steps,
-            state.window_params,
-            svi.optim.get_params(optimiser.optim_state),
-        )
-        total, squares = state.window_sum + loss, state.window_squares + loss**2
-        mean = total / steps
-        variance = jnp.maximum(squares / steps - mean**2, 0.0)
-        # Of the difference of this mean and the last, over windows of 1 and 2/3.
-        error = jnp.sqrt(2.5 * variance / steps)
-        full = steps >= state.window_length
-        kept = jax.tree.map(partial(jnp.where, full), params, state.params)
-        gain = jnp.where(full, state.window_mean - mean, state.gain)
-        quiet = jnp.where(
-            full, jnp.where(gain < error + self.atol, state.quiet + 1, 0), state.quiet
-        )
+        params = svi.optim.get_params(optimiser.optim_state)
+        finite = jnp.isfinite(state.windows.total + loss)
         return SVIState(
             optimiser,
             loss=loss,
-            window_length=jnp.where(full, steps + steps // 2, state.window_length),
-            window_steps=jnp.where(full, 0, steps),
-            window_params=params,
-            params=kept,
-            window_sum=jnp.where(full, 0.0, total),
-            window_squares=jnp.where(full, 0.0, squares),
-            window_mean=jnp.where(full, mean, state.window_mean),
-            gain=gain,
-            quiet=quiet,
+            windows=stepped(state.windows, loss, params, self.atol),
             num_steps=state.num_steps + 1,
-            result=choose(jnp.isfinite(total), RESULTS.successful, RESULTS.nonfinite),
+            result=choose(finite, RESULTS.successful, RESULTS.nonfinite),
         )
 
     def terminate(self, state) -> Bool[Array, ""]:
         failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
-        return (state.quiet >= self.patience) | failed
+        return is_quiet(state.windows, self.patience) | failed
 
     def record(self, state):
         return {"loss": state.loss}
 
     # The run as a whole.
 
-    def run(self, model, data, key, start, running):
-        if self.batch_size is not None:
-            if not hasattr(data, "take"):
-                raise ValueError(
-                    f"`SVI(batch_size={self.batch_size})`: `{type(data).__name__}` "
-                    "cannot be split into batches; leave `batch_size=None`."
-                )
-            if self.batch_size > len(data):
-                raise ValueError(
-                    f"`SVI(batch_size={self.batch_size})` exceeds the {len(data)} "
-                    "observations; leave `batch_size=None` to use them all."
-                )
+    def lanes(self):
+        return Lanes(self.num_starts, 1, together=True)
+
+    @property
+    def label(self):
+        return f"SVI, {self.num_starts} starts"
+
+    @property
+    def step_limit(self):
+        return self.max_steps
+
+    def begin(self, model, data, key, start):
         if start is not None and self.guide in FLOWS:
             raise ValueError(
                 f"`fit(start=...)`: the flow {self.guide!r} begins at a standard normal "
                 "and cannot start from a fit; leave `start` out."
             )
-        key_run, key_draws = jax.random.split(key)
-        states, trace, counts = iterate(
-            self,
-            model,
-            data,
-            key_run,
-            start,
-            lanes=Lanes(self.num_starts, 1, together=True),
-            max_steps=self.max_steps,
-            running=running,
-            label=f"SVI, {self.num_starts} starts",
-        )
-        if counts.size == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps)
-        losses = _final_losses(trace["loss"], counts, self.window)
-        best = int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
-        state = jax.tree.map(lambda a: jnp.asarray(a[best]), states)
-        result = jax.tree.map(lambda a: a[best], states.result)
-        settled = bool(self.terminate(state))
-        if not settled and bool(result == RESULTS.successful):
-            result = RESULTS.max_steps_reached
-        draws, log_weights = _posterior(self, model, data, state.params, key_draws)
+        begun = super().begin(model, data, key, start)
+        if self.batch_size is None:
+            return begun
+        what = f"SVI(batch_size={self.batch_size})"
+        return begun._replace(program=minibatch(model, data, self.batch_size, what))
+
+    def finish(self, model, data, end):
+        losses = _final_losses(end.trace["loss"], end.counts, self.window)
+        best = best_lane(-losses)
+        state = end.lane(best)
+        result, settled = self.outcome(state, state.result)
+        draws, log_weights = _posterior(self, model, data, state.windows.params, end.key)
         log_weights = np.asarray(log_weights)
         facts = {
             "elbo": float(log_weights.mean()),
             "elbo_error": float(log_weights.std() / np.sqrt(log_weights.size)),
             "khat": _khat(log_weights),
-            "quiet": int(state.quiet),
+            "quiet": int(state.windows.quiet),
             "num_starts": self.num_starts,
             "settled": settled,
         }
-        trace |= {
-            "final_loss": losses[:, None],
-            "steps": counts[:, None],
-            "best": np.arange(self.num_starts)[:, None] == best,
-        }
         draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
         stats = {"log_weight": log_weights[None]}
+        trace = end.trace_of_ends("loss", losses, best)
         return Draws(draws, stats, trace, result, facts)
 
     def checks(self, tree, facts):
+        elbo = f"ELBO {facts['elbo']:.2f} (standard error {facts['elbo_error']:.2f})"
         return (
-            Check(
-                "windows without a gain",
-                facts["quiet"],
-                "at least",
-                self.patience,
-                "the objective still moves: raise `max_steps`, or lower `learning_rate`",
-                f"ELBO {facts['elbo']:.2f} (standard error {facts['elbo_error']:.2f})",
-            ),
+            check_quiet(facts, self.patience, elbo),
             Check(
                 "PSIS k-hat",
                 facts["khat"],
@@ -294,8 +249,7 @@ class SVI(AbstractIterativeMethod):
     def _batch(self, data, key):
         if self.batch_size is None:
             return data
-        rows = jax.random.choice(key, len(data), (self.batch_size,), replace=False)
-        return data.take(rows)
+        return data.take(draw_rows(key, len(data), self.batch_size))
 
     def _guide(self, model, start):
         if isinstance(self.guide, autoguide.AutoGuide):

@@ -1,8 +1,15 @@
 """What an inference does: settings, three functions, and the one loop that runs them."""
 
+from probkit.method.iterative import (
+    AbstractIterativeMethod,
+    Begin,
+    End,
+    best_lane,
+    repeated,
+)
+from probkit.method.lanes import Lanes
 from probkit.method.protocol import (
     RESULTS,
-    AbstractIterativeMethod,
     AbstractMethod,
     Draws,
     Running,
@@ -14,8 +21,13 @@ __all__ = [
     "RESULTS",
     "AbstractIterativeMethod",
     "AbstractMethod",
+    "Begin",
     "Draws",
+    "End",
+    "Lanes",
     "Running",
+    "best_lane",
     "choose",
     "message",
+    "repeated",
 ]

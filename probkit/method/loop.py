@@ -8,7 +8,7 @@ the clock and leave no mark on the numbers.
 import sys
 import time
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -16,15 +16,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from probkit.method import AbstractIterativeMethod, Running
 from probkit.method.checkpoint import Checkpoint
 from probkit.method.lanes import Lanes
-from probkit.model import AbstractModel, Data
-from probkit.model.density import Sites
+from probkit.method.protocol import Running
+from probkit.model import Data
+from probkit.model.density import Program, Sites
 
 CHUNK_SECONDS = 0.5
 CHUNK_NUMBERS = 2**22  # at most so many recorded numbers a lane and chunk
 CHUNK_STEPS = 500
+
+State = Any
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """What the loop carries; `AbstractIterativeMethod` says what each does."""
+
+    def init(self, model, data, key, start) -> State: ...
+    def step(self, model, data, state) -> State: ...
+    def terminate(self, state) -> Any: ...
+    def record(self, state) -> Any: ...
 
 
 @eqx.filter_jit
@@ -77,8 +89,8 @@ def _capacity(method, states, max_steps: int) -> int:
 
 
 def iterate(
-    method: AbstractIterativeMethod,
-    model: AbstractModel,
+    method: Steps,
+    model: Program,
     data: Data,
     key: PRNGKeyArray,
     start: Sites | None,

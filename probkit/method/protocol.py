@@ -1,4 +1,4 @@
-"""What an inference does: settings, three functions, and an outcome that is a value."""
+"""What an inference does: frozen settings, and an outcome that is a value."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -8,13 +8,11 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Bool, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from probkit.model import AbstractModel, Data
 from probkit.model.check import Check
 from probkit.model.density import Sites
-
-State = Any
 
 
 class RESULTS(eqx.Enumeration):
@@ -63,7 +61,7 @@ class Draws:
     stats: dict[str, np.ndarray]
     trace: dict[str, np.ndarray]
     result: Any
-    facts: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +80,11 @@ class Running:
 class AbstractMethod(eqx.Module):
     """A way to fit any model: frozen settings, compared by value."""
 
+    @property
+    def num_lanes(self) -> int:
+        """How many draws of an earlier fit it can start from: chains, restarts, starts."""
+        return 1
+
     @abstractmethod
     def run(
         self,
@@ -94,31 +97,5 @@ class AbstractMethod(eqx.Module):
         """Fit. `start` has draws to start from, `{site: array[start, ...]}`, or None."""
 
     @abstractmethod
-    def checks(self, tree: Any, facts: Mapping[str, float]) -> tuple[Check, ...]:
+    def checks(self, tree: Any, facts: Mapping[str, float | int]) -> tuple[Check, ...]:
         """The checks that this method allows, from the labelled tree of a fit."""
-
-
-class AbstractIterativeMethod(AbstractMethod):
-    """A method that repeats a step; `probkit.method.loop` writes the repetition once.
-
-    A run has one or more *lanes*: chains, restarts, starts. These functions are written
-    for one lane.
-    """
-
-    @abstractmethod
-    def init(
-        self, model: AbstractModel, data: Data, key: PRNGKeyArray, start: Sites | None
-    ) -> State:
-        """The state before the first step. `start` is one draw, or None."""
-
-    @abstractmethod
-    def step(self, model: AbstractModel, data: Data, state: State) -> State:
-        """One step."""
-
-    @abstractmethod
-    def terminate(self, state: State) -> Bool[Array, ""]:
-        """Whether the lane is done, for better or worse."""
-
-    @abstractmethod
-    def record(self, state: State) -> Any:
-        """What to keep of a step: a dict of arrays."""

@@ -1,18 +1,92 @@
 """What a family's data are: validated arrays, named as the axes in `dims` are."""
 
-from abc import abstractmethod
-from typing import Any
+import dataclasses
+import functools
+import types
+import typing
+from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import Array
+import jax
+import jax.numpy as jnp
+from jaxtyping import AbstractArray, Array, Int
+
+from probkit.validate import as_array
 
 
 class AbstractData(eqx.Module):
-    """Validated arrays, named as the axes in `dims` are."""
+    """Arrays with one row per observation, and what else the model needs.
 
-    @abstractmethod
+    A subclass lists its arrays as fields, `x: Float[Array, "n d"]`. What it is given for
+    them (a list, a NumPy, pandas or xarray object) becomes a JAX array; NaN, infinities
+    and text are refused, with the name of the field. The rest has bodies here, which rely
+    on one rule: every array field with at least one axis has a row for each observation,
+    except the fields named in `shared`.
+
+    Attributes:
+        shared: names of the array fields that all observations share, such as knots or
+            the mean of a column. `take` leaves them as they are.
+    """
+
+    shared: ClassVar[tuple[str, ...]] = ()
+
+    def __check_init__(self):
+        kind = type(self)
+        for name in _array_fields(kind):
+            given = getattr(self, name)
+            if given is None or isinstance(given, jax.core.Tracer):
+                continue
+            told = f"{kind.__name__}({name}=...)"
+            array = as_array(given, told, complex_too=True, whole_too=True)
+            if not isinstance(given, jax.Array):  # else it stays on its devices
+                object.__setattr__(self, name, array)
+        if type(self).__len__ is AbstractData.__len__:
+            len(self)  # refuses arrays that differ in their number of rows
+
+    def rows(self) -> dict[str, Array]:
+        """The arrays with a row for each observation, by the names of their fields."""
+        return {
+            name: array
+            for name, array in vars(self).items()
+            if eqx.is_array(array) and array.ndim > 0 and name not in self.shared
+        }
+
     def __len__(self) -> int:
-        """How many observations it holds."""
+        """How many observations there are."""
+        kind = type(self).__name__
+        counts = {name: array.shape[0] for name, array in self.rows().items()}
+        if not counts:
+            raise ValueError(
+                f"`{kind}` has no array with a row for each observation; give it one, or "
+                "define `__len__`."
+            )
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{count} rows of `{name}`" for name, count in counts.items())
+            raise ValueError(
+                f"`{kind}` got {told}; each observation has one row of each. An array "
+                f"that all observations share is named in `{kind}.shared`."
+            )
+        return next(iter(counts.values()))
+
+    def take(self, indices: Int[Array, " b"]) -> "AbstractData":
+        """The observations at `indices`.
+
+        The constructor is not called: inside a compiled program the arrays have no values
+        that it could check.
+        """
+        taken = {name: array[indices] for name, array in self.rows().items()}
+        return self.replaced(taken)
+
+    def replaced(self, arrays: dict[str, Any]) -> "AbstractData":
+        """The same data with other arrays in some of its fields, unchecked."""
+        names = list(arrays)
+        return eqx.tree_at(
+            lambda data: [getattr(data, name) for name in names],
+            self,
+            [arrays[name] for name in names],
+        )
+
+    # What a file keeps.
 
     def arrays(self) -> dict[str, Array]:
         """The arrays that a file keeps, by their names in `dims`."""
@@ -23,11 +97,30 @@ class AbstractData(eqx.Module):
         arrays = self.arrays()
         return {k: v for k, v in vars(self).items() if k not in arrays}
 
-    @abstractmethod
-    def take(self, indices: Array) -> "AbstractData":
-        """The observations at `indices`, standing for all of them."""
-
     @classmethod
-    @abstractmethod
     def restore(cls, arrays: dict[str, Any], fields: dict[str, Any]) -> "AbstractData":
         """The data again, from their arrays and their plain fields, as a file has them."""
+        return cls(**{k: jnp.asarray(v) for k, v in arrays.items()}, **fields)
+
+
+@functools.cache
+def _array_fields(kind: type) -> tuple[str, ...]:
+    """Names of the fields that are annotated as arrays, or as arrays or None."""
+    try:
+        hints = typing.get_type_hints(kind)
+    except NameError:  # text that names what is not there: a class inside a function
+        hints = {field.name: field.type for field in dataclasses.fields(kind)}
+    return tuple(
+        field.name
+        for field in dataclasses.fields(kind)
+        if any(map(_is_array, _members(hints[field.name])))
+    )
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _is_array(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, jax.Array | AbstractArray)

@@ -56,6 +56,31 @@ def _names(program: Program, data, which: Callable[[dict], bool]) -> tuple[str, 
     return tuple(names)
 
 
+def site_shapes(program: Program, data) -> dict[str, tuple[int, ...]]:
+    """The shape of every site that is sampled, observed or deterministic."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def look():
+        for name, site in _trace(program, data, {}).items():
+            if site["type"] in ("sample", "deterministic"):
+                shapes[name] = jnp.shape(site["value"])
+        return 0
+
+    jax.eval_shape(look)
+    return shapes
+
+
+def sites_by_row(program: Program, data) -> frozenset[str]:
+    """Names of the sites whose shape follows the number of observations.
+
+    Asked of the program itself: which shapes differ if there is one observation more.
+    """
+    now = site_shapes(program, data)
+    one_more = jnp.minimum(jnp.arange(len(data) + 1), len(data) - 1)
+    more = site_shapes(lambda data: program(data.take(one_more)), data)
+    return frozenset(name for name in now if now[name] != more.get(name))
+
+
 def prior_draw(program: Program, data, key: PRNGKeyArray) -> Sites:
     """One draw of the latent sites, before seeing the data."""
     trace = numpyro.handlers.trace(numpyro.handlers.seed(program, key)).get_trace(data)
