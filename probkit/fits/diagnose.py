@@ -1,18 +1,22 @@
 """Whether a fit can be trusted, in a table."""
 
-from probkit.fits.value import Fit, typical_draw
+from probkit.fits.value import Fit, refuse_no_fit, typical_draw
 from probkit.model.check import Report
 
 
 def diagnose(fitted: Fit) -> Report:
     """The checks of the fit's method and of its family.
 
+    Args:
+        fitted: a fit.
+
     Returns:
         A `Report`: print it, ask `report.ok`, or take one check by its name.
 
     Raises:
-        ValueError: if the fit was loaded from a file whose method is not known here.
+        ValueError: for what is no fit, or if its file did not restore its method.
     """
+    refuse_no_fit(fitted, "diagnose(fit)")
     if fitted.method is None:
         raise ValueError(
             "`diagnose`: the method of this fit could not be rebuilt from its file; "

@@ -10,12 +10,13 @@ from jaxtyping import PRNGKeyArray
 
 from probkit.fits.predict import with_log_likelihood
 from probkit.fits.tree import tree_of
-from probkit.fits.value import SAMPLE, Fit, FitError, named
+from probkit.fits.value import SAMPLE, Fit, FitError, refuse_wrong_types
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
 from probkit.method.batches import map_in_batches
 from probkit.method.loop import wants_progress
-from probkit.model import AbstractData, AbstractModel, Data
+from probkit.model import AbstractModel, Data
 from probkit.model.density import Sites, prior_draw
+from probkit.model.labels import refuse_wrong_labels
 from probkit.record import versions
 from probkit.validate import as_key
 
@@ -57,8 +58,15 @@ def fit(
         ValueError: if the arguments do not fit together.
         FitError: if the run did not succeed and `throw` is set; it has the fit.
     """
-    _refuse_wrong_types(model, data, method, start, checkpoint)
+    refuse_wrong_types(
+        ("fit(model, ...)", model),
+        ("fit(..., data)", data),
+        ("fit(..., method)", method),
+        ("fit(start=...)", start),
+        ("fit(checkpoint=...)", checkpoint),
+    )
     key = as_key(key, "fit(key=...)")
+    refuse_wrong_labels(model, data)
     if progress is None:
         progress = wants_progress()
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
@@ -81,25 +89,13 @@ def fit(
         versions(),
     )
     if log_likelihood:
-        fitted = with_log_likelihood(fitted)
+        try:
+            fitted = with_log_likelihood(fitted)
+        except ValueError as error:  # too large: the draws are not lost
+            raise FitError(str(error), fitted) from None
     if throw and result != "successful":
         raise FitError(_message(method, result), fitted)
     return fitted
-
-
-def _refuse_wrong_types(model, data, method, start, checkpoint) -> None:
-    examples = {
-        "fit(model, ...)": "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`",
-        "fit(..., data)": "the data of a family, such as `moe.Pairs(x, y)`",
-        "fit(..., method)": "`pk.EM()`, `pk.SVI()` or `pk.NUTS()`",
-        "fit(start=...)": "an earlier `Fit`, what `pk.fit` returns",
-        "fit(checkpoint=...)": "the path of a folder",
-    }
-    kinds = AbstractModel, AbstractData, AbstractMethod, Fit | None, str | Path | None
-    given = model, data, method, start, checkpoint
-    for value, kind, (what, example) in zip(given, kinds, examples.items(), strict=True):
-        if not isinstance(value, kind):
-            raise ValueError(f"`{what}` got {named(value)}; it takes {example}.")
 
 
 def _name(result) -> str:

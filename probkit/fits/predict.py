@@ -1,5 +1,7 @@
 """What is computed from the draws of a fit, and from the prior: one draw at a time."""
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -9,84 +11,127 @@ import numpyro
 from jaxtyping import PRNGKeyArray
 
 from probkit.fits.tree import coords_of, dataset_of
-from probkit.fits.value import Fit, draws_of, refuse_no_fit
+from probkit.fits.value import Fit, draws_of, refuse_no_fit, refuse_wrong_types
 from probkit.method.batches import map_in_batches
-from probkit.model import AbstractModel, Data
-from probkit.model.density import observed_names
-from probkit.validate import as_key
+from probkit.model import AbstractData, AbstractModel, Data, Sites
+from probkit.model.density import observed_names, site_shapes
+from probkit.model.labels import refuse_wrong_labels
+from probkit.validate import as_key, whole
+
+# More numbers than this are refused before they are computed: 2 GiB in float64.
+MOST_NUMBERS = 2**28
 
 
-def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray):
+def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | None = None):
     """Posterior predictive draws at new inputs.
 
     Args:
         fitted: a fit.
-        inputs: what the family takes: for a regression, `x` in the shape of the fit's.
+        inputs: what the family takes: for a regression, `x` in the shape of the fit's. By
+            default an array for the one input, or a dict with an array for each; or how
+            many observations to predict, where there are no inputs.
         key: a JAX random key.
+        num_draws: how many draws of the posterior to use, evenly spaced and rounded up to
+            the same number per chain; by default all.
 
     Returns:
         An xarray `Dataset` over `chain`, `draw` and the family's named axes. Its
         variables are the family's (see its `predict`); `y` is a new observation.
+
+    Raises:
+        ValueError: for inputs that do not fit the model, or a result of more than
+            `MOST_NUMBERS` numbers; the message has its size.
     """
     refuse_no_fit(fitted, "predict(fit, ...)")
     key = as_key(key, "predict(key=...)")
+    draws = Thinned.of(fitted, num_draws, "predict")
     given = fitted.model.inputs(inputs, fitted.data)
-    arrays = _each_draw(_predict_one, fitted, key, given)
-    # The axes of the data have other entries at new inputs.
-    dims = fitted.model.dims(fitted.data)
-    observed = {a for name in observed_names(fitted.model, fitted.data) for a in dims[name]}
+    arrays = draws.each(_predict_one, key, given)
     coords = fitted.model.coords(fitted.data)
-    return dataset_of(
-        arrays, fitted, {k: v for k, v in coords.items() if k not in observed}
-    )
+    gone = _axes_of_observations(fitted)
+    return draws.dataset(arrays, {k: v for k, v in coords.items() if k not in gone})
 
 
-def recover(fitted: Fit, *, key: PRNGKeyArray):
+def _axes_of_observations(fitted: Fit) -> set[str]:
+    """Axes that have other entries at new inputs."""
+    model, data = fitted.model, fitted.data
+    dims = model.dims(data)
+    by_row = data.rows() if type(data).take is AbstractData.take else {}
+    return {
+        axis
+        for name in observed_names(model, data)
+        for axis in (dims[name][:1] if name in by_row else dims[name])
+    }
+
+
+def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
     """Draws of what the model integrated out: labels, coefficients, functions.
+
+    Args:
+        fitted: a fit.
+        key: a JAX random key.
+        num_draws: as for `predict`.
 
     Returns:
         An xarray `Dataset` over `chain`, `draw` and the family's named axes; empty for a
         model that integrates nothing out.
+
+    Raises:
+        ValueError: for a result of more than `MOST_NUMBERS` numbers.
     """
     refuse_no_fit(fitted, "recover(fit, ...)")
     key = as_key(key, "recover(key=...)")
-    arrays = _each_draw(_recover_one, fitted, key, fitted.data)
-    return dataset_of(arrays, fitted, fitted.model.coords(fitted.data))
+    draws = Thinned.of(fitted, num_draws, "recover")
+    arrays = draws.each(_recover_one, key, fitted.data)
+    return draws.dataset(arrays, coords_of(fitted.model, fitted.data))
 
 
-def with_log_likelihood(fitted: Fit) -> Fit:
-    """The same fit with a group `log_likelihood`, one number an observation and draw.
+def with_log_likelihood(fitted: Fit, *, num_draws: int | None = None) -> Fit:
+    """The same fit with a group `log_likelihood`: a number per observation and draw.
 
     It is the model's `pointwise`: where observations depend on each other, that of each
     given all the others.
+
+    Args:
+        fitted: a fit.
+        num_draws: as for `predict`.
+
+    Raises:
+        ValueError: for a result of more than `MOST_NUMBERS` numbers.
     """
-    arrays = _each_draw(_score_one, fitted, jax.random.key(0), fitted.data)
+    refuse_no_fit(fitted, "with_log_likelihood(fit)")
+    draws = Thinned.of(fitted, num_draws, "with_log_likelihood")
+    arrays = draws.each(_score_one, jax.random.key(0), fitted.data)
     tree = fitted.tree.copy()
-    tree["log_likelihood"] = dataset_of(
-        arrays, fitted, coords_of(fitted.model, fitted.data)
-    )
+    coords = coords_of(fitted.model, fitted.data)
+    tree["log_likelihood"] = draws.dataset(arrays, coords)
     return Fit(**{**vars(fitted), "tree": tree})
-
-
-@eqx.filter_jit
-def _prior_draws(model, data, keys):
-    def one(key):
-        program = numpyro.handlers.uncondition(numpyro.handlers.seed(model, key))
-        trace = numpyro.handlers.trace(program).get_trace(data)
-        kinds = ("sample", "deterministic")
-        return {k: v["value"] for k, v in trace.items() if v["type"] in kinds}
-
-    return map_in_batches(one, keys)
 
 
 def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int = 500):
     """Draws of the parameters, and of data like `data`, before seeing any.
 
+    Args:
+        model: a model.
+        data: its data, for their shapes and inputs; what is observed is not looked at.
+        key: a JAX random key.
+        num_draws: how many draws.
+
     Returns:
         A `DataTree` with groups `prior` and `prior_predictive`, one chain.
+
+    Raises:
+        ValueError: for arguments that are no model, data, key or whole number, or a result
+            of more than `MOST_NUMBERS` numbers.
     """
     import arviz_base as azb
 
+    refuse_wrong_types(("prior(model, ...)", model), ("prior(..., data)", data))
+    key = as_key(key, "prior(key=...)")
+    num_draws = whole("prior(num_draws", 1)(num_draws)
+    refuse_wrong_labels(model, data)
+    shapes = site_shapes(model, data)
+    _refuse_size({k: (num_draws, *v) for k, v in shapes.items()}, num_draws, "prior")
     arrays = jax.device_get(_prior_draws(model, data, jax.random.split(key, num_draws)))
     observed = observed_names(model, data)
     one_chain = {k: v[None] for k, v in arrays.items()}
@@ -101,6 +146,76 @@ def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int
 
 
 @eqx.filter_jit
+def _prior_draws(model, data, keys):
+    def one(key):
+        program = numpyro.handlers.uncondition(numpyro.handlers.seed(model, key))
+        trace = numpyro.handlers.trace(program).get_trace(data)
+        kinds = ("sample", "deterministic")
+        return {k: v["value"] for k, v in trace.items() if v["type"] in kinds}
+
+    return map_in_batches(one, keys)
+
+
+# A function of the model for every draw.
+
+
+@dataclass(frozen=True)
+class Thinned:
+    """The draws of a fit that a computation uses: all, or some at even spaces.
+
+    Attributes:
+        fitted: the fit.
+        picked: which draws of each chain.
+        caller: the public function, for its messages.
+    """
+
+    fitted: Fit
+    picked: np.ndarray
+    caller: str
+
+    @classmethod
+    def of(cls, fitted: Fit, num_draws: int | None, caller: str) -> "Thinned":
+        sizes = fitted.posterior.sizes
+        per_chain, every = sizes["draw"], np.arange(sizes["draw"])
+        if num_draws is not None:
+            wanted = whole(f"{caller}(num_draws", 1)(num_draws)
+            per_chain = min(-(-wanted // sizes["chain"]), per_chain)
+            every = np.linspace(0, sizes["draw"] - 1, per_chain).round().astype(int)
+        return cls(fitted, every, caller)
+
+    def each(self, function, key: PRNGKeyArray, *args) -> dict[str, np.ndarray]:
+        """`function(model, one draw, *args, key)`, `{name: array[chain, draw, ...]}`."""
+        model = self.fitted.model
+        sites = {k: v[:, self.picked] for k, v in draws_of(self.fitted).items()}
+        shape = jax.tree.leaves(sites)[0].shape[:2]
+        one = jax.tree.map(lambda a: a[0, 0], sites)
+        out = jax.eval_shape(lambda: function(model, one, *args, key))
+        sizes = {name: (*shape, *a.shape) for name, a in out.items()}
+        _refuse_size(sizes, math.prod(shape), self.caller)
+        keys = jax.random.split(key, shape)
+        return jax.device_get(_map_draws(function, model, sites, keys, *args))
+
+    def dataset(self, arrays: Sites, coords: dict[str, Any]):
+        """The arrays with names on their axes; `draw` has the labels of the fit's."""
+        labels = self.fitted.posterior["draw"].values[self.picked]
+        return dataset_of(arrays, self.fitted, coords | {"draw": labels})
+
+
+def _refuse_size(shapes: dict[str, tuple[int, ...]], draws: int, caller: str) -> None:
+    if not shapes:
+        return
+    count = sum(map(math.prod, shapes.values()))
+    if count > MOST_NUMBERS:
+        largest = max(shapes, key=lambda name: math.prod(shapes[name]))
+        fewer = max(1, draws * MOST_NUMBERS // count)
+        raise ValueError(
+            f"`{caller}`: {draws:,} draws make {count:,} numbers, `{largest}` of shape "
+            f"{shapes[largest]} among them, over the limit of {MOST_NUMBERS:,}; use fewer "
+            f"draws, `num_draws={fewer}`, or fewer inputs at a time."
+        )
+
+
+@eqx.filter_jit
 def _map_draws(function, model, sites, keys, *args):
     """`function(model, one draw, *args, key)` for every draw, chain by chain."""
 
@@ -112,13 +227,6 @@ def _map_draws(function, model, sites, keys, *args):
     out = map_in_batches(one, (flat, keys))
     shape = jax.tree.leaves(sites)[0].shape[:2]
     return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
-
-
-def _each_draw(function, fitted: Fit, key, *args) -> dict[str, np.ndarray]:
-    sites = draws_of(fitted)
-    shape = jax.tree.leaves(sites)[0].shape[:2]
-    keys = jax.random.split(key, shape)
-    return jax.device_get(_map_draws(function, fitted.model, sites, keys, *args))
 
 
 def _predict_one(model, sites, inputs, key):

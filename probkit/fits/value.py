@@ -1,14 +1,16 @@
 """A fit as a value: the model, the data, the labelled tree of draws, and how it ended."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from probkit.method import AbstractMethod
-from probkit.model import AbstractModel, Data
+from probkit.model import AbstractData, AbstractModel, Data
 from probkit.model.density import Sites, latent_names
 
 SAMPLE = ("chain", "draw")
@@ -81,12 +83,41 @@ def typical_draw(fitted: Fit) -> Sites:
     return {k: v[best] for k, v in flat.items()}
 
 
-def named(value) -> str:
+# What the public functions take, and what to give instead of something else.
+_KINDS: dict[str, tuple[Any, str]] = {
+    "model": (AbstractModel, "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`"),
+    "data": (AbstractData, "the data of a family, such as `moe.Pairs(x, y)`"),
+    "method": (AbstractMethod, "`pk.EM()`, `pk.SVI()` or `pk.NUTS()`"),
+    "start": (Fit | None, "an earlier `Fit`, what `pk.fit` returns"),
+    "fit": (Fit, "what `pk.fit` returns"),
+    "checkpoint": (str | Path | None, "the path of a folder"),
+    "path": (str | Path, 'the path of a file, such as `"fit.nc"`'),
+}
+
+
+def refuse_wrong_types(*given: tuple[str, Any]) -> None:
+    """Refuse arguments of another type, in one line.
+
+    Args:
+        given: pairs of how the user knows an argument, such as `fit(start=...)`, and its
+            value. The argument's name says what it should be.
+
+    Raises:
+        ValueError: for the first that does not fit.
+    """
+    for told, value in given:
+        argument = re.findall(r"\w+", told)[1]
+        kind, example = _KINDS[argument]
+        if not isinstance(value, kind):
+            raise ValueError(f"`{told}` got {_named(value)}; it takes {example}.")
+
+
+def refuse_no_fit(fitted: Any, told: str) -> None:
+    """Refuse what is no fit, in one line."""
+    refuse_wrong_types((told, fitted))
+
+
+def _named(value: Any) -> str:
     if isinstance(value, type):
         return f"the class `{value.__name__}`, without its `(...)`"
     return f"a value of type `{type(value).__name__}`"
-
-
-def refuse_no_fit(fitted, what: str) -> None:
-    if not isinstance(fitted, Fit):
-        raise ValueError(f"`{what}` got {named(fitted)}; it takes what `pk.fit` returns.")

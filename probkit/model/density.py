@@ -113,14 +113,17 @@ def constrain(program: Program, data, position: Sites) -> Sites:
     return _constrain(seeded, (data,), {}, position, return_deterministic=True)
 
 
-# Coordinates are of unit size, so this far out is at an edge of the support: e^-20 of a
-# scale is nothing, and its logarithm still a place to start from.
+# Where a scale of exactly zero, or another value on the edge of its support, is moved to
+# in unconstrained coordinates: e^-20 of a scale is nothing, and has a logarithm.
 EDGE = 20.0
 
 
 def off_the_edge(position: Sites) -> Sites:
-    """A position to start a sampler from, though a fit left a scale at exactly zero."""
-    return jax.tree.map(lambda a: jnp.clip(a, -EDGE, EDGE), position)
+    """A position to start a sampler from, where a fit left a scale at exactly zero.
+
+    Only infinite coordinates move; any other place is where the user wants to start.
+    """
+    return jax.tree.map(lambda a: jnp.where(jnp.isinf(a), jnp.sign(a) * EDGE, a), position)
 
 
 def unconstrain(program: Program, data, sites: Sites) -> Sites:

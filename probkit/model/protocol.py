@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from probkit.model.check import Check
 from probkit.model.density import Sites, log_likelihood
+from probkit.model.labels import counted, dims_of_program
+from probkit.model.prediction import data_at, draw_at
 
 Data = Any
 Inputs = Any
@@ -20,31 +22,42 @@ Moments = Any
 
 
 class AbstractModel(eqx.Module):
-    """A NumPyro program with names for its axes.
+    """A NumPyro program, and what else a family has to say of it.
 
     `model(data)` runs the program of the joint density, with what can be integrated out
-    already integrated out. It is plain NumPyro: `numpyro.infer.NUTS(model)` works.
+    already integrated out. It is plain NumPyro: `numpyro.infer.NUTS(model)` works. All
+    other methods have bodies, which ask the program; a family writes those in which it
+    knows better.
     """
 
     @abstractmethod
     def __call__(self, data: Data) -> None:
         """The program: sample the latent sites, condition on the observed ones."""
 
-    @abstractmethod
     def dims(self, data: Data) -> dict[str, tuple[str, ...]]:
-        """Names of the axes of every reported variable and of the data's arrays."""
+        """Names of the axes of every reported variable and of the data's arrays.
 
-    @abstractmethod
+        By default those of the program's plates and of `infer={"event_dims": [...]}`.
+        """
+        return dims_of_program(self, data)
+
     def coords(self, data: Data) -> dict[str, Any]:
-        """Labels along the named axes."""
+        """Labels along the named axes; by default they are counted from zero."""
+        return dict(counted(self, data, self.dims(data)))
 
-    @abstractmethod
     def inputs(self, given: Any, data: Data) -> Inputs:
-        """What `predict` was given by a user, checked against the data of the fit."""
+        """What `predict` was given by a user, checked against the data of the fit.
 
-    @abstractmethod
+        By default data of the same class with these inputs and nothing observed.
+        """
+        return data_at(self, given, data)
+
     def predict(self, sites: Sites, inputs: Inputs, key: PRNGKeyArray) -> Sites:
-        """New observations, and what is known of them, for one draw."""
+        """New observations, and what is known of them, for one draw.
+
+        By default the program is run at `inputs` without its observations.
+        """
+        return draw_at(self, sites, inputs, key)
 
     def recover(self, sites: Sites, data: Data, key: PRNGKeyArray) -> Sites:
         """One draw of what the program integrated out, given one draw of the rest."""
