@@ -35,6 +35,8 @@ from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.validate import as_array, as_key, column_names, positive, short, whole
 
+__all__ = ["Pairs", "SoftmaxMoE", "Units", "simulate"]
+
 # Without a prior an expert may interpolate d + 1 points, with a likelihood of infinity.
 # Its variance stops here, as a share of the variance of y, and the fit says so.
 VARIANCE_FLOOR = 1e-6

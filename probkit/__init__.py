@@ -1,7 +1,8 @@
 """probkit: structured Bayesian models, fitted in minutes, with diagnostics to trust."""
 
-import importlib
-from typing import Any
+from importlib import import_module as _import_module
+from importlib.metadata import version as _version
+from typing import Any as _Any
 
 from probkit.fits.diagnose import diagnose
 from probkit.fits.fit import fit
@@ -38,8 +39,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded where they are used: pictures, data and families cost import time.
+def __getattr__(name: str) -> _Any:
+    # Loaded where they are used, because pictures, data and families cost import time.
     if name in ("datasets", "models", "plots"):
-        return importlib.import_module(f"probkit.{name}")
+        return _import_module(f"probkit.{name}")
+    if name == "__version__":
+        return _version("probkit-bayes")
     raise AttributeError(f"module 'probkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

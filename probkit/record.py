@@ -12,30 +12,50 @@ from typing import Any, BinaryIO
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Plain = str | int | float | bool | None | list | dict
-OBJECT = "object"
+# Keys of what JSON has not: the name of a function or object, and that of an array which
+# is kept elsewhere.
+OBJECT, ARRAY = "object", "array"
+Arrays = dict[str, np.ndarray]
 
 
-def plain(value: Any, depth: int = 20) -> Plain:
+def plain(
+    value: Any, depth: int = 20, arrays: Arrays | None = None, path: str = ""
+) -> Plain:
     """`value` as JSON has it; what JSON has not is named, `{"object": name}`.
 
-    A function made by another says of what values: two optimisers of one kind with
-    different step sizes are told apart. Deeper than `depth` nothing is told.
+    A function made by another names its values too, so that two optimisers of one kind
+    with different step sizes differ. Nothing is described deeper than `depth`.
+
+    Args:
+        value: anything.
+        depth: how many levels of nesting to describe.
+        arrays: a dict to put arrays into, by their paths; without it they become lists.
+        path: where `value` stands, such as `net.layers.0`.
     """
     if depth == 0:
         return "..."
+
+    def inner(child, name):
+        return plain(child, depth - 1, arrays, f"{path}.{name}" if path else str(name))
+
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list | tuple):
-        return [plain(v, depth - 1) for v in value]
+        return [inner(v, i) for i, v in enumerate(value)]
     if isinstance(value, dict):
-        return {str(k): plain(v, depth - 1) for k, v in value.items()}
+        return {str(k): inner(v, k) for k, v in value.items()}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return np.asarray(value).tolist()
+        if arrays is None:
+            return np.asarray(value).tolist()
+        arrays[path] = np.asarray(value)
+        return {ARRAY: path}
     if isinstance(value, eqx.Module):
-        return describe(value)
+        fields = {k: inner(v, k) for k, v in vars(value).items()}
+        return {"class": family_name(type(value)), "fields": fields}
     name = getattr(value, "__qualname__", type(value).__qualname__)
     told: list[Any] = []
     if isinstance(value, functools.partial):
@@ -46,10 +66,21 @@ def plain(value: Any, depth: int = 20) -> Plain:
     return named | ({"of": plain(told, depth - 1)} if told else {})
 
 
-def _holds_object(value: Plain) -> bool:
+def _lacks(value: Plain) -> bool:
+    """Whether a description has something that cannot be made again from it."""
     if isinstance(value, dict):
-        return OBJECT in value or any(_holds_object(v) for v in value.values())
-    return isinstance(value, list) and any(_holds_object(v) for v in value)
+        return OBJECT in value or "class" in value or any(map(_lacks, value.values()))
+    return isinstance(value, list) and any(map(_lacks, value))
+
+
+def _with_arrays(value: Plain, arrays: Arrays) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {ARRAY}:
+            return jnp.asarray(arrays[value[ARRAY]])
+        return {k: _with_arrays(v, arrays) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(v, arrays) for v in value]
+    return value
 
 
 def family_name(cls: type) -> str:
@@ -59,30 +90,73 @@ def family_name(cls: type) -> str:
     return f"{module}.{cls.__qualname__}"
 
 
-def describe(module: eqx.Module) -> dict[str, Plain]:
-    """A module of settings as its class and its fields, defaults included."""
-    fields = {k: plain(v) for k, v in vars(module).items()}
-    return {"class": family_name(type(module)), "fields": fields}
+def describe(module: eqx.Module, arrays: Arrays | None = None) -> dict[str, Plain]:
+    """A module as its class and its fields, defaults included.
+
+    Args:
+        module: a model or a method.
+        arrays: as for `plain`.
+    """
+    described = plain(module, arrays=arrays)
+    assert isinstance(described, dict)
+    return described
 
 
-def rebuild(cls: type, fields: dict[str, Any]) -> Any:
+def rebuild(cls: type, fields: dict[str, Any], arrays: Arrays | None = None) -> Any:
     """A module from its fields.
 
     Raises:
-        ValueError: if the class has no such fields, or refuses their values.
+        ValueError: if the class has no such fields, or refuses their values, or a field
+            is a module or function of which only the name is known.
     """
     known = inspect.signature(cls).parameters
     unknown = [name for name in fields if name not in known]
     if unknown:
         raise ValueError(f"`{cls.__name__}` has no field {', '.join(unknown)}")
-    objects = [name for name, value in fields.items() if _holds_object(value)]
-    if objects:
-        raise ValueError(f"`{cls.__name__}`: only the name of {objects[0]} is known")
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    lacking = [name for name, value in fields.items() if _lacks(value)]
+    if lacking:
+        raise ValueError(
+            f"only the name of `{lacking[0]}` is in the file; build the model as it was "
+            f"built then, and give it, `load(..., model={cls.__name__}(...))`"
+        )
+    given = _with_arrays(fields, arrays or {})
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     try:
         return cls(**tuples)
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def refill(skeleton: eqx.Module, described: dict[str, Any], arrays: Arrays) -> Any:
+    """A module of the structure of `skeleton` with the arrays of a described one.
+
+    Raises:
+        ValueError: if class, plain fields or shapes differ.
+    """
+    own_arrays: Arrays = {}
+    own = describe(skeleton, own_arrays)
+    name = type(skeleton).__name__
+    if own["class"] != described["class"]:
+        raise ValueError(f"`load(model=...)` is a `{name}`, not `{described['class']}`")
+    if own != described:
+        a, b = own["fields"], described["fields"]
+        assert isinstance(a, dict)
+        differs = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+        raise ValueError(f"`load(model={name}(...))` differs in {', '.join(differs)}")
+    for path, array in own_arrays.items():
+        if arrays[path].shape != array.shape:
+            raise ValueError(
+                f"`load(model={name}(...))` has `{path}` of shape {array.shape}, the file "
+                f"{arrays[path].shape}"
+            )
+    leaves, structure = jax.tree_util.tree_flatten_with_path(skeleton)
+    filled = [
+        jnp.asarray(arrays[jax.tree_util.keystr(path, simple=True, separator=".")])
+        if eqx.is_array(leaf)
+        else leaf
+        for path, leaf in leaves
+    ]
+    return jax.tree_util.tree_unflatten(structure, filled)
 
 
 def versions() -> dict[str, str]:

@@ -2,25 +2,35 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
-from probkit.fits.value import Fit
+from probkit.fits.value import Fit, refuse_wrong_types
 from probkit.infer import EM, NUTS, SVI
 from probkit.method import RESULTS, AbstractMethod
 from probkit.model import AbstractData, AbstractModel
 from probkit.model.density import prior_draw
-from probkit.record import describe, family_name, plain, rebuild, write_atomically
+from probkit.record import (
+    Arrays,
+    describe,
+    family_name,
+    plain,
+    rebuild,
+    refill,
+    write_atomically,
+)
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "probkit"
+# The group of a tree that has the arrays of the model itself.
+MODEL = "model"
 
-# Where a family's classes are found, by the name that a file has for them. This list is
-# the only place that knows families by name.
+# Where a family's classes are found, by the name that a file has for them.
 FAMILIES = {
     "moe.SoftmaxMoE": "probkit.models.moe",
     "moe.Pairs": "probkit.models.moe",
@@ -43,19 +53,26 @@ def save(fitted: Fit, path: str | Path) -> Path:
     """Write a fit as netCDF-4. The file appears whole, or not at all.
 
     Args:
-        fitted: the fit.
+        fitted: the fit. Its model may hold arrays, networks and other modules.
         path: such as `"fit.nc"`.
 
+    Returns:
+        The path.
+
     Raises:
-        ValueError: if the folder does not exist.
+        ValueError: for what is no fit or no path, if the folder does not exist, or if the
+            data of a class of one's own cannot be restored from a file.
     """
+    refuse_wrong_types(("save(fit, ...)", fitted), ("save(..., path)", path))
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"`save`: there is no folder `{path.parent}`; make it first.")
     data = fitted.data
+    arrays: Arrays = {}
+    _refuse_lost_data(data)
     record = {
         "format": FORMAT,
-        "model": describe(fitted.model),
+        "model": describe(fitted.model, arrays),
         "data": {"class": family_name(type(data)), "fields": _static_fields(data)},
         "method": None if fitted.method is None else describe(fitted.method),
         "result": fitted.result,
@@ -63,9 +80,41 @@ def save(fitted: Fit, path: str | Path) -> Path:
         "record": plain(dict(fitted.record)),
     }
     tree = fitted.tree.copy()
+    if arrays:
+        tree[MODEL] = _unlabelled(arrays)
     tree.attrs = {**tree.attrs, RECORD: json.dumps(record)}
     write_atomically(path, lambda file: file.write(_netcdf(tree)))
     return path
+
+
+def _unlabelled(arrays: Arrays):
+    import xarray as xr
+
+    return xr.Dataset(
+        {
+            name: ([f"{name}_dim_{k}" for k in range(array.ndim)], array)
+            for name, array in arrays.items()
+        }
+    )
+
+
+def _refuse_lost_data(data: AbstractData) -> None:
+    """Refuse data of a user's class that would not come back from a file the same."""
+    kind = type(data)
+    if family_name(kind) in FAMILIES:
+        return
+    try:
+        arrays = {k: np.asarray(v) for k, v in data.arrays().items()}
+        fields = json.loads(json.dumps(_static_fields(data)))
+        same = bool(eqx.tree_equal(data, kind.restore(arrays, fields)))
+    except Exception:
+        same = False
+    if not same:
+        raise ValueError(
+            f"`save`: `{kind.__name__}.restore` does not give the same data back "
+            "from its arrays and plain fields; define `arrays`, `fields` and `restore` so "
+            "that it does."
+        )
 
 
 def _netcdf(tree) -> memoryview:
@@ -85,21 +134,36 @@ def _static_fields(data) -> dict[str, Any]:
     return {k: plain(v) for k, v in data.fields().items()}
 
 
-def load(path: str | Path, families: Mapping[str, type] | None = None) -> Fit:
+def load(
+    path: str | Path,
+    families: Iterable[type] | Mapping[str, type] | None = None,
+    *,
+    model: AbstractModel | None = None,
+) -> Fit:
     """Read a fit that `save` wrote.
 
     Args:
         path: the file.
-        families: classes of models and data that are not probkit's own, by the names
-            that the file has for them, such as `{"mine.MyModel": MyModel}`.
+        families: classes of models, data and methods that are not probkit's own, such as
+            `[MyModel, MyData]`; or a dict of them by the names that the file has for them,
+            `{"mine.MyModel": MyModel}`.
+        model: a model built as the saved one was, with any values in its arrays; needed
+            where the model holds a network or another module, or a function, of which a
+            file has no more than the name. Its arrays are replaced by those of the file.
+
+    Returns:
+        The fit. Its `method` is None where a file cannot restore it: an optimiser or a
+        guide of one's own.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file that is damaged, not probkit's, or of a newer probkit.
+        ValueError: for a file that is damaged, not probkit's, or of a newer probkit, or of
+            another model than `model`.
     """
     import xarray as xr
 
-    path = Path(path)
+    refuse_wrong_types(("load(path)", path))
+    path, known = Path(path), _by_name(families)
     if not path.exists():
         raise FileNotFoundError(f"`load`: there is no file `{path}`.")
     try:
@@ -112,9 +176,15 @@ def load(path: str | Path, families: Mapping[str, type] | None = None) -> Fit:
         ) from None
     record = _record(tree, path)
     try:
-        model = _rebuild(record["model"], families, AbstractModel)
-        data = _rebuild_data(record["data"], tree, families)
-        method = _method(record["method"])
+        arrays = _arrays(tree, MODEL)
+        if model is None:
+            described = record["model"]
+            cls = _class(described["class"], known, AbstractModel)
+            model = rebuild(cls, described["fields"], arrays)
+        else:
+            model = refill(model, record["model"], arrays)
+        data = _rebuild_data(record["data"], tree, known)
+        method = _method(record["method"], known)
         result = _known_result(record["result"])
         facts, versions = dict(record["facts"]), dict(record["record"])
         _refuse_other_draws(tree, model, data)
@@ -127,7 +197,30 @@ def load(path: str | Path, families: Mapping[str, type] | None = None) -> Fit:
         raise ValueError(
             f"`load`: the record in `{path}` is not right ({_first_line(error)})."
         ) from None
+    if MODEL in tree:
+        del tree[MODEL]
     return Fit(model, data, method, tree, result, facts, versions)
+
+
+def _by_name(families: Iterable[type] | Mapping[str, type] | None) -> dict[str, type]:
+    if families is None or isinstance(families, Mapping):
+        return dict(families or {})
+    classes = list(families)
+    if not all(isinstance(cls, type) for cls in classes):
+        raise ValueError(
+            "`load(families=...)` takes classes, such as `[MyModel, MyData]`, or a dict of "
+            "them by name."
+        )
+    return {family_name(cls): cls for cls in classes}
+
+
+def _arrays(tree, *groups: str) -> Arrays:
+    return {
+        str(name): np.asarray(array.values)
+        for group in groups
+        if group in tree
+        for name, array in tree[group].data_vars.items()
+    }
 
 
 def _first_line(error: Exception) -> str:
@@ -175,8 +268,8 @@ def _record(tree, path: Path) -> dict[str, Any]:
     return record
 
 
-def _class(name: str, families: Mapping[str, type] | None, kind: type) -> Any:
-    if families is not None and name in families:
+def _class(name: str, families: Mapping[str, type], kind: type) -> Any:
+    if name in families:
         cls = families[name]
     elif name in FAMILIES:
         module = importlib.import_module(FAMILIES[name])
@@ -184,34 +277,25 @@ def _class(name: str, families: Mapping[str, type] | None, kind: type) -> Any:
     else:
         raise ValueError(
             f"`{name}` is no family of probkit's; give its class, "
-            f"`load(..., families={{{name!r}: ...}})`"
+            f"`load(..., families=[{name.rpartition('.')[2]}])`"
         )
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise ValueError(f"`{name}` is no `{kind.__name__}`")
     return cls
 
 
-def _rebuild(described: Mapping[str, Any], families, kind: type):
-    return rebuild(_class(described["class"], families, kind), described["fields"])
-
-
 def _rebuild_data(described: Mapping[str, Any], tree, families):
     cls = _class(described["class"], families, AbstractData)
-    arrays = {
-        name: np.asarray(array.values)
-        for group in ("constant_data", "observed_data")
-        if group in tree
-        for name, array in tree[group].data_vars.items()
-    }
+    arrays = _arrays(tree, "constant_data", "observed_data")
     return cls.restore(arrays, described["fields"])
 
 
-def _method(described: Mapping[str, Any] | None) -> AbstractMethod | None:
+def _method(described: Mapping[str, Any] | None, families) -> AbstractMethod | None:
     if described is None:
         return None
     name = described["class"]
     try:
-        cls = METHODS[name] if name in METHODS else _class(name, None, AbstractMethod)
+        cls = METHODS.get(name) or _class(name, families, AbstractMethod)
         return rebuild(cls, described["fields"])
     except ValueError:
         # A guide or an optimiser of the user's own is not in the file.
