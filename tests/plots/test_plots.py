@@ -14,6 +14,7 @@ from matplotlib.colors import to_hex
 import probkit as pk
 from probkit import datasets, plots
 from probkit.models import moe
+from probkit.plots import style
 
 SAMPLE = ("chain", "draw")
 
@@ -113,7 +114,7 @@ def test_points_of_a_band_have_the_colours_of_their_experts(em_fit, regimes, key
     ax = plots.band(em_fit, key=key)
     points = next(c for c in ax.collections if len(c.get_offsets()) == len(regimes))
     leftmost = np.argmin(points.get_offsets()[:, 0])
-    expected = plt.matplotlib.colors.to_rgb(plots.COLOURS[0])
+    expected = plt.matplotlib.colors.to_rgb(style.COLOURS[0])
     assert points.get_facecolors()[leftmost, :3] == pytest.approx(expected, abs=0.1)
 
 
@@ -163,7 +164,7 @@ def test_memberships_sum_to_one_everywhere(nuts_fit):
 
 def test_memberships_refuse_a_model_without_experts(em_fit, monkeypatch):
     without = pk.predict(em_fit, [[0.0]], key=jax.random.key(0)).drop_vars("membership")
-    monkeypatch.setattr(plots, "predict", lambda *args, **kwargs: without)
+    monkeypatch.setattr("probkit.plots.mixture.predict", lambda *args, **kwargs: without)
     with pytest.raises(ValueError, match="has `mean`, `y` but no `membership`"):
         plots.memberships(em_fit)
 
@@ -225,7 +226,7 @@ def test_posterior_refuses_what_it_cannot_draw(em_fit, monkeypatch):
         plots.posterior(em_fit, "slope")
     with pytest.raises(ValueError, match="got 2 axes; this fit takes 1"):
         plots.posterior(em_fit, "noise_sd", ax=plt.subplots(2)[1])
-    monkeypatch.setattr(plots, "MOST_ROWS", 3)
+    monkeypatch.setattr("probkit.plots.any.MOST_ROWS", 3)
     with pytest.raises(ValueError, match="of 3 at most; choose with `var_names=`"):
         plots.posterior(em_fit)
 
@@ -239,7 +240,7 @@ def test_labels_show_each_chain_as_it_is(nuts_fit):
     assert len(axes) == draws.sizes["chain"]
     for chain, ax in enumerate(axes):
         for expert, (colour, _, y) in enumerate(lines(ax)):
-            assert colour == to_hex(plots.COLOURS[expert])
+            assert colour == to_hex(style.COLOURS[expert])
             assert (y == draws.sel(chain=chain, expert=expert).values).all()
 
 
@@ -262,7 +263,7 @@ def test_objective_of_em_draws_every_restart_and_the_best_in_colour(em_fit):
     ax = plots.objective(em_fit)
     climbs = [line for line in lines(ax) if len(line[1]) > 1]
     assert len(climbs) == em_fit.facts["num_restarts"]
-    best = [y for colour, _, y in climbs if colour == to_hex(plots.COLOURS[0])]
+    best = [y for colour, _, y in climbs if colour == to_hex(style.COLOURS[0])]
     assert len(best) == 1
     # The trace holds the objective before each step, the fact the one after the last.
     assert best[0][-1] == pytest.approx(em_fit.facts["objective"], abs=1e-4)

@@ -1,0 +1,220 @@
+"""Pictures of any fit: its posterior, and how its run went."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from probkit.fits.value import SAMPLE, Fit
+from probkit.plots import style
+
+MOST_ROWS = 40
+
+
+def posterior(
+    fitted: Fit,
+    var_names: str | list[str] | None = None,
+    *,
+    ax: Any = None,
+    prob: float = 0.9,
+):
+    """The posterior density of each parameter, a row each, an expert a colour.
+
+    Args:
+        fitted: any fit.
+        var_names: which variables of `fit.posterior`; by default all.
+        ax: Matplotlib axes to draw into, one a row; by default those of a new figure.
+        prob: how much of the posterior the bar below each density holds, between its
+            quantiles; in (0, 1). The dot is the mean.
+
+    Returns:
+        An array of axes, one a row, from above. A fit without draws (`EM()` with
+        `num_draws=0`) has lines where it has no densities.
+
+    Raises:
+        ValueError: if a variable is not there, or there are too many rows to read.
+    """
+    style.refuse_not_probability(prob, "posterior")
+    rows = _rows(fitted, var_names)
+    draws, coloured = fitted.posterior, False
+    # Each expert's bar takes a little height of its own.
+    height = 0.9 + 0.08 * draws.sizes.get(style.EXPERT, 1)
+    axes = style.axes_array(ax, len(rows), "posterior", height=height, width=6.4)
+    for (name, at), one in zip(rows, axes, strict=True):
+        array = draws[name].sel(at)
+        lanes = [
+            array.isel({style.EXPERT: k}) for k in range(array.sizes.get(style.EXPERT, 0))
+        ]
+        coloured = coloured or bool(lanes)
+        colours = style.colours(len(lanes)) if lanes else [style.GREY]
+        for place, (lane, colour) in enumerate(zip(lanes or [array], colours, strict=True)):
+            label = style.entries(array)[place] if lanes else None
+            _density(one, lane.values.ravel(), colour, prob, place, label)
+        _row_style(one, _row_name(name, at))
+    if coloured:
+        style.add_legend(next(one for one in axes if one.get_legend_handles_labels()[0]))
+    return axes
+
+
+def _rows(fitted: Fit, var_names) -> list[tuple[str, dict[str, Any]]]:
+    """A variable and the place along its axes, chain, draw and expert aside."""
+    draws = fitted.posterior
+    names = [var_names] if isinstance(var_names, str) else var_names
+    names = list(draws.data_vars) if names is None else list(names)
+    for name in names:
+        if name not in draws:
+            raise ValueError(
+                f"`plots.posterior(var_names=...)`: there is no `{name}`; the fit has "
+                f"{style.listed(draws.data_vars)}."
+            )
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for name in names:
+        axes = [dim for dim in draws[name].dims if dim not in (*SAMPLE, style.EXPERT)]
+        shape = [draws.sizes[dim] for dim in axes]
+        if len(rows) + math.prod(shape) > MOST_ROWS:
+            raise ValueError(
+                f"`plots.posterior` has a row for each entry, and up to `{name}` that "
+                f"makes {len(rows) + math.prod(shape)}, of {MOST_ROWS} at most; choose "
+                f"with `var_names=`. The fit has {style.listed(draws.data_vars)}."
+            )
+        for index in np.ndindex(*shape):
+            place = zip(axes, index, strict=True)
+            rows.append((name, {dim: draws[dim].values[i] for dim, i in place}))
+    return rows
+
+
+def _row_name(name: str, at: dict[str, Any]) -> str:
+    return f"{name}\n{', '.join(str(label) for label in at.values())}" if at else name
+
+
+def _density(ax, values, colour, prob: float, place: int, label) -> None:
+    from arviz_stats.base import array_stats
+
+    values = values[np.isfinite(values)]
+    if values.size == 0:  # a run that failed may leave such draws
+        return
+    if np.ptp(values) == 0:
+        ax.axvline(values[0], color=colour, lw=1.8, label=label)
+        return
+    grid, density, _ = array_stats.kde(values)
+    # Each to its own height: what is compared is where the draws lie, and how widely.
+    density = density / density.max()
+    ax.fill_between(grid, density, color=colour, alpha=0.25, lw=0)
+    ax.plot(grid, density, color=colour, lw=1.4, label=label)
+    below = -0.14 - 0.13 * place
+    ends = np.quantile(values, [(1 - prob) / 2, (1 + prob) / 2])
+    ax.plot(ends, [below, below], color=colour, lw=2.2, solid_capstyle="round")
+    ax.plot(values.mean(), below, "o", color=colour, ms=4.5, mec="white", mew=0.7)
+
+
+def _row_style(ax, name: str) -> None:
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.set_ylabel(
+        name, rotation=0, ha="right", va="center", multialignment="right", color=style.INK
+    )
+    ax.margins(x=0.02, y=0.08)
+    style.finish(ax, legend=False)
+
+
+# The run.
+
+
+def objective(fitted: Fit, ax: Any = None):
+    """How the run went: EM's climb, SVI's loss, or the log density along the chains.
+
+    Args:
+        fitted: any fit.
+        ax: Matplotlib axes to draw into; by default those of a new figure.
+
+    Returns:
+        The axes. EM: the objective of every restart, the best in colour. SVI: the loss of
+        every start, smoothed, the best in colour. NUTS: the log density of each chain.
+
+    Raises:
+        ValueError: if the fit kept no trace of its run.
+    """
+    tree = fitted.tree
+    trace = tree["trace"].to_dataset() if "trace" in tree else {}
+    stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree else {}
+    if "objective" in trace:
+        return _climb(style.axes(ax), trace)
+    if "loss" in trace:
+        return _descent(style.axes(ax), trace)
+    if "lp" in stats:
+        return _chains(style.axes(ax), stats["lp"])
+    raise ValueError(
+        "`plots.objective` draws the `objective` or `loss` of the group `trace`, or the "
+        "`lp` of `sample_stats`; this fit has none of them."
+    )
+
+
+def _climb(ax, trace):
+    objective, best = trace["objective"].values, trace["best"].values
+    for i in np.argsort(best):
+        last = int(np.isfinite(objective[i]).sum())
+        look = _lane_style(bool(best[i]), "the best restart")
+        ax.plot(np.arange(1, last + 1), objective[i, :last], **look)
+        ax.plot(last, objective[i, last - 1], "o", ms=3.5, **{**look, "label": None})
+    # The first steps climb from far below, and would hide how the restarts end.
+    ends = trace["final_objective"].values
+    ends = ends[np.isfinite(ends)]
+    top, low = ends.max(), min(ends.min(), np.nanmedian(objective))
+    gap = max(top - low, 1e-3 * abs(top))
+    ax.set_ylim(top - 1.3 * gap, top + 0.08 * gap)
+    ax.set_xlabel("step")
+    ax.set_ylabel("objective (nats)")
+    _add_count(ax, len(best), "restart")
+    return style.finish(ax, legend=True)
+
+
+def _descent(ax, trace):
+    loss, best = trace["loss"].values, trace["best"].values
+    width = max(1, loss.shape[1] // 100)
+    words = f"mean of {width} steps" + (", the best start" if len(best) > 1 else "")
+    shown = []
+    for i in np.argsort(best):
+        own = loss[i][np.isfinite(loss[i])]
+        if own.size < width:
+            continue
+        smooth = np.convolve(own, np.ones(width) / width, mode="valid")
+        steps = np.arange(width, own.size + 1)
+        if best[i]:
+            ax.plot(
+                np.arange(1, own.size + 1), own, color=style.COLOURS[0], alpha=0.2, lw=0.5
+            )
+        ax.plot(steps, smooth, **_lane_style(bool(best[i]), words))
+        shown.append(own)
+    every = np.concatenate(shown) if shown else np.zeros(1)
+    low, high = np.quantile(every, [0.001, 0.98])
+    margin = 0.1 * max(high - low, 1e-3 * abs(high))
+    ax.set_ylim(low - margin, high + margin)
+    ax.set_xlabel("step")
+    ax.set_ylabel("loss: minus the ELBO (nats)")
+    _add_count(ax, len(best), "start")
+    return style.finish(ax, legend=True)
+
+
+def _chains(ax, lp):
+    import matplotlib.pyplot as plt
+
+    values = lp.transpose("chain", "draw").values
+    # Shades of one map: chains are alike, and experts have the other colours.
+    shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(values)))
+    for chain, (own, shade) in enumerate(zip(values, shades, strict=True)):
+        ax.plot(own, color=shade, lw=0.6, alpha=0.85, label=f"chain {chain}")
+    ax.set_xlabel("draw")
+    ax.set_ylabel("log density (nats)")
+    ax.margins(x=0.01)
+    return style.finish(ax, legend=True)
+
+
+def _lane_style(best: bool, label: str) -> dict[str, Any]:
+    if best:
+        return {"color": style.COLOURS[0], "lw": 2.0, "zorder": 3, "label": label}
+    return {"color": style.PALE, "lw": 0.9}
+
+
+def _add_count(ax, count: int, word: str) -> None:
+    if count > 1:
+        ax.plot([], [], color=style.PALE, label=f"the other {count - 1} {word}s")

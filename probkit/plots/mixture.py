@@ -1,0 +1,135 @@
+"""Pictures of a mixture: its labels, and which expert is in force where."""
+
+from typing import Any
+
+import jax
+
+from probkit.fits.predict import predict
+from probkit.fits.value import SAMPLE, Fit
+from probkit.plots import style
+from probkit.plots.regression import (
+    grid_along,
+    inputs_and_outputs,
+    label_input,
+    resampled,
+)
+
+
+def labels(fitted: Fit, var_name: str | None = None, *, ax: Any = None, **at: Any):
+    """Traces of one parameter of every expert, a panel a chain: do labels stay?
+
+    Where two colours trade places, in a chain or between chains, labels switched: then
+    R-hat and means of labelled parameters say little, and `relabel=True` mends both.
+
+    Args:
+        fitted: a fit of a mixture.
+        var_name: a variable with an axis `expert`; by default the first.
+        ax: Matplotlib axes to draw into, one a chain; by default those of a new figure.
+        **at: where along the variable's other axes, such as `term="time"`; by default
+            the last entry of each.
+
+    Returns:
+        An array of axes, one a chain.
+
+    Raises:
+        ValueError: if the fit has no experts, or no such variable or place.
+    """
+    draws = fitted.posterior
+    labelled = [name for name, array in draws.items() if style.EXPERT in array.dims]
+    if not labelled:
+        raise ValueError(
+            f"`plots.labels` follows the labels of a mixture, and no variable of this "
+            f"`{type(fitted.model).__name__}` has an axis `{style.EXPERT}`."
+        )
+    name = labelled[0] if var_name is None else var_name
+    if name not in labelled:
+        raise ValueError(
+            f"`plots.labels(var_name={name!r})`: the variables with an axis "
+            f"`{style.EXPERT}` are {', '.join(labelled)}."
+        )
+    array = draws[name]
+    others = [dim for dim in array.dims if dim not in (*SAMPLE, style.EXPERT)]
+    at = {dim: draws[dim].values[-1] for dim in others} | at
+    _refuse_wrong_place(array, others, at)
+    array = array.sel(at).transpose("chain", "draw", style.EXPERT)
+    axes = style.axes_array(ax, array.sizes["chain"], "labels", height=1.25, width=7.2)
+    for chain, one in enumerate(axes):
+        for k, colour in enumerate(style.colours(array.sizes[style.EXPERT])):
+            values = array.values[chain, :, k]
+            one.plot(values, color=colour, lw=0.6, label=style.entries(array)[k])
+        one.set_ylabel(f"chain {chain}", color=style.INK)
+        one.margins(x=0.01)
+        style.finish(one, legend=False)
+        if one is not axes[-1]:
+            one.tick_params(labelbottom=False)
+    low = min(one.get_ylim()[0] for one in axes)
+    high = max(one.get_ylim()[1] for one in axes)
+    for one in axes:
+        one.set_ylim(low, high)
+    axes[-1].set_xlabel("draw")
+    place = ", ".join(str(value) for value in at.values())
+    style.add_legend(axes[0], title=f"{name}[{place}]" if place else name)
+    return axes
+
+
+def _refuse_wrong_place(array, others: list[str], at: dict[str, Any]) -> None:
+    for dim, value in at.items():
+        if dim not in others:
+            raise ValueError(
+                f"`plots.labels({dim}=...)`: `{array.name}` has no axis `{dim}` to "
+                f"choose along; it has {', '.join(others) or 'none'}."
+            )
+        if value not in array[dim].values:
+            choices = ", ".join(repr(str(v)) for v in array[dim].values)
+            raise ValueError(
+                f"`plots.labels({dim}={value!r})`: along `{dim}` there are {choices}."
+            )
+
+
+def memberships(
+    fitted: Fit,
+    ax: Any = None,
+    *,
+    prob: float = 0.9,
+    num: int = 200,
+    input: str | None = None,
+):
+    """Which expert is in force where: the probability of each along an input.
+
+    Args:
+        fitted: a fit of a mixture of experts: data with `x` and `y`, predictions with
+            `membership`.
+        ax: Matplotlib axes to draw into; by default those of a new figure.
+        prob: how much of the posterior of each probability its band holds; in (0, 1).
+        num: at how many inputs the probabilities are computed.
+        input: which input to vary; the others stay at their means. Needed for data with
+            several inputs.
+
+    Returns:
+        The axes: posterior mean and band of each expert's probability.
+
+    Raises:
+        ValueError: if the fit is no mixture of experts, or an argument does not fit.
+    """
+    x, _ = inputs_and_outputs(fitted, "memberships")
+    style.refuse_not_probability(prob, "memberships")
+    column, grid = grid_along(x, input, num, "memberships")
+    # Memberships are functions of a draw; the key moves only the y that come with them.
+    predicted = predict(resampled(fitted), grid, key=jax.random.key(0))
+    if "membership" not in predicted:
+        raise ValueError(
+            f"`plots.memberships`: `predict` of `{type(fitted.model).__name__}` has "
+            f"{style.listed(predicted)} but no `membership`; it draws mixtures of experts, "
+            "such as `moe.SoftmaxMoE`."
+        )
+    share, at = predicted["membership"], grid[:, column]
+    ax = style.axes(ax)
+    names = style.entries(share)
+    for k, colour in enumerate(style.colours(len(names))):
+        own = share.isel({style.EXPERT: k})
+        ax.fill_between(at, *style.interval(own, prob), color=colour, alpha=0.25, lw=0)
+        ax.plot(at, own.mean(SAMPLE), color=colour, lw=1.8, label=names[k])
+    label_input(ax, x, column)
+    ax.set_ylabel("probability of the expert")
+    ax.set_ylim(-0.02, 1.02)
+    return style.finish(ax, legend=True)
