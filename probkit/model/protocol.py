@@ -6,7 +6,7 @@ chains and draws.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -25,6 +25,9 @@ class AbstractModel(eqx.Module):
     `model(data)` runs the program of the joint density, with what can be integrated out
     already integrated out. It is plain NumPyro: `numpyro.infer.NUTS(model)` works.
     """
+
+    interchangeable: ClassVar[str | None] = None
+    """The axis whose entries are interchangeable: the labels of a mixture."""
 
     @abstractmethod
     def __call__(self, data: Data) -> None:

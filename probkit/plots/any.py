@@ -36,29 +36,34 @@ def posterior(
     """
     style.refuse_not_probability(prob, "posterior")
     rows = _rows(fitted, var_names)
-    draws, coloured = fitted.posterior, False
-    # Each expert's bar takes a little height of its own.
-    height = 0.9 + 0.08 * draws.sizes.get(style.EXPERT, 1)
+    draws, axis = fitted.posterior, fitted.model.interchangeable
+    # The interval of each entry takes a little height of its own.
+    height = 0.9 + 0.08 * draws.sizes.get(axis, 1)
     axes = style.axes_array(ax, len(rows), "posterior", height=height, width=6.4)
     for (name, at), one in zip(rows, axes, strict=True):
         array = draws[name].sel(at)
-        lanes = [
-            array.isel({style.EXPERT: k}) for k in range(array.sizes.get(style.EXPERT, 0))
-        ]
-        coloured = coloured or bool(lanes)
-        colours = style.colours(len(lanes)) if lanes else [style.GREY]
-        for place, (lane, colour) in enumerate(zip(lanes or [array], colours, strict=True)):
-            label = style.entries(array)[place] if lanes else None
-            _density(one, lane.values.ravel(), colour, prob, place, label)
+        for place, (entry, colour, label) in enumerate(_entries(array, axis)):
+            _density(one, entry.values.ravel(), colour, prob, place, label)
         _row_style(one, _row_name(name, at))
-    if coloured:
-        style.add_legend(next(one for one in axes if one.get_legend_handles_labels()[0]))
+    labelled = [one for one in axes if one.get_legend_handles_labels()[0]]
+    if labelled:
+        style.add_legend(labelled[0])
     return axes
 
 
+def _entries(array, axis: str | None) -> list[tuple[Any, Any, str | None]]:
+    """Each entry along the axis of labels, with its colour and name."""
+    if axis is None or axis not in array.dims:
+        return [(array, style.GREY, None)]
+    entries = [array.isel({axis: k}) for k in range(array.sizes[axis])]
+    colours, names = style.colours(len(entries)), style.entries(array, axis)
+    return list(zip(entries, colours, names, strict=True))
+
+
 def _rows(fitted: Fit, var_names) -> list[tuple[str, dict[str, Any]]]:
-    """A variable and the place along its axes, chain, draw and expert aside."""
+    """A variable and the place along its axes, except chain, draw and labels."""
     draws = fitted.posterior
+    apart = (*SAMPLE, fitted.model.interchangeable)
     names = [var_names] if isinstance(var_names, str) else var_names
     names = list(draws.data_vars) if names is None else list(names)
     for name in names:
@@ -69,7 +74,7 @@ def _rows(fitted: Fit, var_names) -> list[tuple[str, dict[str, Any]]]:
             )
     rows: list[tuple[str, dict[str, Any]]] = []
     for name in names:
-        axes = [dim for dim in draws[name].dims if dim not in (*SAMPLE, style.EXPERT)]
+        axes = [dim for dim in draws[name].dims if dim not in apart]
         shape = [draws.sizes[dim] for dim in axes]
         if len(rows) + math.prod(shape) > MOST_ROWS:
             raise ValueError(

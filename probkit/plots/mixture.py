@@ -34,29 +34,30 @@ def labels(fitted: Fit, var_name: str | None = None, *, ax: Any = None, **at: An
     Raises:
         ValueError: if the fit has no experts, or no such variable or place.
     """
+    axis = _interchangeable(fitted, "labels")
     draws = fitted.posterior
-    labelled = [name for name, array in draws.items() if style.EXPERT in array.dims]
+    labelled = [name for name, array in draws.items() if axis in array.dims]
     if not labelled:
         raise ValueError(
             f"`plots.labels` follows the labels of a mixture, and no variable of this "
-            f"`{type(fitted.model).__name__}` has an axis `{style.EXPERT}`."
+            f"`{type(fitted.model).__name__}` has an axis `{axis}`."
         )
     name = labelled[0] if var_name is None else var_name
     if name not in labelled:
         raise ValueError(
             f"`plots.labels(var_name={name!r})`: the variables with an axis "
-            f"`{style.EXPERT}` are {', '.join(labelled)}."
+            f"`{axis}` are {', '.join(labelled)}."
         )
     array = draws[name]
-    others = [dim for dim in array.dims if dim not in (*SAMPLE, style.EXPERT)]
+    others = [dim for dim in array.dims if dim not in (*SAMPLE, axis)]
     at = {dim: draws[dim].values[-1] for dim in others} | at
     _refuse_wrong_place(array, others, at)
-    array = array.sel(at).transpose("chain", "draw", style.EXPERT)
+    array = array.sel(at).transpose("chain", "draw", axis)
     axes = style.axes_array(ax, array.sizes["chain"], "labels", height=1.25, width=7.2)
     for chain, one in enumerate(axes):
-        for k, colour in enumerate(style.colours(array.sizes[style.EXPERT])):
+        for k, colour in enumerate(style.colours(array.sizes[axis])):
             values = array.values[chain, :, k]
-            one.plot(values, color=colour, lw=0.6, label=style.entries(array)[k])
+            one.plot(values, color=colour, lw=0.6, label=style.entries(array, axis)[k])
         one.set_ylabel(f"chain {chain}", color=style.INK)
         one.margins(x=0.01)
         style.finish(one, legend=False)
@@ -70,6 +71,17 @@ def labels(fitted: Fit, var_name: str | None = None, *, ax: Any = None, **at: An
     place = ", ".join(str(value) for value in at.values())
     style.add_legend(axes[0], title=f"{name}[{place}]" if place else name)
     return axes
+
+
+def _interchangeable(fitted: Fit, caller: str) -> str:
+    axis = fitted.model.interchangeable
+    if axis is None:
+        raise ValueError(
+            f"`plots.{caller}` is for mixtures, and `{type(fitted.model).__name__}` has "
+            "no axis of interchangeable entries (`interchangeable` is None). "
+            "`plots.posterior` draws any fit."
+        )
+    return axis
 
 
 def _refuse_wrong_place(array, others: list[str], at: dict[str, Any]) -> None:
@@ -111,6 +123,7 @@ def memberships(
     Raises:
         ValueError: if the fit is no mixture of experts, or an argument does not fit.
     """
+    axis = _interchangeable(fitted, "memberships")
     x, _ = inputs_and_outputs(fitted, "memberships")
     style.refuse_not_probability(prob, "memberships")
     column, grid = grid_along(x, input, num, "memberships")
@@ -124,12 +137,12 @@ def memberships(
         )
     share, at = predicted["membership"], grid[:, column]
     ax = style.axes(ax)
-    names = style.entries(share)
+    names = style.entries(share, axis)
     for k, colour in enumerate(style.colours(len(names))):
-        own = share.isel({style.EXPERT: k})
+        own = share.isel({axis: k})
         ax.fill_between(at, *style.interval(own, prob), color=colour, alpha=0.25, lw=0)
         ax.plot(at, own.mean(SAMPLE), color=colour, lw=1.8, label=names[k])
     label_input(ax, x, column)
-    ax.set_ylabel("probability of the expert")
+    ax.set_ylabel(f"probability of the {axis}")
     ax.set_ylim(-0.02, 1.02)
     return style.finish(ax, legend=True)

@@ -136,13 +136,16 @@ def _point_colours(fitted: Fit):
     """
     import matplotlib.colors as mpl
 
+    axis = fitted.model.interchangeable
+    if axis is None:
+        return style.GREY, {}
     given = predict(resampled(fitted), fitted.data, key=jax.random.key(0))
     if "membership" not in given:
         return style.GREY, {}
-    share = given["membership"].mean(SAMPLE).transpose(..., style.EXPERT)
-    colours = style.colours(share.sizes[style.EXPERT])
+    share = given["membership"].mean(SAMPLE).transpose(..., axis)
+    colours = style.colours(share.sizes[axis])
     mixed = share.values @ np.array([mpl.to_rgb(colour) for colour in colours])
-    return np.clip(mixed, 0, 1), dict(zip(style.entries(share), colours, strict=True))
+    return np.clip(mixed, 0, 1), dict(zip(style.entries(share, axis), colours, strict=True))
 
 
 def label_input(ax, x, column: int) -> None:

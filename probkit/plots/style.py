@@ -6,8 +6,6 @@ import numpy as np
 
 from probkit.fits.value import SAMPLE
 
-# The axis whose entries have a colour each.
-EXPERT = "expert"
 # Paul Tol's "bright" scheme, told apart by colour-blind eyes too.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 INK, GREY, PALE = "#333333", "#777777", "#BBBBBB"
@@ -46,8 +44,8 @@ def colours(count: int) -> list[Any]:
     return list(plt.get_cmap("viridis")(np.linspace(0, 0.95, count)))
 
 
-def entries(array) -> list[str]:
-    return [f"{EXPERT} {label}" for label in array[EXPERT].values]
+def entries(array, axis: str) -> list[str]:
+    return [f"{axis} {label}" for label in array[axis].values]
 
 
 def interval(array, prob: float):

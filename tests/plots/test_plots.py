@@ -231,6 +231,15 @@ def test_posterior_refuses_what_it_cannot_draw(em_fit, monkeypatch):
         plots.posterior(em_fit)
 
 
+def test_colours_follow_the_axis_that_the_model_names(em_fit, monkeypatch):
+    monkeypatch.setattr(moe.SoftmaxMoE, "interchangeable", "component")
+    renamed = changed(em_fit, posterior=em_fit.posterior.rename(expert="component"))
+    (ax,) = plots.posterior(renamed, "noise_sd")
+    assert legend(ax) == ["component 0", "component 1"]
+    (ax,) = plots.labels(renamed, "noise_sd")
+    assert legend(ax) == ["component 0", "component 1"]
+
+
 # labels
 
 
