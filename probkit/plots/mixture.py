@@ -8,9 +8,9 @@ from probkit.fits.predict import predict
 from probkit.fits.value import SAMPLE, Fit
 from probkit.plots import style
 from probkit.plots.regression import (
-    grid_along,
     inputs_and_outputs,
     label_input,
+    line_along,
     resampled,
 )
 
@@ -126,23 +126,23 @@ def memberships(
     axis = _interchangeable(fitted, "memberships")
     x, _ = inputs_and_outputs(fitted, "memberships")
     style.refuse_not_probability(prob, "memberships")
-    column, grid = grid_along(x, input, num, "memberships")
+    line = line_along(x, input, num, "memberships")
     # Memberships are functions of a draw; the key moves only the y that come with them.
-    predicted = predict(resampled(fitted), grid, key=jax.random.key(0))
+    predicted = predict(resampled(fitted), line.grid, key=jax.random.key(0))
     if "membership" not in predicted:
         raise ValueError(
             f"`plots.memberships`: `predict` of `{type(fitted.model).__name__}` has "
             f"{style.listed(predicted)} but no `membership`; it draws mixtures of experts, "
             "such as `moe.SoftmaxMoE`."
         )
-    share, at = predicted["membership"], grid[:, column]
+    share = predicted["membership"]
     ax = style.axes(ax)
     names = style.entries(share, axis)
     for k, colour in enumerate(style.colours(len(names))):
         own = share.isel({axis: k})
-        ax.fill_between(at, *style.interval(own, prob), color=colour, alpha=0.25, lw=0)
-        ax.plot(at, own.mean(SAMPLE), color=colour, lw=1.8, label=names[k])
-    label_input(ax, x, column)
+        ax.fill_between(line.at, *style.interval(own, prob), color=colour, alpha=0.25, lw=0)
+        ax.plot(line.at, own.mean(SAMPLE), color=colour, lw=1.8, label=names[k])
+    label_input(ax, line)
     ax.set_ylabel(f"probability of the {axis}")
     ax.set_ylim(-0.02, 1.02)
     return style.finish(ax, legend=True)

@@ -1,6 +1,6 @@
 """Pictures of a regression: y over x."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -45,55 +45,76 @@ def band(
     """
     x, y = inputs_and_outputs(fitted, "band")
     style.refuse_not_probability(prob, "band")
-    column, grid = grid_along(x, input, num, "band")
-    predicted = predict(resampled(fitted), grid, key=key)
-    if "y" not in predicted:
-        raise ValueError(
-            f"`plots.band`: `predict` of `{type(fitted.model).__name__}` has "
-            f"{style.listed(predicted)} but no `y` to make a band of."
-        )
-    at = grid[:, column]
+    line = line_along(x, input, num, "band")
+    predicted = predict(resampled(fitted), line.grid, key=key)
+    _refuse_no_outputs(predicted, fitted, num)
     ends = style.interval(predicted["y"], prob)
     centre = predicted.get("mean", predicted["y"]).mean(SAMPLE)
     ax = style.axes(ax)
-    ax.fill_between(
-        at, *ends, color=style.PALE, alpha=0.45, lw=0, label=f"{prob:.0%} of new y"
-    )
-    ax.plot(at, centre, color=style.INK, lw=1.8, label="mean of y")
+    label = f"{prob:.0%} of new y"
+    ax.fill_between(line.at, *ends, color=style.PALE, alpha=0.45, lw=0, label=label)
+    ax.plot(line.at, centre, color=style.INK, lw=1.8, label="mean of y")
     points = {"s": 18, "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
-    colours, experts = _point_colours(fitted)
-    ax.scatter(x.values[:, column], y.values, c=colours, **points)
-    for name, colour in experts.items():
+    colours, names = _point_colours(fitted)
+    ax.scatter(line.observed, y.values, c=colours, **points)
+    for name, colour in names.items():
         ax.scatter([], [], color=colour, label=name, **points)
-    label_input(ax, x, column)
+    label_input(ax, line)
     ax.set_ylabel("y")
     return style.finish(ax, legend=True)
 
 
 def inputs_and_outputs(fitted: Fit, caller: str):
+    """`x` and `y` of the data, of shapes (n,) or (n, d), and (n,)."""
     tree = fitted.tree
     x = tree["constant_data"].get("x") if "constant_data" in tree else None
     y = tree["observed_data"].get("y") if "observed_data" in tree else None
-    if x is None or y is None or x.ndim != 2 or y.ndim != 1:
+    missing = []
+    if x is None or x.ndim not in (1, 2):
+        missing.append("inputs `x` of shape (n,) or (n, d)")
+    if y is None or y.ndim != 1:
+        missing.append("observed outputs `y` of shape (n,)")
+    if x is not None and y is not None and not missing and len(x) != len(y):
+        missing.append("one row of `x` per value of `y`")
+    if missing:
         raise ValueError(
-            f"`plots.{caller}` draws y over x, for a fit whose data have inputs `x` of "
-            "shape (n, d) and outputs `y` of shape (n,); the data of this "
-            f"`{type(fitted.model).__name__}` have {style.listed(_data_variables(tree))}. "
+            f"`plots.{caller}` draws y over x. Missing: {' and '.join(missing)}; the data "
+            f"of this `{type(fitted.model).__name__}` have {_data_shapes(tree)}. "
             "`plots.posterior` draws any fit."
         )
     return x, y
 
 
-def _data_variables(tree) -> dict[str, Any]:
+def _data_shapes(tree) -> str:
     groups = [tree[g] for g in ("constant_data", "observed_data") if g in tree]
-    return {k: v for group in groups for k, v in group.data_vars.items()}
+    arrays = {k: v for group in groups for k, v in group.data_vars.items()}
+    return ", ".join(f"`{k}` {v.shape}" for k, v in arrays.items()) or "no arrays"
 
 
-def grid_along(x, input: str | None, num: int, caller: str) -> tuple[int, np.ndarray]:
-    """Which column varies, and a grid that leaves the others at their means."""
+def _refuse_no_outputs(predicted, fitted: Fit, num: int) -> None:
+    if "y" not in predicted or predicted["y"].shape[2:] != (num,):
+        shapes = {name: array.shape[2:] for name, array in predicted.items()}
+        raise ValueError(
+            f"`plots.band` needs a `y` of shape ({num},) from `predict` at {num} inputs; "
+            f"`predict` of `{type(fitted.model).__name__}` has "
+            f"{', '.join(f'`{k}` {v}' for k, v in shapes.items()) or 'nothing'}."
+        )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One input varies, and the others stay at their means."""
+
+    label: str
+    observed: np.ndarray  # the input in the data, shape (n,)
+    at: np.ndarray  # the input in the picture, shape (num,)
+    grid: np.ndarray  # what `predict` takes, shape (num,) or (num, d)
+
+
+def line_along(x, input: str | None, num: int, caller: str) -> Line:
     if num < 2:
         raise ValueError(f"`plots.{caller}(num={num})`: it must be at least 2.")
-    names = [str(name) for name in x[x.dims[1]].values]
+    names = ["x"] if x.ndim == 1 else [str(name) for name in x[x.dims[1]].values]
     if input is None and len(names) > 1:
         raise ValueError(
             f"`plots.{caller}` draws along one input, and these data have {len(names)}; "
@@ -104,12 +125,15 @@ def grid_along(x, input: str | None, num: int, caller: str) -> tuple[int, np.nda
             f"`plots.{caller}(input={input!r})`: the inputs are {', '.join(names)}."
         )
     column = 0 if input is None else names.index(input)
-    values = x.values
-    grid = np.tile(values.mean(0), (num, 1))
+    values = x.values.reshape(len(x), len(names))
     low, high = values[:, column].min(), values[:, column].max()
     margin = 0.02 * (high - low)
+    grid = np.tile(values.mean(0), (num, 1))
     grid[:, column] = np.linspace(low - margin, high + margin, num)
-    return column, grid
+    at = grid[:, column]
+    rest = " (other inputs at their means)" if len(names) > 1 else ""
+    label = names[column] + rest
+    return Line(label, values[:, column], at, at if x.ndim == 1 else grid)
 
 
 def resampled(fitted: Fit) -> Fit:
@@ -148,8 +172,6 @@ def _point_colours(fitted: Fit):
     return np.clip(mixed, 0, 1), dict(zip(style.entries(share, axis), colours, strict=True))
 
 
-def label_input(ax, x, column: int) -> None:
-    names = [str(name) for name in x[x.dims[1]].values]
-    rest = " (other inputs at their means)" if len(names) > 1 else ""
-    ax.set_xlabel(names[column] + rest)
+def label_input(ax, line: Line) -> None:
+    ax.set_xlabel(line.label)
     ax.margins(x=0)

@@ -5,14 +5,19 @@ import sys
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from jaxtyping import Array, Float
 from matplotlib.colors import to_hex
 
 import probkit as pk
 from probkit import datasets, plots
+from probkit.model import AbstractData, AbstractModel
 from probkit.models import moe
 from probkit.plots import style
 
@@ -52,6 +57,56 @@ def two_inputs():
     bill = birds[["bill_length_mm", "bill_depth_mm"]].to_dataarray("input").T
     model, data = moe.SoftmaxMoE(num_experts=2), moe.Pairs(bill, birds.body_mass_g)
     return pk.fit(model, data, pk.EM(num_restarts=2), key=jax.random.key(0), throw=False)
+
+
+class Counts(AbstractData):
+    """Counts `y` at inputs `x` of one dimension."""
+
+    x: Float[Array, " n"]
+    y: Float[Array, " n"]
+
+    def __len__(self):
+        return self.y.shape[0]
+
+    def take(self, indices):
+        return Counts(self.x[indices], self.y[indices])
+
+    @classmethod
+    def restore(cls, arrays, fields):
+        return cls(arrays["x"], arrays["y"])
+
+
+class PoissonRegression(AbstractModel):
+    """y ~ Poisson(exp(intercept + slope x))."""
+
+    def __call__(self, data):
+        intercept = numpyro.sample("intercept", dist.Normal(0.0, 3.0))
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0))
+        with numpyro.plate("observation", len(data)):
+            rate = jnp.exp(intercept + slope * data.x)
+            numpyro.sample("y", dist.Poisson(rate), obs=data.y)
+
+    def dims(self, data):
+        one = ("observation",)
+        return {"intercept": (), "slope": (), "x": one, "y": one}
+
+    def coords(self, data):
+        return {"observation": range(len(data))}
+
+    def inputs(self, given, data):
+        return jnp.asarray(given)
+
+    def predict(self, sites, inputs, key):
+        rate = jnp.exp(sites["intercept"] + sites["slope"] * inputs)
+        return {"y": jax.random.poisson(key, rate)}
+
+
+@pytest.fixture(scope="module")
+def counts_fit(key):
+    x = jnp.linspace(-1, 1, 60)
+    data = Counts(x, 1.0 * jax.random.poisson(key, jnp.exp(1 + x)))
+    method = pk.NUTS(num_chains=2, num_warmup=300, num_samples=300)
+    return pk.fit(PoissonRegression(), data, method, key=key)
 
 
 def test_importing_probkit_or_its_plots_leaves_matplotlib_alone():
@@ -134,12 +189,58 @@ def test_the_inputs_not_chosen_stay_at_their_means(two_inputs, key):
     assert centre == pytest.approx(there["mean"].mean(SAMPLE).values)
 
 
-def test_band_and_memberships_refuse_what_is_no_regression(em_fit, key):
+def test_band_takes_inputs_of_one_dimension(counts_fit, key):
+    ax = plots.band(counts_fit, key=key, num=30)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
+    _, at, centre = lines(ax)[0]
+    draws = counts_fit.posterior
+    grid = xr.DataArray(at, dims="at")
+    mean = np.exp(draws["intercept"] + draws["slope"] * grid).mean(SAMPLE).values
+    # The mean of 4,096 counts has a standard error of the root of mean / 4,096.
+    assert np.abs(centre - mean).max() < 5 * np.sqrt(mean.max() / 4096)
+    points = np.asarray(ax.collections[1].get_offsets())
+    assert points == pytest.approx(np.column_stack([counts_fit.data.x, counts_fit.data.y]))
+    assert legend(ax) == ["90% of new y", "mean of y"]
+    assert plots.band(counts_fit, key=key, input="x").get_xlabel() == "x"
+    with pytest.raises(ValueError, match=r"input='time'\)`: the inputs are x\."):
+        plots.band(counts_fit, key=key, input="time")
+
+
+def test_the_shape_of_one_input_makes_no_difference(em_fit, key):
+    x = em_fit.tree["constant_data"].to_dataset().isel(input=0)
+    flat = changed(em_fit, constant_data=x)
+    for draw in (lambda fitted: plots.band(fitted, key=key), plots.memberships):
+        pairs = zip(lines(draw(em_fit)), lines(draw(flat)), strict=True)
+        for (_, *one), (_, *other) in pairs:
+            assert np.array(one) == pytest.approx(np.array(other))
+
+
+def test_band_and_memberships_say_what_is_missing(em_fit, counts_fit, key):
+    x = counts_fit.tree["constant_data"].to_dataset()
+    y = counts_fit.tree["observed_data"].to_dataset()
+    renamed = changed(counts_fit, constant_data=x.rename(x="time"))
+    message = (
+        r"Missing: inputs `x` of shape \(n,\) or \(n, d\); the data of this "
+        r"`PoissonRegression` have `time` \(60,\), `y` \(60,\)\."
+    )
+    with pytest.raises(ValueError, match=message):
+        plots.band(renamed, key=key)
+    without = changed(counts_fit, observed_data=y.expand_dims(day=1))
+    with pytest.raises(ValueError, match=r"Missing: observed outputs `y` of shape \(n,\);"):
+        plots.band(without, key=key)
+    shorter = changed(counts_fit, observed_data=y.isel(observation=slice(9)))
+    with pytest.raises(ValueError, match="Missing: one row of `x` per value of `y`"):
+        plots.band(shorter, key=key)
     strange = changed(em_fit, constant_data=None)
-    with pytest.raises(ValueError, match="the data of this `SoftmaxMoE` have `y`"):
-        plots.band(strange, key=key)
-    with pytest.raises(ValueError, match=r"`plots\.memberships` draws y over x"):
+    with pytest.raises(ValueError, match=r"`plots\.memberships` draws y over x\. Missing"):
         plots.memberships(strange)
+
+
+def test_band_refuses_predictions_that_are_not_one_per_input(counts_fit, key, monkeypatch):
+    other = pk.predict(counts_fit, [0.0, 0.5], key=key).rename(y="mean")
+    monkeypatch.setattr("probkit.plots.regression.predict", lambda *args, **kwargs: other)
+    with pytest.raises(ValueError, match=r"has `mean` \(2,\)\."):
+        plots.band(counts_fit, key=key)
 
 
 @pytest.mark.parametrize("prob", [0.0, 1.0, 90.0, float("nan")])
@@ -162,7 +263,15 @@ def test_memberships_sum_to_one_everywhere(nuts_fit):
     assert sum(y for _, _, y in drawn) == pytest.approx(np.ones(30))
 
 
-def test_memberships_refuse_a_model_without_experts(em_fit, monkeypatch):
+def test_pictures_of_labels_refuse_a_model_without_labels(counts_fit):
+    message = "is for mixtures, and `PoissonRegression` has no axis of interchangeable"
+    with pytest.raises(ValueError, match=message):
+        plots.memberships(counts_fit)
+    with pytest.raises(ValueError, match=message):
+        plots.labels(counts_fit)
+
+
+def test_memberships_refuse_predictions_without_memberships(em_fit, monkeypatch):
     without = pk.predict(em_fit, [[0.0]], key=jax.random.key(0)).drop_vars("membership")
     monkeypatch.setattr("probkit.plots.mixture.predict", lambda *args, **kwargs: without)
     with pytest.raises(ValueError, match="has `mean`, `y` but no `membership`"):
