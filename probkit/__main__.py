@@ -1,4 +1,4 @@
-"""`python -m probkit demo`, `... reproduce` and `... info`."""
+"""The commands `python -m probkit demo`, `reproduce` and `info`."""
 
 import argparse
 import importlib.metadata
@@ -8,14 +8,25 @@ import sys
 from pathlib import Path
 
 DEMO = """\
-Fit four regimes of a motorcycle crash by EM, SVI and NUTS, and compare what they say.
-The fits (.nc) and pictures (.png) go to a folder. Takes a minute or two, less when run
-again: compiled programs are kept.
+Fit a mixture of four experts to readings of a motorcycle crash by EM, SVI and NUTS, and
+compare the results. Fits (.nc) and pictures (.png) are saved in a folder. The first run
+takes one or two minutes; later runs are faster, because compiled programs are kept.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0 done, 1 failed, 2 not understood."""
+    """Run one command.
+
+    Args:
+        arguments: the command line after `python -m probkit`; by default that of the
+            process.
+
+    Returns:
+        The exit code: 0 success, 1 error, 130 interrupted.
+
+    Raises:
+        SystemExit: with code 2 if the command line is not valid, 0 after `--help`.
+    """
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -46,13 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--quick",
         action="store_true",
-        help="short runs, to see that everything works; do not trust the numbers",
+        help="short runs, to check that everything works; the numbers are not reliable",
     )
     demo.set_defaults(run=_demo)
     reproduce = commands.add_parser(
         "reproduce",
-        help="a paper's published figures, and ours beside them",
-        description="Run the problems of a paper, and print its figures and ours.",
+        help="the published results of a paper, and ours",
+        description="Run the problems of a paper, and print its results and ours.",
     )
     reproduce.add_argument(
         "paper",
@@ -62,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--only",
         metavar="NAMES",
-        help="some problems, with commas between, such as u1,u3 (default: all)",
+        help="problems to run, separated by commas, such as u1,u3 (default: all)",
     )
     reproduce.add_argument(
         "--kernel",
@@ -70,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="Student-t or Gaussian bumps (default: both)",
     )
     reproduce.add_argument(
-        "--quick", action="store_true", help="u1 and u3 only, where none are named"
+        "--quick", action="store_true", help="run only u1 and u3, unless --only is given"
     )
     reproduce.set_defaults(run=_reproduce)
     info = commands.add_parser(
@@ -90,13 +101,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from probkit import demo  # it imports data and a family, which cost time
+    from probkit import demo  # imported here because data and families cost import time
 
     demo.run(options.out, quick=options.quick, cache=options.cache)
     return 0
 
 
-# A paper's figures.
+# Results of a paper.
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -115,7 +126,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
-# What runs where.
+# Versions and devices.
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -11,16 +11,26 @@ from probkit import datasets, plots
 from probkit.models import moe
 from probkit.settings import available_cores
 
-MOST_CHAINS = 4
+MAX_CHAINS = 4
 DEVICES = "xla_force_host_platform_device_count"
 
 
 def run(out: Path, *, quick: bool, cache: Path | None) -> None:
+    """Fit, compare, and save fits and pictures.
+
+    Args:
+        out: folder for the fits (`.nc`) and pictures (`.png`); made if it is missing.
+        quick: short runs, whose numbers are not reliable.
+        cache: folder for compiled programs; None is probkit's folder in the user's cache.
+
+    Raises:
+        ValueError: if `out` is a file.
+    """
     began = time.perf_counter()
     if out.exists() and not out.is_dir():
         raise ValueError(f"`--out {out}` is a file; name a folder.")
     out.mkdir(parents=True, exist_ok=True)
-    chains = _chains_side_by_side()
+    chains = _parallel_chains()
     pk.enable_x64()
     pk.use_compilation_cache(cache)
     crash = datasets.motorcycle()
@@ -28,10 +38,11 @@ def run(out: Path, *, quick: bool, cache: Path | None) -> None:
     model = moe.SoftmaxMoE(num_experts=4)
     print(
         f"{len(data)} readings of head acceleration (g) over time (ms) in simulated\n"
-        "motorcycle crashes. The model: four straight lines, each in force for a while.\n"
-        "Four, because two and three predict clearly worse by leave-one-out scores, and\n"
-        "five no better (notebooks/two_regimes.py shows how to compare).\n"
-        f"Running on {jax.default_backend()}, {chains} chains side by side."
+        "motorcycle crashes. The model has four straight lines, the experts, and a gate\n"
+        "with the probability of each expert at each time. By leave-one-out scores two\n"
+        "and three experts predict worse than four, and five predict no better\n"
+        "(notebooks/two_regimes.py compares two and four).\n"
+        f"Running on {jax.default_backend()}, {chains} chains in parallel."
     )
     fits: dict[str, pk.Fit] = {}
     for name, (method, words) in _methods(quick).items():
@@ -43,59 +54,68 @@ def run(out: Path, *, quick: bool, cache: Path | None) -> None:
             method,
             key=jax.random.key(0),
             start=fits.get("EM"),
-            throw=False,  # a run that has not settled says so in its table
+            throw=False,  # the table of checks shows whether the run converged
         )
         seconds = time.perf_counter() - before
-        print(f"{seconds:.1f} s, compilation included; {fits[name].result}.")
+        print(f"{seconds:.1f} s including compilation; {fits[name].result}.")
         print(pk.diagnose(fits[name]), flush=True)
         pk.save(fits[name], out / f"{name.lower()}.nc")
-    print("\n== Side by side: posterior mean (sd)\n")
+    print("\n== Comparison: posterior mean (sd), coefficient in g per ms, noise_sd in g\n")
     print(_comparison(fits, ("coefficient", "noise_sd"), term="time"))
     print(f"\n== Pictures\n\n{_pictures(fits, out)}")
     print(f"\n{_closing(fits, quick)}")
-    print(f"\nDone in {time.perf_counter() - began:.0f} s. Everything is in {out}/")
+    print(f"\nDone in {time.perf_counter() - began:.0f} s. Fits and pictures are in {out}/")
 
 
-def _chains_side_by_side() -> int:
-    """Split the processor into devices, one a chain. Must come before JAX starts."""
+def _parallel_chains() -> int:
+    """Split the processor into one device per chain, before JAX starts its backend.
+
+    Returns the number of chains that run in parallel.
+    """
     flags = os.environ.get("XLA_FLAGS", "")
-    if DEVICES not in flags:  # whoever set it knows better
-        # A divisor of the number of chains, so that no device stands idle.
-        count = max(n for n in (1, 2, MOST_CHAINS) if n <= available_cores())
+    if DEVICES not in flags:  # a user's own setting is kept
+        # A divisor of the number of chains, so that all devices have the same work.
+        count = max(n for n in (1, 2, MAX_CHAINS) if n <= available_cores())
         os.environ["XLA_FLAGS"] = f"{flags} --{DEVICES}={count}".strip()
-    return min(jax.local_device_count(), MOST_CHAINS)
+    return min(jax.local_device_count(), MAX_CHAINS)
 
 
 def _methods(quick: bool):
-    # Powers of two: draws are worked through in batches, and a remainder would compile
-    # anew.
+    # Powers of two, because draws are processed in batches and a remainder would need
+    # another compilation.
     if quick:
         return {
-            "EM": (pk.EM(num_restarts=4, num_draws=64), "the summit, quickly"),
-            "SVI": (pk.SVI(max_steps=400, num_draws=64), "a few steps"),
+            "EM": (
+                pk.EM(num_restarts=4, num_draws=64),
+                "the maximum of the posterior density from 4 starts",
+            ),
+            "SVI": (
+                pk.SVI(max_steps=400, num_draws=64),
+                "a normal approximation of the posterior, 400 steps",
+            ),
             "NUTS": (
                 pk.NUTS(num_chains=2, num_warmup=64, num_samples=64),
-                "a few draws",
+                "draws from the posterior, 2 chains",
             ),
         }
     return {
         "EM": (
             pk.EM(num_restarts=64, num_draws=1024),
-            "the summit of the posterior, from 64 random starts, and its curvature there",
+            "the maximum of the posterior density from 64 starts, and normal draws there",
         ),
         "SVI": (
             pk.SVI(guide="multivariate_normal", atol=0.05, num_draws=1024),
-            "the closest normal distribution to the posterior, started from EM",
+            "the normal distribution closest to the posterior, started from EM",
         ),
         "NUTS": (
-            pk.NUTS(num_chains=MOST_CHAINS, num_warmup=512, num_samples=512),
-            f"draws from the posterior itself, {MOST_CHAINS} chains started from EM",
+            pk.NUTS(num_chains=MAX_CHAINS, num_warmup=512, num_samples=512),
+            f"draws from the posterior, {MAX_CHAINS} chains started from EM",
         ),
     }
 
 
 def _comparison(fits, names: tuple[str, ...], **at) -> str:
-    """A line for each entry of some variables, a column for each fit."""
+    """A table of posterior means and sds: one line per entry, one column per fit."""
     columns, rows = [], []
     for fit in fits.values():
         draws = fit.posterior
@@ -121,7 +141,7 @@ def _comparison(fits, names: tuple[str, ...], **at) -> str:
 def _pictures(fits, out: Path) -> str:
     import matplotlib
 
-    matplotlib.use("Agg")  # to files, whatever screen there is
+    matplotlib.use("Agg")  # writes files, and needs no screen
     import matplotlib.pyplot as plt
 
     nuts = fits["NUTS"]
@@ -135,12 +155,15 @@ def _pictures(fits, out: Path) -> str:
     pictures = {
         "regimes": (
             above,
-            "the data, where new readings would fall, and who is in force when",
+            "the data, intervals of new readings, and the probability of each expert",
         ),
-        "posterior": (plots.posterior(nuts)[0], "every parameter, by NUTS"),
-        "em": (plots.objective(fits["EM"]), "the climbs of EM's restarts"),
+        "posterior": (
+            plots.posterior(nuts)[0],
+            "the posterior of each parameter, by NUTS",
+        ),
+        "em": (plots.objective(fits["EM"]), "the objective of each restart of EM"),
         "svi": (plots.objective(fits["SVI"]), "the loss of SVI"),
-        "nuts": (plots.objective(nuts), "the log density along the chains"),
+        "nuts": (plots.objective(nuts), "the log density of the draws of each chain"),
     }
     lines = []
     for name, (axes, words) in pictures.items():
@@ -153,24 +176,24 @@ def _pictures(fits, out: Path) -> str:
 def _closing(fits, quick: bool) -> str:
     if quick:
         return (
-            "Everything runs. These runs were too short to trust, and the tables above\n"
-            "say so where they say LOOK; run it again without --quick."
+            "Everything works. These runs were too short to be reliable: checks marked\n"
+            "LOOK in the tables above failed. For reliable numbers run it without --quick."
         )
     lines = [
-        "What to look at: regimes.png first, then the tables above.",
-        "NUTS is the reference where all its checks are ok. EM's sds come from the",
-        "curvature at the summit.",
+        "Look at regimes.png first, then at the tables above.",
+        "NUTS is the reference if all its checks are ok. The sds of EM come from the",
+        "curvature of the log posterior density at its maximum.",
     ]
     khat = pk.diagnose(fits["SVI"])["PSIS k-hat"]
     lines.append(
         f"SVI's k-hat of {khat.value:.2f} is "
         + (
-            f"below {khat.limit}: its draws may be used."
+            f"below {khat.limit}, so its draws can be used."
             if khat.ok
-            else f"over {khat.limit}: the posterior is no normal\n"
-            "distribution, and the tails of SVI are not to be trusted here."
+            else f"above {khat.limit}. The posterior is not normal,\n"
+            "so the tails of SVI are not reliable here."
         )
     )
     if not pk.diagnose(fits["NUTS"]).ok:
-        lines.append("NUTS has checks that need a look: see its table for what to do.")
+        lines.append("Some checks of NUTS failed; its table says what to do.")
     return "\n".join(lines)

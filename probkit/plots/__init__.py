@@ -1,8 +1,8 @@
 """Pictures of a fit.
 
-Every function takes a `Fit` first, draws into `ax` if it is given one, and returns the
-axes. `posterior`, `labels` and `objective` serve any fit; `band` and `memberships` serve
-regressions. An expert has one colour in all of them.
+Every function takes a `Fit` first, draws into `ax` if `ax` is given, and returns the axes.
+`posterior` and `objective` are for any fit, `band` is for regressions, `labels` and
+`memberships` are for mixtures. Each label of a mixture has the same colour in all pictures.
 """
 
 from probkit.plots.any import objective, posterior

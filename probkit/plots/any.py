@@ -1,4 +1,4 @@
-"""Pictures of any fit: its posterior, and how its run went."""
+"""Pictures of any fit: the posterior, and the progress of the run."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from probkit.fits.value import SAMPLE, Fit
 from probkit.plots import style
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 
 
 def posterior(
@@ -18,26 +18,29 @@ def posterior(
     ax: Any = None,
     prob: float = 0.9,
 ):
-    """The posterior density of each parameter, a row each, an expert a colour.
+    """The posterior density of each parameter: one row per parameter, one colour per label.
 
     Args:
         fitted: any fit.
-        var_names: which variables of `fit.posterior`; by default all.
-        ax: Matplotlib axes to draw into, one a row; by default those of a new figure.
-        prob: how much of the posterior the bar below each density holds, between its
-            quantiles; in (0, 1). The dot is the mean.
+        var_names: the variables of `fit.posterior` to draw; by default all. An array has
+            one row per entry, except along the axis of a mixture's labels.
+        ax: Matplotlib axes to draw into, one per row; by default those of a new figure.
+        prob: probability of the interval that is drawn below each density, in (0, 1). Its
+            ends are quantiles of the draws; the dot is their mean.
 
     Returns:
-        An array of axes, one a row, from above. A fit without draws (`EM()` with
-        `num_draws=0`) has lines where it has no densities.
+        An array of axes, one per row, from top to bottom. The horizontal axis is in the
+        units of the parameter. Each density is scaled to a maximum of 1. Where all draws
+        are equal, as in a fit with a single draw, a vertical line replaces the density.
 
     Raises:
-        ValueError: if a variable is not there, or there are too many rows to read.
+        ValueError: if the posterior has no such variable, there would be more than 40
+            rows, `ax` has the wrong number of axes, or `prob` is not in (0, 1).
     """
     style.refuse_not_probability(prob, "posterior")
     rows = _rows(fitted, var_names)
     draws, axis = fitted.posterior, fitted.model.interchangeable
-    # The interval of each entry takes a little height of its own.
+    # Room for the interval of each entry, below the densities.
     height = 0.9 + 0.08 * draws.sizes.get(axis, 1)
     axes = style.axes_array(ax, len(rows), "posterior", height=height, width=6.4)
     for (name, at), one in zip(rows, axes, strict=True):
@@ -52,7 +55,7 @@ def posterior(
 
 
 def _entries(array, axis: str | None) -> list[tuple[Any, Any, str | None]]:
-    """Each entry along the axis of labels, with its colour and name."""
+    """The entries along the axis of labels, each with its colour and its name."""
     if axis is None or axis not in array.dims:
         return [(array, style.GREY, None)]
     entries = [array.isel({axis: k}) for k in range(array.sizes[axis])]
@@ -61,7 +64,7 @@ def _entries(array, axis: str | None) -> list[tuple[Any, Any, str | None]]:
 
 
 def _rows(fitted: Fit, var_names) -> list[tuple[str, dict[str, Any]]]:
-    """A variable and the place along its axes, except chain, draw and labels."""
+    """One variable and one index per row; chains, draws and labels share a row."""
     draws = fitted.posterior
     apart = (*SAMPLE, fitted.model.interchangeable)
     names = [var_names] if isinstance(var_names, str) else var_names
@@ -69,18 +72,19 @@ def _rows(fitted: Fit, var_names) -> list[tuple[str, dict[str, Any]]]:
     for name in names:
         if name not in draws:
             raise ValueError(
-                f"`plots.posterior(var_names=...)`: there is no `{name}`; the fit has "
+                f"`plots.posterior(var_names=...)`: the fit has no `{name}`; it has "
                 f"{style.listed(draws.data_vars)}."
             )
     rows: list[tuple[str, dict[str, Any]]] = []
     for name in names:
         axes = [dim for dim in draws[name].dims if dim not in apart]
         shape = [draws.sizes[dim] for dim in axes]
-        if len(rows) + math.prod(shape) > MOST_ROWS:
+        if len(rows) + math.prod(shape) > MAX_ROWS:
             raise ValueError(
-                f"`plots.posterior` has a row for each entry, and up to `{name}` that "
-                f"makes {len(rows) + math.prod(shape)}, of {MOST_ROWS} at most; choose "
-                f"with `var_names=`. The fit has {style.listed(draws.data_vars)}."
+                f"`plots.posterior` draws one row per entry and at most {MAX_ROWS} rows, "
+                f"but the variables up to `{name}` have "
+                f"{len(rows) + math.prod(shape)}; choose fewer with `var_names=`. The fit "
+                f"has {style.listed(draws.data_vars)}."
             )
         for index in np.ndindex(*shape):
             place = zip(axes, index, strict=True)
@@ -96,13 +100,13 @@ def _density(ax, values, colour, prob: float, place: int, label) -> None:
     from arviz_stats.base import array_stats
 
     values = values[np.isfinite(values)]
-    if values.size == 0:  # a run that failed may leave such draws
+    if values.size == 0:  # a failed run may leave such draws
         return
     if np.ptp(values) == 0:
         ax.axvline(values[0], color=colour, lw=1.8, label=label)
         return
     grid, density, _ = array_stats.kde(values)
-    # Each to its own height: what is compared is where the draws lie, and how widely.
+    # All have the same height, because location and width are what a reader compares.
     density = density / density.max()
     ax.fill_between(grid, density, color=colour, alpha=0.25, lw=0)
     ax.plot(grid, density, color=colour, lw=1.4, label=label)
@@ -126,42 +130,43 @@ def _row_style(ax, name: str) -> None:
 
 
 def objective(fitted: Fit, ax: Any = None):
-    """How the run went: EM's climb, SVI's loss, or the log density along the chains.
+    """The progress of the run: objective of EM, loss of SVI, or log density of NUTS.
 
     Args:
-        fitted: any fit.
+        fitted: a fit by EM, SVI or NUTS, or by a method that keeps the same statistics.
         ax: Matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
-        The axes. EM: the objective of every restart, the best in colour. SVI: the loss of
-        every start, smoothed, the best in colour. NUTS: the log density of each chain.
+        The axes, in nats. EM: objective per step, one line per restart, the best restart
+        in colour. SVI: smoothed loss per step, one line per start, the best start in
+        colour. NUTS: log density per draw, one line per chain.
 
     Raises:
-        ValueError: if the fit kept no trace of its run.
+        ValueError: if the fit has neither a trace nor the log density of its draws.
     """
     tree = fitted.tree
     trace = tree["trace"].to_dataset() if "trace" in tree else {}
     stats = tree["sample_stats"].to_dataset() if "sample_stats" in tree else {}
     if "objective" in trace:
-        return _climb(style.axes(ax), trace)
+        return _em_objective(style.axes(ax), trace)
     if "loss" in trace:
-        return _descent(style.axes(ax), trace)
+        return _svi_loss(style.axes(ax), trace)
     if "lp" in stats:
-        return _chains(style.axes(ax), stats["lp"])
+        return _log_density(style.axes(ax), stats["lp"])
     raise ValueError(
-        "`plots.objective` draws the `objective` or `loss` of the group `trace`, or the "
-        "`lp` of `sample_stats`; this fit has none of them."
+        "`plots.objective` draws `objective` or `loss` of the group `trace`, or `lp` of "
+        "the group `sample_stats`; this fit has none of them."
     )
 
 
-def _climb(ax, trace):
+def _em_objective(ax, trace):
     objective, best = trace["objective"].values, trace["best"].values
     for i in np.argsort(best):
         last = int(np.isfinite(objective[i]).sum())
         look = _lane_style(bool(best[i]), "the best restart")
         ax.plot(np.arange(1, last + 1), objective[i, :last], **look)
         ax.plot(last, objective[i, last - 1], "o", ms=3.5, **{**look, "label": None})
-    # The first steps climb from far below, and would hide how the restarts end.
+    # The first steps start far below. With them, differences at the end would be invisible.
     ends = trace["final_objective"].values
     ends = ends[np.isfinite(ends)]
     top, low = ends.max(), min(ends.min(), np.nanmedian(objective))
@@ -173,7 +178,7 @@ def _climb(ax, trace):
     return style.finish(ax, legend=True)
 
 
-def _descent(ax, trace):
+def _svi_loss(ax, trace):
     loss, best = trace["loss"].values, trace["best"].values
     width = max(1, loss.shape[1] // 100)
     words = f"mean of {width} steps" + (", the best start" if len(best) > 1 else "")
@@ -200,11 +205,11 @@ def _descent(ax, trace):
     return style.finish(ax, legend=True)
 
 
-def _chains(ax, lp):
+def _log_density(ax, lp):
     import matplotlib.pyplot as plt
 
     values = lp.transpose("chain", "draw").values
-    # Shades of one map: chains are alike, and experts have the other colours.
+    # Shades of one colour map, because the other colours stand for labels.
     shades = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, len(values)))
     for chain, (own, shade) in enumerate(zip(values, shades, strict=True)):
         ax.plot(own, color=shade, lw=0.6, alpha=0.85, label=f"chain {chain}")

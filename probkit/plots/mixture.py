@@ -1,4 +1,4 @@
-"""Pictures of a mixture: its labels, and which expert is in force where."""
+"""Pictures of a mixture: its labels, and the probability of each along an input."""
 
 from typing import Any
 
@@ -16,31 +16,34 @@ from probkit.plots.regression import (
 
 
 def labels(fitted: Fit, var_name: str | None = None, *, ax: Any = None, **at: Any):
-    """Traces of one parameter of every expert, a panel a chain: do labels stay?
+    """Traces of one parameter, to see label switching: one panel per chain.
 
-    Where two colours trade places, in a chain or between chains, labels switched: then
-    R-hat and means of labelled parameters say little, and `relabel=True` mends both.
+    Where two colours swap, within a chain or between chains, the labels have switched.
+    R-hat and means of labelled parameters are then meaningless; fit with `relabel=True`.
 
     Args:
-        fitted: a fit of a mixture.
-        var_name: a variable with an axis `expert`; by default the first.
-        ax: Matplotlib axes to draw into, one a chain; by default those of a new figure.
-        **at: where along the variable's other axes, such as `term="time"`; by default
-            the last entry of each.
+        fitted: a fit of a mixture: its model has an axis of interchangeable labels,
+            `fit.model.interchangeable`.
+        var_name: a variable with that axis; by default the first.
+        ax: Matplotlib axes to draw into, one per chain; by default those of a new figure.
+        **at: the entry along each other axis of the variable, such as `term="time"`; by
+            default the last.
 
     Returns:
-        An array of axes, one a chain.
+        An array of axes, one per chain: the parameter, in its units, per draw. Each label
+        has one colour.
 
     Raises:
-        ValueError: if the fit has no experts, or no such variable or place.
+        ValueError: if the model has no interchangeable labels, the fit has no such
+            variable or entry, or `ax` has the wrong number of axes.
     """
     axis = _interchangeable(fitted, "labels")
     draws = fitted.posterior
     labelled = [name for name, array in draws.items() if axis in array.dims]
     if not labelled:
         raise ValueError(
-            f"`plots.labels` follows the labels of a mixture, and no variable of this "
-            f"`{type(fitted.model).__name__}` has an axis `{axis}`."
+            f"`plots.labels` draws variables with an axis `{axis}`, and no variable of "
+            f"this fit of `{type(fitted.model).__name__}` has it."
         )
     name = labelled[0] if var_name is None else var_name
     if name not in labelled:
@@ -88,13 +91,13 @@ def _refuse_wrong_place(array, others: list[str], at: dict[str, Any]) -> None:
     for dim, value in at.items():
         if dim not in others:
             raise ValueError(
-                f"`plots.labels({dim}=...)`: `{array.name}` has no axis `{dim}` to "
-                f"choose along; it has {', '.join(others) or 'none'}."
+                f"`plots.labels({dim}=...)`: `{array.name}` has no axis `{dim}`; its "
+                f"other axes: {', '.join(others) or 'none'}."
             )
         if value not in array[dim].values:
             choices = ", ".join(repr(str(v)) for v in array[dim].values)
             raise ValueError(
-                f"`plots.labels({dim}={value!r})`: along `{dim}` there are {choices}."
+                f"`plots.labels({dim}={value!r})`: the entries of `{dim}` are {choices}."
             )
 
 
@@ -106,34 +109,38 @@ def memberships(
     num: int = 200,
     input: str | None = None,
 ):
-    """Which expert is in force where: the probability of each along an input.
+    """The probability of each label of a mixture, along one input.
 
     Args:
-        fitted: a fit of a mixture of experts: data with `x` and `y`, predictions with
-            `membership`.
+        fitted: a fit of a mixture whose data have inputs `x` of shape `(n,)` or `(n, d)`
+            and outputs `y` of shape `(n,)`, and whose `predict` returns `membership`, the
+            probability of each label.
         ax: Matplotlib axes to draw into; by default those of a new figure.
-        prob: how much of the posterior of each probability its band holds; in (0, 1).
-        num: at how many inputs the probabilities are computed.
-        input: which input to vary; the others stay at their means. Needed for data with
-            several inputs.
+        prob: probability of the posterior interval of each curve, in (0, 1).
+        num: number of inputs at which the curves are computed, 2 or more.
+        input: name of the input to vary; the others stay at their means. Required if the
+            data have several inputs.
 
     Returns:
-        The axes: posterior mean and band of each expert's probability.
+        The axes: posterior mean and interval of each probability, which has no unit,
+        along the input in its own units.
 
     Raises:
-        ValueError: if the fit is no mixture of experts, or an argument does not fit.
+        ValueError: if the model has no interchangeable labels, its data or predictions
+            lack one of these arrays, there is no such input, `num` is less than 2, or
+            `prob` is not in (0, 1).
     """
     axis = _interchangeable(fitted, "memberships")
     x, _ = inputs_and_outputs(fitted, "memberships")
     style.refuse_not_probability(prob, "memberships")
     line = line_along(x, input, num, "memberships")
-    # Memberships are functions of a draw; the key moves only the y that come with them.
+    # Given a draw, memberships are not random: the key changes only `y`, not drawn here.
     predicted = predict(resampled(fitted), line.grid, key=jax.random.key(0))
     if "membership" not in predicted:
         raise ValueError(
-            f"`plots.memberships`: `predict` of `{type(fitted.model).__name__}` has "
-            f"{style.listed(predicted)} but no `membership`; it draws mixtures of experts, "
-            "such as `moe.SoftmaxMoE`."
+            f"`plots.memberships` needs `membership` from `predict`, the probability of "
+            f"each `{axis}`; `predict` of `{type(fitted.model).__name__}` returns "
+            f"{style.listed(predicted)}."
         )
     share = predicted["membership"]
     ax = style.axes(ax)

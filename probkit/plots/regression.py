@@ -11,9 +11,9 @@ from probkit.fits.predict import predict
 from probkit.fits.value import SAMPLE, Fit
 from probkit.plots import style
 
-# Enough draws for a smooth band, few enough to compute in a moment, and whole batches of
-# `predict`, which would compile anew for a remainder.
-BAND_DRAWS = 4096
+# Enough draws for smooth curves, computed in less than a second. A power of two, because
+# `predict` works in batches and would compile a second program for a remainder.
+NUM_DRAWS = 4096
 
 
 def band(
@@ -25,23 +25,26 @@ def band(
     num: int = 200,
     input: str | None = None,
 ):
-    """The data, the posterior mean of y, and where a new y would fall.
+    """The data, the posterior mean of y, and the predictive interval of a new y.
 
     Args:
-        fitted: a fit of a regression: data with `x` and `y`, predictions with `y`.
+        fitted: a fit of a regression whose data have inputs `x` of shape `(n,)` or
+            `(n, d)` and outputs `y` of shape `(n,)`, and whose `predict` returns `y`, one
+            value per input. Where `predict` returns `mean` as well, that is averaged.
         ax: Matplotlib axes to draw into; by default those of a new figure.
         key: a JAX random key, for the predictive draws.
-        prob: how much of the predictive distribution the band holds, between its
-            quantiles; in (0, 1).
-        num: at how many inputs the band is computed.
-        input: which input to vary; the others stay at their means. Needed for data with
-            several inputs.
+        prob: probability of the predictive interval, in (0, 1). Its ends are quantiles.
+        num: number of inputs at which mean and interval are computed, 2 or more.
+        input: name of the input to vary; the others stay at their means. Required if the
+            data have several inputs. An `x` of shape `(n,)` is called `x`.
 
     Returns:
-        The axes. The points of a mixture have the colours of their experts.
+        The axes: y against the input, each in its own units. In a mixture each point has
+        the colour of the label it came from, or a blend where that is uncertain.
 
     Raises:
-        ValueError: if the fit is no regression, or an argument does not fit.
+        ValueError: if data or predictions lack one of these arrays, there is no such
+            input, `num` is less than 2, or `prob` is not in (0, 1).
     """
     x, y = inputs_and_outputs(fitted, "band")
     style.refuse_not_probability(prob, "band")
@@ -51,7 +54,7 @@ def band(
     ends = style.interval(predicted["y"], prob)
     centre = predicted.get("mean", predicted["y"]).mean(SAMPLE)
     ax = style.axes(ax)
-    label = f"{prob:.0%} of new y"
+    label = f"{prob:.0%} interval of new y"
     ax.fill_between(line.at, *ends, color=style.PALE, alpha=0.45, lw=0, label=label)
     ax.plot(line.at, centre, color=style.INK, lw=1.8, label="mean of y")
     points = {"s": 18, "edgecolors": "white", "linewidths": 0.4, "zorder": 3}
@@ -95,15 +98,15 @@ def _refuse_no_outputs(predicted, fitted: Fit, num: int) -> None:
     if "y" not in predicted or predicted["y"].shape[2:] != (num,):
         shapes = {name: array.shape[2:] for name, array in predicted.items()}
         raise ValueError(
-            f"`plots.band` needs a `y` of shape ({num},) from `predict` at {num} inputs; "
-            f"`predict` of `{type(fitted.model).__name__}` has "
+            f"`plots.band` needs `y` of shape ({num},) from `predict` at {num} inputs; "
+            f"`predict` of `{type(fitted.model).__name__}` returns "
             f"{', '.join(f'`{k}` {v}' for k, v in shapes.items()) or 'nothing'}."
         )
 
 
 @dataclass(frozen=True)
 class Line:
-    """One input varies, and the others stay at their means."""
+    """A line through the inputs: one varies, and the others stay at their means."""
 
     label: str
     observed: np.ndarray  # the input in the data, shape (n,)
@@ -112,13 +115,14 @@ class Line:
 
 
 def line_along(x, input: str | None, num: int, caller: str) -> Line:
+    """`num` points along one input, a little beyond its smallest and largest value."""
     if num < 2:
         raise ValueError(f"`plots.{caller}(num={num})`: it must be at least 2.")
     names = ["x"] if x.ndim == 1 else [str(name) for name in x[x.dims[1]].values]
     if input is None and len(names) > 1:
         raise ValueError(
-            f"`plots.{caller}` draws along one input, and these data have {len(names)}; "
-            f"choose one, `input={names[0]!r}`, of {', '.join(names)}."
+            f"`plots.{caller}` varies one input, and these data have {len(names)}; "
+            f"choose one of {', '.join(names)}, such as `input={names[0]!r}`."
         )
     if input is not None and input not in names:
         raise ValueError(
@@ -137,15 +141,15 @@ def line_along(x, input: str | None, num: int, caller: str) -> Line:
 
 
 def resampled(fitted: Fit) -> Fit:
-    """The same posterior in `BAND_DRAWS` draws, evenly picked or repeated.
+    """The same posterior in `NUM_DRAWS` draws, thinned or repeated.
 
-    A point, or few draws, would make a ragged band: each draw predicts one new y.
+    `predict` gives one new y per draw, and quantiles of a few new y are rough.
     """
     import xarray as xr
 
     posterior = fitted.posterior
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
-    picked = np.linspace(0, chains * draws, BAND_DRAWS, endpoint=False).astype(int)
+    picked = np.linspace(0, chains * draws, NUM_DRAWS, endpoint=False).astype(int)
     chain = xr.DataArray(picked // draws, dims="pick")
     draw = xr.DataArray(picked % draws, dims="pick")
     flat = posterior.isel(chain=chain, draw=draw).drop_vars(SAMPLE)
@@ -154,9 +158,9 @@ def resampled(fitted: Fit) -> Fit:
 
 
 def _point_colours(fitted: Fit):
-    """Each observation mixed from the colours of the experts, and whose they are.
+    """One colour per observation, and the names of the colours.
 
-    The shares are those of the experts *given* y: what each explains of the observation.
+    Colours are averaged with the probabilities of the labels *given* y as weights.
     """
     import matplotlib.colors as mpl
 
@@ -173,5 +177,6 @@ def _point_colours(fitted: Fit):
 
 
 def label_input(ax, line: Line) -> None:
+    """Name the horizontal axis, which ends where the curves end."""
     ax.set_xlabel(line.label)
     ax.margins(x=0)

@@ -1,4 +1,4 @@
-"""What all pictures share: axes, colours, names, legends."""
+"""What all pictures share: axes, colours, names, intervals, legends."""
 
 from typing import Any
 
@@ -6,12 +6,13 @@ import numpy as np
 
 from probkit.fits.value import SAMPLE
 
-# Paul Tol's "bright" scheme, told apart by colour-blind eyes too.
+# Paul Tol's "bright" scheme, which colour-blind readers can distinguish.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377")
 INK, GREY, PALE = "#333333", "#777777", "#BBBBBB"
 
 
 def axes(ax):
+    """`ax`, or the axes of a new figure if it is None."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -20,6 +21,10 @@ def axes(ax):
 
 
 def axes_array(ax, count: int, caller: str, *, height: float, width: float):
+    """`ax` as an array of `count` axes, or those of a new figure if it is None.
+
+    `height` (of one axes) and `width` are in inches.
+    """
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -30,13 +35,14 @@ def axes_array(ax, count: int, caller: str, *, height: float, width: float):
     axes = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
     if len(axes) != count:
         raise ValueError(
-            f"`plots.{caller}(ax=...)` got {len(axes)} axes; this fit takes {count}: "
+            f"`plots.{caller}(ax=...)` got {len(axes)} axes; this fit needs {count}: "
             f"`plt.subplots({count}, 1)[1]`."
         )
     return axes
 
 
 def colours(count: int) -> list[Any]:
+    """One colour per label; beyond six labels, shades of one colour map."""
     if count <= len(COLOURS):
         return list(COLOURS[:count])
     import matplotlib.pyplot as plt
@@ -45,10 +51,12 @@ def colours(count: int) -> list[Any]:
 
 
 def entries(array, axis: str) -> list[str]:
+    """Names of the entries along an axis, such as `expert 0`."""
     return [f"{axis} {label}" for label in array[axis].values]
 
 
 def interval(array, prob: float):
+    """Ends of the interval of probability `prob`, by quantiles over chains and draws."""
     ends = [(1 - prob) / 2, (1 + prob) / 2]
     return array.quantile(ends, SAMPLE).transpose("quantile", ...).values
 
@@ -62,10 +70,12 @@ def refuse_not_probability(prob: float, caller: str) -> None:
 
 
 def listed(variables) -> str:
+    """Names in backticks, for a message."""
     return ", ".join(f"`{name}`" for name in variables) or "nothing"
 
 
 def finish(ax, *, legend: bool):
+    """Quiet spines and ticks, and a legend if there is something to name."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -77,6 +87,7 @@ def finish(ax, *, legend: bool):
 
 
 def add_legend(ax, title: str | None = None) -> None:
+    """A legend above the axes, on the right; `title` goes to the left."""
     handles, names = ax.get_legend_handles_labels()
     legend = ax.legend(
         handles,
