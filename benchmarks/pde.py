@@ -325,7 +325,7 @@ TITLES = {
 def draw_curves(told: dict) -> None:
     import matplotlib.pyplot as plt
 
-    from probkit.plots import COLOURS, GREY, INK
+    from probkit.plots.style import COLOURS, GREY, INK
 
     names = [name for name in TITLES if name in told]
     figure, panels = plt.subplots(
@@ -359,7 +359,7 @@ def draw_curves(told: dict) -> None:
 def draw_scaling(told: dict) -> None:
     import matplotlib.pyplot as plt
 
-    from probkit.plots import COLOURS, INK, PALE
+    from probkit.plots.style import COLOURS, INK, PALE
 
     figure, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     points = np.array([r["num"] ** 2 for r in told["rows"]])
@@ -387,7 +387,7 @@ def draw_scaling(told: dict) -> None:
 
 
 def tidy(ax) -> None:
-    from probkit.plots import GREY, PALE
+    from probkit.plots.style import GREY, PALE
 
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))

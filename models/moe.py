@@ -12,7 +12,7 @@ the gauge and the guards follow Nguyen, Nguyen & Ho (2023), arXiv 2305.03288.
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -238,6 +238,8 @@ class SoftmaxMoE(AbstractEMModel):
     Source: the model is eq. (1) of arXiv 2305.03288. Departs: the gate's gauge is
     sum-to-zero rather than a reference expert, so that a prior treats experts alike.
     """
+
+    interchangeable: ClassVar[str | None] = "expert"
 
     num_experts: int = eqx.field(converter=whole("SoftmaxMoE(num_experts", 1))
     gate_scale: float = _positive("gate_scale", 2.5)

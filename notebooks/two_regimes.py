@@ -13,12 +13,12 @@
 # %% [markdown]
 # # Two regimes in a motorcycle crash
 #
-# A mixture has no first and no second component: swap their names, and nothing that
-# can be seen changes. This notebook shows what that does to a sampler, how to tell it
-# from a real failure, and how EM and NUTS, which answer different questions, help each
-# other out.
+# The components of a mixture have no order: if you swap their names, the predictions stay
+# the same. This notebook shows what that does to a sampler, how it differs from a real
+# failure, and how to combine EM and NUTS.
 #
-# It takes a minute or two; a second run is quicker, as compiled programs are kept.
+# The first run takes one or two minutes. Later runs are faster, because compiled programs
+# are kept.
 
 # %%
 import numpyro
@@ -42,8 +42,8 @@ key = jax.random.key(2)
 # %% [markdown]
 # ## The data
 #
-# The head of a rider in simulated crashes: 133 readings of its acceleration, in g, over
-# the milliseconds after the impact. It is thrown back, then forward, then comes to rest.
+# 133 readings of the acceleration of a rider's head, in g, over the time after the impact
+# of simulated crashes, in ms. The head is thrown back, then forward, then comes to rest.
 
 # %%
 crash = datasets.motorcycle()
@@ -56,23 +56,23 @@ plt.show()
 # %% [markdown]
 # ## The model
 #
-# Two straight lines, the *experts*, each with a noise level of its own, and a *gate* that
-# says which of them is in force at time $x$:
+# Two straight lines, the *experts*, each with its own noise level, and a *gate*: the
+# probability $\pi_k(x)$ of each expert at time $x$.
 #
 # $$p(y \mid x) = \sum_{k=1}^{2} \pi_k(x) \, N(y;\ a_{0k} + a_{1k} x,\ \sigma_k^2),
 # \qquad \pi_k(x) = \frac{e^{b_{0k} + b_{1k} x}}{\sum_j e^{b_{0j} + b_{1j} x}}.$$
 #
-# Two lines are too few for this curve, and the end of the notebook says so in numbers.
-# They are enough to tell the calm from the crash, and to see what labels do.
+# Two lines are too few for this curve, as the last section shows. They are enough to
+# separate the time before the crash from the crash, and to see how labels switch.
 
 # %%
 model = moe.SoftmaxMoE(num_experts=2)
 
 # %% [markdown]
-# ## EM: one answer, quickly
+# ## EM: one maximum, quickly
 #
-# EM climbs the posterior density from wherever it starts and stops at a summit. It cannot
-# know of a higher one elsewhere, so 16 restarts climb side by side.
+# EM increases the posterior density from its start until it reaches a maximum. That
+# maximum may be local, so EM runs from 16 random starts.
 
 # %%
 em = pk.fit(model, data, pk.EM(num_draws=512), key=key)
@@ -82,13 +82,13 @@ pk.diagnose(em)
 plots.objective(em)
 plt.show()
 # %% [markdown]
-# Each grey line is a restart. They end at different heights: the density has several
-# *different* summits. Remember that; it matters below. Restarts that end at the *same*
-# height need not be at the same place: some have the early regime as expert 0, others as
-# expert 1, and the height does not tell.
+# Each grey line is a restart. They end at different values, because the density has
+# several *different* maxima. This matters below. Restarts that end at the *same* value may
+# still differ: in some the early regime is expert 0, in others it is expert 1, and the
+# density is the same.
 #
-# What the best summit means, in two pictures: where new readings would fall, and which
-# expert is in force when.
+# Two pictures of the best maximum: the interval of new readings, and the probability of
+# each expert over time.
 
 # %%
 fig, (above, below) = plt.subplots(
@@ -100,11 +100,12 @@ above.set(xlabel="", ylabel="acceleration (g)")
 below.set_xlabel("time (ms)")
 plt.show()
 # %% [markdown]
-# ## NUTS: the whole posterior, and a shock
+# ## NUTS: the whole posterior, and a failed check
 #
-# A summit has no width. `num_draws=512` had EM guess one from the curvature there; NUTS
-# does not guess, it draws from the posterior. Here are four chains from random places,
-# with `relabel=False`, which shows the draws as they come.
+# With `num_draws=512`, EM approximated the posterior by a normal distribution whose
+# covariance comes from the curvature at the maximum. NUTS draws from the posterior itself.
+# Here are four chains from random starts, with `relabel=False`, so that the draws keep the
+# labels of the sampler.
 
 # %%
 nuts = pk.NUTS(num_chains=4, num_warmup=400, num_samples=400)
@@ -112,93 +113,94 @@ raw = pk.fit(model, data, nuts, key=key, relabel=False)
 pk.diagnose(raw)
 
 # %% [markdown]
-# R-hat compares chains with each other; it is 1 where they agree and should not exceed
-# 1.01. This one is a disaster. Look at the slopes of the two experts, chain by chain:
+# R-hat compares the chains with each other. It is 1 where they agree and should be at most
+# 1.01. Here it is far too large. These are the slopes of the two experts, one panel per
+# chain:
 
 # %%
 plots.labels(raw, "coefficient", term="time")
 plt.show()
 # %% [markdown]
-# Within a chain all is calm; between chains the colours trade places, and the lines lie
-# at different heights. These are two ailments, and only one of them is serious. The one
-# behind the heights we have met: hills that differ, as EM's restarts found them.
+# Within a chain the values are stable. Between chains the colours swap, and the slopes
+# themselves differ. These are two separate problems, and only the second is serious: the
+# chains are at different modes of the posterior, as the restarts of EM were.
 #
 # ## Why labels switch
 #
-# Let a permutation $\tau$ rename the experts: whoever was $k$ becomes $\tau(k)$, with line,
-# noise and gate. The likelihood is a sum over experts and does not change when its terms
-# change places. The prior treats all experts alike. So
+# Let a permutation $\tau$ rename the experts: expert $k$ becomes $\tau(k)$, with its line,
+# noise and gate. The likelihood is a sum over experts, so the order of the terms does not
+# matter. The prior is the same for all experts. Therefore
 #
 # $$p(\theta_{\tau(1)}, \ldots, \theta_{\tau(K)} \mid \text{data})
 #   = p(\theta_1, \ldots, \theta_K \mid \text{data})
 #   \quad \text{for each of the } K! \text{ permutations } \tau.$$
 #
-# Every hill of the posterior has $K! - 1$ mirror images of exactly its height and shape. A
-# chain climbs the one that is nearest, and calls its early regime 0 or 1 as chance has it.
-# Both are right. But "the slope of expert 0" is then one thing in this chain and another
-# in that, and its mean over chains is the slope of nothing.
+# Every mode of the posterior has $K! - 1$ copies of the same density and shape. A chain
+# finds the nearest one, so the early regime is expert 0 or expert 1 by chance. Both are
+# correct. But "the slope of expert 0" then means different things in different chains, and
+# its mean over chains has no meaning.
 #
-# What mentions no labels is not concerned: predictions, LOO, and the log density itself.
+# Quantities without labels are not affected: predictions, LOO, and the log density.
 #
-# ## Relabelling mends the first ailment
+# ## Relabelling solves the first problem
 #
-# The cure is to rename, draw by draw: of the $K!$ orders take the one under which the
-# experts explain the same readings as in a draw of reference (Stephens, 2000). `fit` does
-# so unless told not to. The same key makes the same draws, under other names:
+# Each draw is relabelled: of the $K!$ orders, take the one in which the experts explain the
+# same readings as in a reference draw (Stephens, 2000). `fit` does this by default. With
+# the same key the draws are the same, except for their labels:
 
 # %%
 relabelled = pk.fit(model, data, nuts, key=key)
 plots.labels(relabelled, "coefficient", term="time")
 plt.show()
 # %% [markdown]
-# The chains on the higher hill now have their early regime in one colour and their late
-# regime in the other. Those on the lower hill cut time up differently: their regimes have
-# no clear counterparts in the draw of reference, and their colours may still flicker.
-# That is as it should be. No renaming turns one hill into another.
+# The chains at the higher mode now have one colour for the early regime and one for the
+# late regime. The chains at the lower mode divide time differently: their regimes do not
+# correspond to those of the reference draw, and their colours may still switch. This is
+# expected, because no relabelling turns one mode into another.
 #
-# Take the chains on the higher hill alone, and relabelling has mended R-hat altogether:
+# For the chains at the higher mode alone, relabelling corrects R-hat:
 
 # %%
-height = raw.tree["sample_stats"]["lp"].mean("draw")
-higher = (height > height.mean()).values
-for name, fit in {"as they came": raw, "relabelled": relabelled}.items():
+lp = raw.tree["sample_stats"]["lp"].mean("draw")
+higher = (lp > lp.mean()).values
+for name, fit in {"not relabelled": raw, "relabelled": relabelled}.items():
     rhat = az.rhat(fit.posterior.isel(chain=higher))
     worst = max(float(array.max()) for array in rhat.data_vars.values())
-    print(f"{higher.sum()} chains on the higher hill, {name}: worst R-hat {worst:.2f}")
+    print(f"{higher.sum()} chains at the higher mode, {name}: highest R-hat {worst:.2f}")
 
 # %% [markdown]
-# ## A good start mends the second
+# ## A good start solves the second
 #
-# The chains on the lower hill are lost there. A valley lies between, far too deep for a
-# chain to cross in its lifetime, so they will not tell us how much of the posterior
-# their hill holds. The check *R-hat of the log density* sees this ailment and not the
-# first, as it mentions no labels. Read it first.
+# The chains at the lower mode stay there, because the density between the modes is too low
+# for a chain to cross. So the number of chains at a mode does not estimate its
+# probability. The check *R-hat of the log density* detects this problem and not the first
+# one, because the log density has no labels. Read it first.
 
 # %%
-for name, fit in {"as they came": raw, "relabelled": relabelled}.items():
+for name, fit in {"not relabelled": raw, "relabelled": relabelled}.items():
     check = pk.diagnose(fit)["R-hat of the log density"]
     print(f"{name}: R-hat of the log density {check.value:.2f}")
-print("mean log density of each chain:", np.round(height.values, 1))
+print("mean log density of each chain:", np.round(lp.values, 1))
 
 # %% [markdown]
-# Here EM and NUTS help each other out. EM cannot say how wide a hill is, but it has seen
-# 16 climbs and knows the highest. NUTS measures the hill it stands on. So start the
-# chains from EM's draws:
+# EM and NUTS complement each other. EM approximates the width of a mode only roughly, but
+# it has compared 16 restarts and kept the best. NUTS samples the mode where it starts. So
+# start the chains from the draws of EM:
 
 # %%
 full = pk.fit(model, data, nuts, key=key, start=em, log_likelihood=True)
 pk.diagnose(full)
 
 # %% [markdown]
-# All is well. The lower hill has been left out on purpose, and a reader of such a fit
-# should hear of it: its chain lies some fifteen nats lower, which for hills of like width
-# means next to nothing of the posterior. And several hills are often the first sign of a
-# model that does not fit, as the last section shows.
+# All checks are ok. The lower mode was left out on purpose, and a report of this fit should
+# mention that. Its mean log density is about fifteen nats lower; for modes of similar width
+# its probability is then negligible. Several modes are also a frequent sign of a model that
+# does not fit, as the last section shows.
 #
 # ## EM against NUTS
 #
-# The draws of EM come from a normal distribution around the summit; those of NUTS from
-# the posterior on that hill, with whatever skew it has.
+# The draws of EM come from a normal distribution around the maximum. Those of NUTS come
+# from the posterior at that mode, which may be skewed.
 
 # %%
 for name, fit in {"EM": em, "NUTS": full}.items():
@@ -211,20 +213,20 @@ plt.show()
 # %% [markdown]
 # ## Are two regimes enough?
 #
-# Leave-one-out cross-validation (LOO) scores each reading under a model that has not seen
-# it; the higher the better. It mentions no labels. Here are two experts against four:
+# Leave-one-out cross-validation (LOO) scores the prediction of each reading by a model
+# fitted without it; higher is better. It has no labels. Two experts against four:
 
 # %%
 four = moe.SoftmaxMoE(num_experts=4)
-summit = pk.fit(four, data, pk.EM(), key=key)
-full_four = pk.fit(four, data, nuts, key=key, start=summit, log_likelihood=True)
+em_four = pk.fit(four, data, pk.EM(), key=key)
+full_four = pk.fit(four, data, nuts, key=key, start=em_four, log_likelihood=True)
 print("all checks ok:", pk.diagnose(full_four).ok)
 scores = az.compare({"two": az.loo(full.tree), "four": az.loo(full_four.tree)})
 scores[["elpd", "se", "elpd_diff", "dse"]]
 
 # %% [markdown]
-# Four it is: the difference in `elpd`, the score, is several times its standard error
-# `dse`. Calm, braking, rebound, rest:
+# Four experts predict better: the difference in the score `elpd` is several times its
+# standard error `dse`. The regimes are calm, braking, rebound and rest:
 
 # %%
 fig, (above, below) = plt.subplots(
@@ -239,9 +241,10 @@ plt.show()
 # %% [markdown]
 # ## To take away
 #
-# - R-hat far above 1.01 in a mixture has two causes. *Labels switched*: harmless, and
-#   relabelling mends it. *Different hills*: serious, and relabelling does not.
-# - R-hat of the log density tells them apart.
-# - EM finds hills, NUTS measures them: `start=` joins the two.
+# - R-hat far above 1.01 in a mixture has two possible causes. *Switched labels* are
+#   harmless, and relabelling corrects them. *Different modes* are serious, and relabelling
+#   does not help.
+# - R-hat of the log density distinguishes the two.
+# - EM finds a good mode, and NUTS samples it: use `start=`.
 #
-# To try: fit three experts, and read the table before you believe its LOO.
+# To try: fit three experts, and read the table of checks before you use its LOO.

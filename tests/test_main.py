@@ -1,4 +1,4 @@
-"""`python -m probkit`, as a person calls it."""
+"""`python -m probkit`, as a user calls it."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_help_names_the_commands(capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--loud"], ["reproduce"]])
-def test_a_command_not_understood_exits_with_2(arguments, capsys):
+def test_an_invalid_command_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
@@ -52,7 +52,7 @@ def test_a_file_in_place_of_the_folder_is_one_line_of_error(tmp_path, capsys):
     assert "is a file; name a folder" in error
 
 
-def test_info_tells_versions_devices_and_the_cache(tmp_path):
+def test_info_prints_versions_devices_and_the_cache(tmp_path):
     flags = "--xla_force_host_platform_device_count=3"
     done = run("info", "--cache", str(tmp_path), XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_quick_demo_leaves_fits_and_pictures(tmp_path):
 def test_reproduce_prints_the_published_error_and_ours_below_it(capsys):
     assert main(["reproduce", "gphm", "--only", "u1", "--kernel", "GM"]) == 0
     text = capsys.readouterr().out
-    assert "closed form" in text  # how ours differs
+    assert "closed form" in text  # the difference from the paper
     (row,) = [line.split() for line in text.splitlines() if line.startswith("u1 ")]
     _, kernel, published, ours, coverage, ratio, *_ = row
     assert (kernel, published) == ("GM", "4.0e-07")

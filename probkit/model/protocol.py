@@ -6,7 +6,7 @@ chains and draws.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -29,6 +29,9 @@ class AbstractModel(eqx.Module):
     other methods have bodies, which ask the program; a family writes those in which it
     knows better.
     """
+
+    interchangeable: ClassVar[str | None] = None
+    """The axis whose entries are interchangeable: the labels of a mixture."""
 
     @abstractmethod
     def __call__(self, data: Data) -> None:
