@@ -35,7 +35,7 @@ def problem():
 
 def short_chunks():
     """Chunks of one to seven steps, as the clock has it."""
-    loop.CHUNK_STEPS, loop.CHUNK_SECONDS = 7, 0.005
+    loop.CHUNK_STEPS, loop.CHUNK_SECONDS, checkpoint.SECONDS = 7, 0.005, 0.0
 
 
 def run(name: str, folder: str | Path | None):
@@ -76,7 +76,7 @@ def die_before_rename(name: str, step: int):
 
 def die_in_write(name: str, step: int):
     """When half of the bytes of `name` are written."""
-    save = checkpoint._save
+    save = checkpoint.save_arrays
 
     def save_or_die(path, arrays):
         if path.name.startswith(name) and step_of(path) >= step:
@@ -89,31 +89,31 @@ def die_in_write(name: str, step: int):
             checkpoint.write_atomically(path, write_half)
         save(path, arrays)
 
-    checkpoint._save = save_or_die
+    checkpoint.save_arrays = save_or_die
 
 
 def die_before_write(name: str, step: int):
     """When what belongs before `name` is written, and `name` is not begun."""
-    save = checkpoint._save
+    save = checkpoint.save_arrays
 
     def save_or_die(path, arrays):
         if path.name.startswith(name) and step_of(path) >= step:
             die()
         save(path, arrays)
 
-    checkpoint._save = save_or_die
+    checkpoint.save_arrays = save_or_die
 
 
 def wait_to_be_killed(name: str, step: int):
     """Once `name` is written, between two chunks."""
-    save = checkpoint._save
+    save = checkpoint.save_arrays
 
     def save_and_wait(path, arrays):
         save(path, arrays)
         if path.name.startswith(name) and step_of(path) >= step:
             time.sleep(600)
 
-    checkpoint._save = save_and_wait
+    checkpoint.save_arrays = save_and_wait
 
 
 def take_no_step(*_):

@@ -420,6 +420,8 @@ class Adam(AbstractIterativeMethod):
     Source: arXiv 2311.04465 and the authors' code, whose settings are the defaults.
     """
 
+    unread: ClassVar[tuple[str, ...]] = ("num_steps", "num_draws")
+
     num_steps: int = eqx.field(converter=whole("Adam(num_steps", 0))
     learning_rate: float = eqx.field(default=1e-2, converter=positive("Adam(learning_rate"))
     tolerance: float = eqx.field(

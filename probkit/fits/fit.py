@@ -1,5 +1,6 @@
 """Fitting: a model, data and a method become a labelled tree of draws."""
 
+from functools import partial
 from pathlib import Path
 
 import equinox as eqx
@@ -14,8 +15,9 @@ from probkit.fits.value import SAMPLE, Fit, FitError, refuse_wrong_types
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
 from probkit.method.batches import map_in_batches
 from probkit.method.loop import wants_progress
+from probkit.method.programs import renew
 from probkit.model import AbstractModel, Data
-from probkit.model.density import Sites, prior_draw
+from probkit.model.density import Sites, asked, prior_draw
 from probkit.model.labels import refuse_wrong_labels
 from probkit.record import versions
 from probkit.validate import as_key
@@ -67,6 +69,7 @@ def fit(
     )
     key = as_key(key, "fit(key=...)")
     refuse_wrong_labels(model, data)
+    renew("fit", model, partial(asked, model), data, key)
     if progress is None:
         progress = wants_progress()
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
@@ -145,6 +148,7 @@ def _relabelled(draws: Draws, model, data) -> Draws:
     # The reference is the draw of highest density, the first where there is no density.
     best = int(np.argmax(draws.stats["lp"])) if "lp" in draws.stats else 0
     pivot = {k: jnp.asarray(v[best]) for k, v in flat.items()}
+    renew("canonical", model, model.canonical, pivot, data)
     flat = jax.device_get(_canonical_all(model, data, flat, pivot))
     sites = {k: v.reshape(*shape, *v.shape[1:]) for k, v in flat.items()}
     return Draws(sites, draws.stats, draws.trace, draws.result, draws.facts)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from jaxtyping import PRNGKeyArray
 from probkit.fits.tree import coords_of, dataset_of
 from probkit.fits.value import Fit, draws_of, refuse_no_fit, refuse_wrong_types
 from probkit.method.batches import map_in_batches
+from probkit.method.programs import renew
 from probkit.model import AbstractData, AbstractModel, Data, Sites
 from probkit.model.density import observed_names, site_shapes
 from probkit.model.labels import refuse_wrong_labels
@@ -132,6 +134,7 @@ def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int
     refuse_wrong_labels(model, data)
     shapes = site_shapes(model, data)
     _refuse_size({k: (num_draws, *v) for k, v in shapes.items()}, num_draws, "prior")
+    renew("prior", model, partial(_prior_draw, model), data, key)
     arrays = jax.device_get(_prior_draws(model, data, jax.random.split(key, num_draws)))
     observed = observed_names(model, data)
     one_chain = {k: v[None] for k, v in arrays.items()}
@@ -145,15 +148,16 @@ def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int
     )
 
 
+def _prior_draw(model, data, key):
+    program = numpyro.handlers.uncondition(numpyro.handlers.seed(model, key))
+    trace = numpyro.handlers.trace(program).get_trace(data)
+    kinds = ("sample", "deterministic")
+    return {k: v["value"] for k, v in trace.items() if v["type"] in kinds}
+
+
 @eqx.filter_jit
 def _prior_draws(model, data, keys):
-    def one(key):
-        program = numpyro.handlers.uncondition(numpyro.handlers.seed(model, key))
-        trace = numpyro.handlers.trace(program).get_trace(data)
-        kinds = ("sample", "deterministic")
-        return {k: v["value"] for k, v in trace.items() if v["type"] in kinds}
-
-    return map_in_batches(one, keys)
+    return map_in_batches(lambda key: _prior_draw(model, data, key), keys)
 
 
 # A function of the model for every draw.
@@ -192,6 +196,7 @@ class Thinned:
         out = jax.eval_shape(lambda: function(model, one, *args, key))
         sizes = {name: (*shape, *a.shape) for name, a in out.items()}
         _refuse_size(sizes, math.prod(shape), self.caller)
+        renew(self.caller, model, partial(function, model), one, *args, key)
         keys = jax.random.split(key, shape)
         return jax.device_get(_map_draws(function, model, sites, keys, *args))
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,6 +25,7 @@ from probkit.method import (
 )
 from probkit.method.batches import map_in_batches
 from probkit.method.minibatch import draw_rows, minibatch
+from probkit.method.programs import renew
 from probkit.method.windows import (
     Windows,
     check_quiet,
@@ -205,6 +207,8 @@ class SVI(AbstractIterativeMethod):
                 "and cannot start from a fit; leave `start` out."
             )
         begun = super().begin(model, data, key, start)
+        if callable(self.guide) and not isinstance(self.guide, type):
+            renew("guide", self.guide, partial(self.first_step, model), data, key, None)
         if self.batch_size is None:
             return begun
         what = f"SVI(batch_size={self.batch_size})"

@@ -1,14 +1,23 @@
 """A run kept on disk while it goes on: flat arrays and JSON, each file written whole.
 
-A folder holds `run.json` (which run this is), `records-FROM-TO.npz` (what a chunk of
-steps kept) and `state-STEP.npz` (where the run stands). A state is written after the
-records that lead to it, and names them: a kill at any moment leaves the last complete
-state in force. Since equal steps of a run leave equal numbers, a file that is written
-again, by the run that goes on or by a second one at the same time, does no harm.
+A folder holds `run.json` (which run this is), `records-FROM-TO.npz` (what these steps
+kept) and `state-STEP.npz` (where the run stands). A state is written after the records
+that lead to it, and names them, so that a kill at any moment leaves the last complete
+state in force. Files are written every `SECONDS`, and when a run ends or is interrupted.
+Records are joined as they grow, short ones with short ones, so that there are at most
+about as many files as the number of steps has binary digits, and each number is written
+that many times at most.
+
+Since equal steps of a run leave equal numbers, a file that is written again, by the run
+that goes on or by a second one at the same time, does no harm.
 """
 
+import contextlib
 import hashlib
 import json
+import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +25,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probkit.method.programs import fingerprint
+from probkit.model.density import asked
 from probkit.record import UNFINISHED, describe, versions, write_atomically
 
-FORMAT = 1
+FORMAT = 2
+# A kill loses at most the work of about so long.
+SECONDS = 30.0
 MARK = "probkit checkpoint"
 
 
@@ -65,7 +78,11 @@ def _fingerprint(tree) -> str:
     return digest.hexdigest()
 
 
-def _save(path: Path, arrays: dict[str, Any]) -> None:
+def _program(model: Any, data: Any) -> str:
+    return fingerprint(partial(asked, model), data, jax.random.key(0))
+
+
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
@@ -92,8 +109,11 @@ class Checkpoint:
         self.states: Any = None
         self.taken = 0
         self.done = False
+        self._kept = time.monotonic()  # when files were last written
+        self._pending = False
         self._chunks: list[tuple[Any, np.ndarray]] = []
         self._spans: list[tuple[int, int]] = []
+        self._joined: list[tuple[int, int]] = []  # in files that are no longer needed
 
     @classmethod
     def open(cls, folder: Path | None, like, **identity) -> "Checkpoint":
@@ -113,6 +133,7 @@ class Checkpoint:
             "key": _fingerprint(identity["key"]),
             "start": _fingerprint(identity["start"]),
             "lanes": repr(identity["lanes"]),
+            "program": _program(identity["model"], identity["data"]),
             "versions": versions(),
         }
         marker = folder / "run.json"
@@ -129,9 +150,18 @@ class Checkpoint:
         try:
             found = json.loads(marker.read_text())
             differs = [name for name in run if found[name] != run[name]]
+            # Another model or other data make another program.
+            if {"model", "data"} & {*differs} and "program" in differs:
+                differs.remove("program")
         except (ValueError, KeyError, TypeError):
             raise _damaged(marker) from None
         if differs:
+            if differs == ["program"]:
+                raise ValueError(
+                    f"`checkpoint={str(folder)!r}` holds a run of another program: the "
+                    "code of the model, or a value that it uses, has changed since. Name "
+                    "another folder, or remove this one."
+                )
             verb = "differs" if len(differs) == 1 else "differ"
             raise ValueError(
                 f"`checkpoint={str(folder)!r}` holds another run: its "
@@ -165,26 +195,64 @@ class Checkpoint:
         return self.folder / f"records-{start:09d}-{stop:09d}.npz"
 
     def add(self, kept: tuple[Any, np.ndarray] | None, states, taken, done) -> None:
-        """Keep a chunk's records, a dict of arrays, then the states it led to."""
+        """Keep a chunk's records, a dict of arrays, and the states it led to.
+
+        Files are written if it is time to, or the run is done.
+        """
         if kept is not None:
             self._chunks.append(kept)
             self._spans.append((self.taken, taken))
-        self.taken, self.done = taken, done
-        if self.folder is None:
+        self.states, self.taken, self.done = states, taken, done
+        self._pending = True
+        if done or time.monotonic() - self._kept >= SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is not yet in the folder, the records before the state."""
+        if self.folder is None or not self._pending:
             return
-        if kept is not None:
-            records, counts = kept
-            _save(self._records(*self._spans[-1]), {**records, "counts": counts})
+        before = list(self._spans)
+        self._join()
+        for (start, stop), (records, counts) in zip(self._spans, self._chunks, strict=True):
+            path = self._records(start, stop)
+            if not path.exists():
+                save_arrays(path, {**records, "counts": counts})
         where = {
-            "progress": np.array([taken, done]),
+            "progress": np.array([self.taken, self.done]),
             "spans": np.array(self._spans, int).reshape(-1, 2),
         }
-        _save(
-            self.folder / f"state-{taken:09d}.npz",
-            {**_flatten(jax.device_get(states)), **where},
+        save_arrays(
+            self.folder / f"state-{self.taken:09d}.npz",
+            {**_flatten(jax.device_get(self.states)), **where},
         )
+        self._kept, self._pending = time.monotonic(), False
         for old in sorted(self.folder.glob("state-*.npz"))[:-1]:
             old.unlink(missing_ok=True)
+        for span in {*before, *self._joined} - {*self._spans}:
+            self._records(*span).unlink(missing_ok=True)
+        self._joined.clear()
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Write what there is when the work inside is interrupted or fails."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # a full disk: what interrupted is told
+                self.write()
+            raise
+
+    def _join(self) -> None:
+        """Join the last spans while the one before is no longer than the one after."""
+        while len(self._spans) > 1:
+            (a, b), (_, c) = self._spans[-2:]
+            if b - a > c - b:
+                return
+            (left, left_counts), (right, right_counts) = self._chunks[-2:]
+            both = {k: np.concatenate([left[k], right[k]], axis=1) for k in left}
+            self._joined += self._spans[-2:]
+            self._spans[-2:] = [(a, c)]
+            self._chunks[-2:] = [(both, left_counts + right_counts)]
 
     def collect(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """All records, joined along the steps, and each lane's number of steps."""

@@ -1,8 +1,9 @@
 """A method that repeats a step: how a run begins and ends, around the one loop."""
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from probkit.method.lanes import Lanes
 from probkit.method.loop import State, iterate
+from probkit.method.programs import renew
 from probkit.method.protocol import RESULTS, AbstractMethod, Draws
 from probkit.model import Data
 from probkit.model.density import Program, Sites
@@ -74,7 +76,14 @@ class AbstractIterativeMethod(AbstractMethod):
 
     A run has one or more *lanes*: chains, restarts, starts. `init`, `step`, `terminate`
     and `record` are written for one lane.
+
+    Attributes:
+        unread: fields that these four do not read. The loop gets the method without them,
+            so that a run with another limit of steps compiles nothing new, and goes on
+            from the checkpoint of a shorter one.
     """
+
+    unread: ClassVar[tuple[str, ...]] = ("max_steps", "num_draws")
 
     @abstractmethod
     def lanes(self) -> Lanes:
@@ -121,6 +130,18 @@ class AbstractIterativeMethod(AbstractMethod):
     def record(self, state: State) -> Any:
         """What to keep of a step: a dict of arrays."""
 
+    def bare(self) -> "AbstractIterativeMethod":
+        """The method without the fields that its steps do not read."""
+        bare = copy.copy(self)
+        for name in self.unread:
+            if hasattr(bare, name):
+                object.__setattr__(bare, name, None)
+        return bare
+
+    def first_step(self, model, data, key, start) -> State:
+        """Begin and step once: the code of a method as one function to trace."""
+        return self.step(model, data, self.init(model, data, key, start))
+
     @abstractmethod
     def finish(self, model: Any, data: Data, end: End) -> Draws:
         """What the run found."""
@@ -128,8 +149,10 @@ class AbstractIterativeMethod(AbstractMethod):
     def run(self, model, data, key, start, running):
         begun = self.begin(model, data, key, start)
         method = begun.method
+        first = jax.tree.map(lambda a: a[0], begun.start)
+        renew("steps", method, method.first_step, begun.program, data, key, first)
         states, trace, counts = iterate(
-            method,
+            method.bare(),
             begun.program,
             data,
             begun.key_run,

@@ -82,10 +82,10 @@ def _advance(method, model, data, states, num_steps, capacity: int, lanes: Lanes
     return lanes.spread(lane, shared=(data, num_steps))(states)
 
 
-def _capacity(method, states, max_steps: int) -> int:
+def _capacity(method, states) -> int:
     one = jax.eval_shape(jax.vmap(method.record), states)
     numbers = sum(int(np.prod(a.shape[1:])) for a in jax.tree.leaves(one))
-    return max(1, min(CHUNK_STEPS, max_steps, CHUNK_NUMBERS // max(1, numbers)))
+    return max(1, min(CHUNK_STEPS, CHUNK_NUMBERS // max(1, numbers)))
 
 
 def iterate(
@@ -115,7 +115,7 @@ def iterate(
     keys = jax.random.split(key, lanes.count)
     own = lanes.place((keys, start))
     like = eqx.filter_eval_shape(_init, method, model, data, own, lanes)
-    capacity = _capacity(method, like, max_steps)
+    capacity = _capacity(method, like)
     keep = Checkpoint.open(
         running.checkpoint,
         like,
@@ -137,7 +137,7 @@ def iterate(
     jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
     length = 1 if running.progress or running.checkpoint else capacity
     shown = bar(running.progress, max_steps, taken, label)
-    with shown:
+    with shown, keep.interruptible():
         while taken < max_steps and not done:
             num = min(length, capacity, max_steps - taken)
             if taken < discard:  # a chunk is kept or it is not

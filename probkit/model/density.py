@@ -118,6 +118,20 @@ def constrain(program: Program, data, position: Sites) -> Sites:
 EDGE = 20.0
 
 
+def asked(program: Any, data, key: PRNGKeyArray) -> Any:
+    """All that engines ask of a program, as one function to trace."""
+    sites = prior_draw(program, data, key)
+    answers = [
+        log_densities(program, data, sites),
+        constrain(program, data, unconstrain(program, data, sites)),
+    ]
+    if hasattr(program, "e_step"):
+        moments, objective = program.e_step(sites, data)
+        answers += [objective, program.start(data, key), program.degenerate(sites, data)]
+        answers += [program.m_step(moments, sites, data, use) for use in (True, False)]
+    return answers
+
+
 def off_the_edge(position: Sites) -> Sites:
     """A position to start a sampler from, where a fit left a scale at exactly zero.
 
