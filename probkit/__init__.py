@@ -9,13 +9,14 @@ from probkit.fits.fit import fit
 from probkit.fits.io import load, save
 from probkit.fits.predict import predict, prior, recover, with_log_likelihood
 from probkit.fits.value import Fit, FitError
-from probkit.infer import EM, NUTS, SVI
+from probkit.infer import EM, MAP, NUTS, SVI
 from probkit.method import RESULTS
 from probkit.model.check import Check, Report
 from probkit.settings import enable_x64, use_compilation_cache
 
 __all__ = [
     "EM",
+    "MAP",
     "NUTS",
     "RESULTS",
     "SVI",

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from probkit.fits.value import Fit, refuse_wrong_types
-from probkit.infer import EM, NUTS, SVI
+from probkit.infer import EM, MAP, NUTS, SVI
 from probkit.method import RESULTS, AbstractMethod
 from probkit.model import AbstractData, AbstractModel
 from probkit.model.density import prior_draw
@@ -45,7 +45,7 @@ FAMILIES = {
     "sbl.TypeII": "probkit.models.sbl",
 }
 METHODS: dict[str, type[AbstractMethod]] = {
-    family_name(method): method for method in (EM, NUTS, SVI)
+    family_name(method): method for method in (EM, MAP, NUTS, SVI)
 }
 
 

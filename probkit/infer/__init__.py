@@ -1,7 +1,8 @@
 """Inference methods: settings with init, step, terminate, and their own checks."""
 
 from probkit.infer.em import EM
+from probkit.infer.map import MAP
 from probkit.infer.nuts import NUTS
 from probkit.infer.svi import SVI
 
-__all__ = ["EM", "NUTS", "SVI"]
+__all__ = ["EM", "MAP", "NUTS", "SVI"]

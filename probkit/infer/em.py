@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool
 
+from probkit.infer.laplace import check_curvature, laplace
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
@@ -115,7 +116,7 @@ class EM(AbstractIterativeMethod):
         if not isinstance(model, AbstractEMModel):
             raise ValueError(
                 f"`{type(model).__name__}` has no E-step and M-step; "
-                "fit it with `pk.NUTS()` or `pk.SVI()`."
+                "fit it with `pk.MAP()`, `pk.NUTS()` or `pk.SVI()`."
             )
         return super().begin(model, data, key, start)
 
@@ -165,17 +166,7 @@ class EM(AbstractIterativeMethod):
             *check_restarts(facts),
         ]
         if "least_curvature" in facts:
-            checks.append(
-                Check(
-                    "least curvature at the optimum",
-                    facts["least_curvature"],
-                    "at least",
-                    1e-8,
-                    "some direction is not identified: the Laplace draws along it mean "
-                    "nothing; use `pk.NUTS()`",
-                    "relative to the largest",
-                )
-            )
+            checks.append(check_curvature(facts["least_curvature"]))
         return tuple(checks)
 
 
@@ -215,13 +206,5 @@ def _ended(method, model, data, states):
 
 @eqx.filter_jit
 def _laplace(method, model, data, sites, key):
-    """Draws of N(mode, -H^-1), H the Hessian of the objective at the mode."""
-    mode, unravel = ravel_pytree(unconstrain(model, data, sites))
-    climb = lambda flat: _objective(method, model, data, unravel(flat))  # noqa: E731
-    values, vectors = jnp.linalg.eigh(-jax.hessian(climb)(mode))
-    floor = 1e-8 * values[-1]
-    root = vectors / jnp.sqrt(jnp.maximum(values, floor))
-    noise = jax.random.normal(key, (method.num_draws, mode.size), mode.dtype)
-    positions = mode + noise @ root.T
-    draws = jax.vmap(lambda flat: constrain(model, data, unravel(flat)))(positions)
-    return draws, values[0] / values[-1]
+    objective = partial(_objective, method, model, data)
+    return laplace(objective, model, data, sites, method.num_draws, key)

@@ -10,7 +10,6 @@ import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int
-from numpyro.infer.util import potential_energy
 
 from probkit.infer.worst import worst
 from probkit.method import RESULTS, AbstractIterativeMethod, Begin, Draws, Lanes
@@ -19,7 +18,7 @@ from probkit.model.density import (
     constrain,
     latent_names,
     off_the_edge,
-    prior_draw,
+    random_position,
     unconstrain,
 )
 from probkit.validate import positive, short, whole
@@ -100,7 +99,7 @@ class NUTS(AbstractIterativeMethod):
     def init(self, model, data, key, start):
         key_place, key_kernel = jax.random.split(key)
         if start is None:
-            position = _random_position(model, data, key_place)
+            position = random_position(model, data, key_place)
         else:
             centre = off_the_edge(unconstrain(model, data, start))
             position = _jittered(centre, key_place, self.jitter)
@@ -287,33 +286,6 @@ class NUTS(AbstractIterativeMethod):
 def _constrain_all(model, data, position):
     one = lambda z: constrain(model, data, z)  # noqa: E731
     return jax.vmap(jax.vmap(one))(position)
-
-
-def _random_position(model, data, key):
-    """Uniform on (-2, 2) in unconstrained coordinates, drawn anew while not finite.
-
-    NumPyro's own search does the same with a gradient in its loop, which takes seconds
-    to compile and is not needed to find a finite density.
-    """
-    shapes = jax.eval_shape(lambda: unconstrain(model, data, prior_draw(model, data, key)))
-    flat, unravel = ravel_pytree(
-        jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    )
-
-    def draw(key):
-        return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -2.0, 2.0))
-
-    def poor(carry):
-        tries, _, position = carry
-        energy = potential_energy(model, (data,), {}, position)
-        return ~jnp.isfinite(energy) & (tries < 100)
-
-    def again(carry):
-        tries, key, _ = carry
-        key, own = jax.random.split(key)
-        return tries + 1, key, draw(own)
-
-    return jax.lax.while_loop(poor, again, again((0, key, None)))[-1]
 
 
 def _jittered(position, key, scale):

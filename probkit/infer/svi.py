@@ -137,7 +137,7 @@ class SVI(AbstractIterativeMethod):
         ):
             raise ValueError(
                 "`SVI(guide=AutoDelta)` finds a point, without uncertainty; use "
-                "`pk.EM()`, or a guide that has a width."
+                "`pk.MAP()`, or a guide that has a width."
             )
         if not isinstance(self.optimizer, optax.GradientTransformation | None):
             raise ValueError(

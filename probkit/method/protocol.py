@@ -28,6 +28,11 @@ class RESULTS(eqx.Enumeration):
         "The objective fell, which theory forbids: the arithmetic is not precise enough. "
         "Use float64 (`pk.enable_x64()` at the top), or rescale the data."
     )
+    stalled = (
+        "The search found no better place, although the slope is not zero: the arithmetic "
+        "is not precise enough, or the density has a corner. Use float64 "
+        "(`pk.enable_x64()` at the top), rescale the data, or start elsewhere."
+    )
     nonfinite = (
         "The objective is not finite. Look for extreme values in the data, use float64 "
         "(`pk.enable_x64()`), or start elsewhere (another `key`, or `start=`)."

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions.transforms import biject_to
-from numpyro.infer.util import compute_log_probs
+from numpyro.infer.util import compute_log_probs, potential_energy
 from numpyro.infer.util import constrain_fn as _constrain
 
 Sites = dict[str, Any]
@@ -148,3 +149,32 @@ def unconstrain(program: Program, data, sites: Sites) -> Sites:
         for name, site in trace.items()
         if is_latent(site)
     }
+
+
+def random_position(program: Program, data, key: PRNGKeyArray) -> Sites:
+    """Uniform on (-2, 2) in unconstrained coordinates, drawn again while not finite.
+
+    NumPyro's own search does the same with a gradient in its loop, which takes seconds
+    to compile and is not needed to find a finite density.
+    """
+    shapes = jax.eval_shape(
+        lambda: unconstrain(program, data, prior_draw(program, data, key))
+    )
+    flat, unravel = ravel_pytree(
+        jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    )
+
+    def draw(key):
+        return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -2.0, 2.0))
+
+    def poor(carry):
+        tries, _, position = carry
+        energy = potential_energy(program, (data,), {}, position)
+        return ~jnp.isfinite(energy) & (tries < 100)
+
+    def again(carry):
+        tries, key, _ = carry
+        key, own = jax.random.split(key)
+        return tries + 1, key, draw(own)
+
+    return jax.lax.while_loop(poor, again, again((0, key, None)))[-1]
