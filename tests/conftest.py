@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+import jaxtyping
 import pytest
 
 import probkit as pk
@@ -72,3 +73,11 @@ def nuts_fit(pair, regimes, em_fit, key):
 def svi_fit(pair, regimes, em_fit, key):
     method = pk.SVI(guide="multivariate_normal", num_draws=2000)
     return pk.fit(pair, regimes, method, key=key, start=em_fit)
+
+
+@pytest.fixture
+def no_checker():
+    # Users run without the shape checker, which would speak before our messages do.
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -2,14 +2,12 @@
 
 import datetime
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro
 import pandas as pd
@@ -20,18 +18,13 @@ from numpyro.infer import autoguide
 
 import probkit as pk
 from conftest import TRUTH
+from doors import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
 from probkit.models import moe
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def no_checker():
-    # Users run without the shape checker, which would speak before our messages do.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
+pytestmark = pytest.mark.usefixtures("no_checker")
 
 rng = np.random.default_rng(0)
 n = 20
@@ -135,26 +128,9 @@ PAIRS = {
 }
 
 
-def refused(call, pattern) -> None:
-    """`call` raises ValueError, no other: one line with names in backticks."""
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert type(caught.value) is ValueError, message
-    assert "\n" not in message and len(message) < 300, message
-    assert "`" in message, message
-    assert re.search(pattern, message), message
-
-
 @pytest.mark.parametrize("args, pattern", PAIRS.values(), ids=PAIRS.keys())
 def test_pairs_refuses(args, pattern):
     refused(lambda: moe.Pairs(*args), pattern)
-
-
-WHOLE = r"takes a whole number, {} or more"
-POSITIVE = r"takes a positive number"
-NO_COUNT = (0, -1, 2.5, 2.0, "2", None, True, np.float64(2), [2])
-NO_SIZE = (0, -1.0, float("nan"), float("inf"), "big", None, 1j, np.ones(2), [1.0])
 
 
 def settings():

@@ -128,7 +128,7 @@ MOMENTS = {
 
 def main(plan) -> None:
     pk.enable_x64()
-    pk.use_compilation_cache(Path(__file__).parents[1] / ".jax-cache")
+    pk.use_compilation_cache(Path(__file__).parents[2] / ".jax-cache")
     short_chunks()
     if "moment" in plan:
         MOMENTS[plan["moment"]](plan["name"], plan["step"])

@@ -15,16 +15,16 @@ import jax
 import numpy as np
 import optax
 import pytest
+import resume_script
+from resume_script import METHODS, outcome, problem, run, step_of
 
 import probkit as pk
-import resume_script
 from probkit.method import checkpoint, loop
 from probkit.method.checkpoint import Checkpoint
 from probkit.models import moe
 from probkit.record import UNFINISHED
-from resume_script import METHODS, outcome, problem, run, step_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
