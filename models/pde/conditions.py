@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.models.pde.equation import all_at_once, as_numbers, call, coordinates
-from probkit.validate import as_array, positive, short
+from probkit.validate import as_array, optional, positive, short
 
 Side = Literal["low", "high", "periodic"]
 Value = Callable[[Any], Any] | Any
@@ -320,13 +320,11 @@ def read_observations(
     return (
         points.astype(jnp.float64),
         values.astype(jnp.float64),
-        _noise(given.noise_sd),
+        optional(_noise)(given.noise_sd),
     )
 
 
-def _noise(given: Any) -> Array | None:
-    if given is None:
-        return None
+def _noise(given: Any) -> Array:
     try:
         if np.ndim(given) > 0:
             raise ValueError

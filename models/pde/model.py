@@ -1,6 +1,5 @@
 r"""The model: a Gaussian process whose kernel is a spectral mixture, given an equation."""
 
-from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -20,7 +19,7 @@ from probkit.models.pde import system
 from probkit.models.pde.checks import checks, measured
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.solution import Collocation, Fields, Parameters, Solution, Solver
-from probkit.validate import as_array, positive, short, whole
+from probkit.validate import as_array, optional, pairs, positive, short, whole
 
 Envelope = Literal["student_t", "gaussian"]
 
@@ -43,31 +42,22 @@ class Start(NamedTuple):
     lengthscale: Array
 
 
-def _frequencies(given: Any) -> tuple[tuple[str, tuple[float, ...]], ...]:
-    pairs = tuple(given.items()) if isinstance(given, Mapping) else given
-    listed = isinstance(pairs, list | tuple)
-    if not listed or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+def _tones(axis: Any, given: Any) -> tuple[float, ...]:
+    array = np.asarray(as_array(given, f"SpectralGP(frequencies={{{axis!r}: ...}})"))
+    if array.ndim > 1 or (array <= 0).any():
         raise ValueError(
-            f"`SpectralGP(frequencies={short(given)})`: it takes a dict from axes to "
-            "frequencies in cycles per unit, such as `{'x': [15.9]}`."
+            f"`SpectralGP(frequencies={{{axis!r}: {short(given)}}})`: it takes a list of "
+            "positive numbers; the trend, of frequency zero, is always there."
         )
-    checked = []
-    for axis, values in pairs:
-        array = np.asarray(as_array(values, f"SpectralGP(frequencies={{{axis!r}: ...}})"))
-        if array.ndim > 1 or (array <= 0).any():
-            raise ValueError(
-                f"`SpectralGP(frequencies={{{axis!r}: {short(values)}}})`: it takes a list "
-                "of positive numbers; the trend, of frequency zero, is always there."
-            )
-        checked.append((str(axis), tuple(float(f) for f in array.reshape(-1))))
-    return tuple(checked)
+    return tuple(float(f) for f in array.reshape(-1))
 
 
-def _or_none(name: str):
-    def convert(given: Any) -> float | None:
-        return None if given is None else positive(f"SpectralGP({name}")(given)
-
-    return convert
+_FREQUENCIES = pairs(
+    "SpectralGP(frequencies",
+    "an axis",
+    "a dict from axes to frequencies in cycles per unit, such as `{'x': [15.9]}`",
+    _tones,
+)
 
 
 class SpectralGP(AbstractModel):
@@ -92,16 +82,17 @@ class SpectralGP(AbstractModel):
         envelope: "gaussian" or "student_t". Solutions under the second have fewer
             derivatives and take a higher `rank`.
         frequencies: by axis, those to start from instead, without the trend's.
-        equation_sd: how far the residual may be from zero, relative to its size a
-            priori: 1e-9 to solve, some 1e-3 under noisy observations, None to learn it
-            from them where the equation is itself in doubt.
-        num_nodes: waves that stand for a bump of the spectrum. Lengthscales shorter than
-            about `length / num_nodes` need more.
+        equation_sd: tolerance of the equation, relative to the prior sd of the residual.
+            Use 1e-9 to solve, about 1e-3 with noisy observations, and None to learn it
+            from them, if the equation itself is in doubt.
+        num_nodes: waves per bump of the spectrum. Lengthscales shorter than about
+            `length / num_nodes` need more.
         rank: the number of functions of each axis; by default all waves in one
             dimension, in more a number that follows from the number of tones.
-        calibrated: whether bands are scaled by a second, stricter solution. The exact
-            posterior takes the tolerance `equation_sd` for noise, which nobody added, and
-            its band is far too wide.
+        calibrated: whether posterior sds are multiplied by a factor, such that 95 %
+            intervals cover 95 % of the differences to a second, stricter solution. The
+            exact posterior treats the tolerance `equation_sd` as noise. Nobody added that
+            noise, so its sds are far too large.
 
     Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
     processes", arXiv 2311.04465: kernel and collocation.
@@ -113,13 +104,14 @@ class SpectralGP(AbstractModel):
 
     envelope: Envelope = "gaussian"
     frequencies: tuple[tuple[str, tuple[float, ...]], ...] = eqx.field(
-        default=(), converter=_frequencies
+        default=(), converter=_FREQUENCIES
     )
-    equation_sd: float | None = eqx.field(default=1e-9, converter=_or_none("equation_sd"))
+    equation_sd: float | None = eqx.field(
+        default=1e-9, converter=optional(positive("SpectralGP(equation_sd"))
+    )
     num_nodes: int = eqx.field(default=24, converter=whole("SpectralGP(num_nodes", 4))
     rank: int | None = eqx.field(
-        default=None,
-        converter=lambda r: None if r is None else whole("SpectralGP(rank", 2)(r),
+        default=None, converter=optional(whole("SpectralGP(rank", 2))
     )
     calibrated: bool = True
 
@@ -140,10 +132,10 @@ class SpectralGP(AbstractModel):
     def observe(self, sites: Sites, problem: Problem, fields: Fields | None = None) -> None:
         """The likelihood: of a residual of zero, or of observations given that.
 
-        Where there are observations, the equation is a law under which they are read, and
-        no observation itself: that a residual is exactly zero is least surprising under
-        the smoothest kernel and the smallest coefficients, and says nothing of either.
-        Without them, it is what the source tells of the kernel.
+        With observations it is p(observations | equation). The density of the residual
+        itself is left out, because it favours smooth kernels and small coefficients
+        whatever the data are. Without observations, it is the density of the residual,
+        which depends on the kernel by the source.
 
         Args:
             sites: one draw.
