@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from probkit.models.pde.equation import all_at_once, as_numbers, call, coordinates
+from probkit.models.pde.residual import (
+    all_at_once,
+    as_numbers,
+    call,
+    coordinates,
+    place,
+)
 from probkit.validate import as_array, optional, positive, short
 
 Side = Literal["low", "high", "periodic"]
@@ -193,13 +199,13 @@ def _places(on: Any, axes: tuple[str, ...], name: str) -> Iterator[tuple[int, Si
     listed = [on] if isinstance(on, str) else on
     if not isinstance(listed, list | tuple) or not listed:
         listed = [on]
-    for place in listed:
+    for face in listed:
         ends: dict[str, tuple[Side, ...]] = {"-": ("low",), "+": ("high",)}
-        text = place if isinstance(place, str) else ""
+        text = face if isinstance(face, str) else ""
         axis, sides = (text[:-1], ends[text[-1]]) if text[-1:] in ends else (text, None)
         if axis not in axes:
             raise ValueError(
-                f"`{name}(on={short(on)})`: there is no face {short(place)}; axes are "
+                f"`{name}(on={short(on)})`: there is no face {short(face)}; axes are "
                 f'{_names(axes)}: "{axes[0]}" is both ends, "{axes[0]}-" the low and '
                 f'"{axes[0]}+" the high one.'
             )
@@ -269,17 +275,6 @@ def _values(
             f"{place(~np.isfinite(numbers), axes, arrays)}."
         )
     return jnp.array(numbers)
-
-
-def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) -> str:
-    """The coordinates of the first bad point, in words."""
-    first = tuple(np.argwhere(bad)[0])
-    at = ", ".join(
-        f"{axis} = {float(array[first]):.6g}"
-        for axis, array in zip(axes, arrays, strict=True)
-    )
-    more = int(bad.sum()) - 1
-    return at + (f" and {more} other points" if more else "")
 
 
 def read_observations(

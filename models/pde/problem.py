@@ -8,27 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.model import AbstractData
-from probkit.models.pde.conditions import (
-    Condition,
-    place,
-    read_conditions,
-    read_observations,
-)
-from probkit.models.pde.equation import (
-    Equation,
-    Monomial,
-    Polynomial,
-    Space,
-    call,
+from probkit.models.pde.conditions import Condition, read_conditions, read_observations
+from probkit.models.pde.equation import Equation, Monomial
+from probkit.models.pde.residual import (
     coordinates,
-    takes,
-    tuple_of,
+    equations,
+    evaluate,
+    refuse_without_u,
 )
 from probkit.models.pde.spectrum import Tones, of_problem, power
 from probkit.validate import short, whole
@@ -152,11 +143,11 @@ class Problem(AbstractData):
         self.unknown = _unknown(unknown, self.axes)
         on_grid, between, fine = _sets_of_points(grid)
         polynomials = [
-            _evaluate(residual, self.axes, points, counts, self.unknown)
+            evaluate(residual, self.axes, points, counts, self.unknown)
             for points in (on_grid, between, fine)
         ]
-        self.equation, self.held_out, finest = _equations(polynomials)
-        _refuse_without_u(self.equation, self.unknown)
+        self.equation, self.held_out, finest = equations(polynomials)
+        refuse_without_u(self.equation, self.unknown)
         middle = {name: (low + high) / 2 for name, low, high in self.unknown}
         self.fine_source = finest.source(middle)
         self.conditions = read_conditions(boundary, self.axes, grid)
@@ -458,9 +449,6 @@ def _sets_of_points(grid: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
     return grid, between, _finer(grid, _refinement([len(x) for x in grid]))
 
 
-# The equation at those points.
-
-
 def _unknown(given: Any, axes: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
     if given is None:
         return ()
@@ -477,74 +465,6 @@ def _unknown(given: Any, axes: tuple[str, ...]) -> tuple[tuple[str, float, float
                 "something else."
             )
     return tuple((name, *_ends(ends, "unknown", name)) for name, ends in given.items())
-
-
-def _evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
-    what = "Problem(residual=...)"
-    shape = tuple(len(x) for x in grid)
-    space, flat = Space(axes, shape, counts), (0,) * len(axes)
-    u = Polynomial(space, {Monomial((flat,), ()): 1.0})
-    names = [name for name, _, _ in unknown]
-    coefficients = [Polynomial(space, {Monomial((), (n,)): 1.0}) for n in names]
-    places = coordinates(axes, grid)
-    arguments: list[Any] = [u, places]
-    if names or (callable(residual) and not takes(residual, 2) and takes(residual, 3)):
-        arguments.append(tuple_of("Unknown", names, coefficients))
-    found = call(residual, arguments, what)
-    if not isinstance(found, Polynomial):
-        _refuse_result(found)
-    arrays = [places] if len(axes) == 1 else list(places)
-    for monomial, coefficient in found.terms.items():
-        bad = ~np.isfinite(coefficient)
-        if bad.any():
-            part = "a coefficient" if monomial.factors else "the source"
-            where = f" at {place(bad, axes, arrays)}" if bad.ndim else ""
-            raise ValueError(f"`{what}`: {part} is NaN or infinite{where}.")
-    return found
-
-
-def _refuse_result(found: Any) -> None:
-    numbers = isinstance(found, int | float | np.ndarray | np.generic | jax.Array)
-    got = "numbers without `u`" if numbers else f"a {type(found).__name__}"
-    if found is None:
-        got = "None (does it `return`?)"
-    raise ValueError(
-        f"`Problem(residual=...)` returned {got}; it takes an expression in `u` and its "
-        "derivatives that is zero for the solution, such as `u.dxx - f(x)`."
-    )
-
-
-def _equations(polynomials: list[Polynomial]) -> list[Equation]:
-    kinds = {monomial for polynomial in polynomials for monomial in polynomial.terms}
-    if any(set(polynomial.terms) != kinds for polynomial in polynomials):
-        raise ValueError(
-            "`Problem(residual=...)` has other terms on the grid than between its points; "
-            "it takes the same expression everywhere."
-        )
-    # What cancels, as in u * u - u**2, is no term.
-    kept = sorted(
-        monomial
-        for monomial in kinds
-        if any(np.any(polynomial.terms[monomial] != 0) for polynomial in polynomials)
-    )
-    return [
-        Equation(tuple(kept), tuple(jnp.array(polynomial.terms[m]) for m in kept))
-        for polynomial in polynomials
-    ]
-
-
-def _refuse_without_u(equation: Equation, unknown) -> None:
-    if not equation.orders:
-        raise ValueError(
-            "`Problem(residual=...)` has no `u` in it; it takes an expression in `u` and "
-            "its derivatives that is zero for the solution, such as `u.dxx - f(x)`."
-        )
-    unused = [name for name, _, _ in unknown if name not in equation.unknowns]
-    if unused:
-        raise ValueError(
-            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not: nothing "
-            "tells its value. Drop it, or put it into the residual."
-        )
 
 
 # Frequencies that the grid cannot tell.
