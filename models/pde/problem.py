@@ -1,10 +1,7 @@
 """A PDE problem: an equation on a box, and what is known besides."""
 
-import keyword
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +10,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.model import AbstractData
+from probkit.models.pde.aliases import warn_of_aliases
+from probkit.models.pde.box import (
+    even_grid,
+    finer,
+    read_box,
+    read_counts,
+    read_unknown,
+    refinement,
+    refuse_float32,
+    sets_of_points,
+)
 from probkit.models.pde.conditions import Condition, read_conditions, read_observations
 from probkit.models.pde.equation import Equation, Monomial
 from probkit.models.pde.residual import (
@@ -21,48 +29,7 @@ from probkit.models.pde.residual import (
     evaluate,
     refuse_without_u,
 )
-from probkit.models.pde.spectrum import Tones, of_problem, power
-from probkit.validate import short, whole
-
-FEWEST_POINTS = 8
-MOST_AXES = 3
-# Of an axis: fourth powers of its length stay finite, and points on it stay apart.
-LONGEST = 1e60
-NARROWEST = 1e-6
-# Of the finer grid on which the source is looked at: how much finer, how many points it
-# has at least on a line, and at most in all.
-FINER = 4
-FEWEST_FINE = 1000
-MOST_FINE = 2_000_000
-# A thousandth of the amplitude: what is above Nyquist comes back as a lower frequency,
-# which the inverse of the equation enlarges. Less could be a nonlinear term's, such as the
-# 1e-9 of u^3 in the Allen-Cahn examples, whose aliases in u and in the source are the same.
-ALIASED_POWER = 1e-6
-# Of a source that varies by less than rounding, nothing can be said.
-ROUNDING_POWER = 1e-20
-# Up to which share of its own Nyquist frequency the fine grid is believed.
-SEEN = 0.9
-# A warning is for the line of the user's that made the problem.
-_INSIDE = (str(Path(__file__).parents[2]), str(Path(eqx.__file__).parent))
-
-RESERVED = {
-    "axis",
-    "chain",
-    "draw",
-    "noise_sd",
-    "observation",
-    "points",
-    "source",
-    "u",
-    "values",
-}
-
-
-class AliasWarning(UserWarning):
-    """The grid is too coarse for the source: frequencies above Nyquist fold to lower ones.
-
-    The residual does not tell: it is zero at every grid point for the false frequency.
-    """
+from probkit.models.pde.spectrum import Tones, of_problem
 
 
 class Problem(AbstractData):
@@ -134,14 +101,14 @@ class Problem(AbstractData):
         observations: Any = None,
         unknown: Mapping[str, Any] | None = None,
     ):
-        _refuse_float32("Problem(...)")
-        box = _box(domain)
+        refuse_float32("Problem(...)")
+        box = read_box(domain)
         self.axes = tuple(box)
-        counts = _counts(shape, self.axes)
-        grid = _grid(box.values(), counts)
+        counts = read_counts(shape, self.axes)
+        grid = even_grid(box.values(), counts)
         self.grid = tuple(map(jnp.asarray, grid))
-        self.unknown = _unknown(unknown, self.axes)
-        on_grid, between, fine = _sets_of_points(grid)
+        self.unknown = read_unknown(unknown, self.axes)
+        on_grid, between, fine = sets_of_points(grid)
         polynomials = [
             evaluate(residual, self.axes, points, counts, self.unknown)
             for points in (on_grid, between, fine)
@@ -159,7 +126,7 @@ class Problem(AbstractData):
                 "the solutions of the equation apart. Give one of them."
             )
         self.tones, self.size = self._spectrum()
-        _warn_of_aliases(self)
+        warn_of_aliases(self.fine_source, self.axes, self.shape, self.length, self.nyquist)
 
     def _spectrum(self) -> tuple[tuple[Tones, ...], Float[Array, ""]]:
         """What the problem tells of its solution's frequencies and size."""
@@ -215,7 +182,7 @@ class Problem(AbstractData):
     def fine_grid(self) -> tuple[Float[Array, " _n"], ...]:
         """Coordinates of `fine_source` along each axis, if it is an array."""
         grid = [np.asarray(x) for x in self.grid]
-        return tuple(map(jnp.asarray, _finer(grid, _refinement(self.shape))))
+        return tuple(map(jnp.asarray, finer(grid, refinement(self.shape))))
 
     def coordinates(self, grid: Sequence[Any] | None = None) -> Any:
         """Coordinates of a tensor grid's points, as the residual gets them.
@@ -250,10 +217,10 @@ class Problem(AbstractData):
 
     @classmethod
     def restore(cls, arrays, fields) -> "Problem":
-        _refuse_float32("Problem.restore")
+        refuse_float32("Problem.restore")
         arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
         ends = [(low, high) for _, low, high in fields["domain"]]
-        grid = _grid(ends, fields["shape"])
+        grid = even_grid(ends, fields["shape"])
         monomials = tuple(
             Monomial(tuple(tuple(orders) for orders in factors), tuple(unknowns))
             for factors, unknowns in fields["monomials"]
@@ -329,171 +296,3 @@ def _refuse_other_shapes(problem: Problem) -> None:
                 f"`Problem.restore`: `{name}` has shape {array.shape}, where {wanted} "
                 "belongs; the arrays are not those of the fields."
             )
-
-
-# The box and its points.
-
-
-def _refuse_float32(what: str) -> None:
-    if jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            f"`{what}` needs float64: kernel matrices here have condition numbers of 1e10 "
-            "and more. Call `pk.enable_x64()` first."
-        )
-
-
-def _box(domain: Any) -> dict[str, tuple[float, float]]:
-    if not isinstance(domain, Mapping) or not domain:
-        raise ValueError(
-            f"`Problem(domain={short(domain)})`: it takes the ends of each axis by its "
-            'name, such as `{"x": (0, 1)}`.'
-        )
-    if len(domain) > MOST_AXES:
-        raise ValueError(
-            f"`Problem(domain=...)` has {len(domain)} axes; it takes up to {MOST_AXES}."
-        )
-    for name in domain:
-        _refuse_name(name, "Problem(domain=...)", "x")
-    box = {name: _ends(ends, "domain", name) for name, ends in domain.items()}
-    for name, (low, high) in box.items():
-        _refuse_extreme(name, low, high)
-    return box
-
-
-def _refuse_extreme(name: str, low: float, high: float) -> None:
-    length, far = high - low, max(abs(low), abs(high))
-    if not (1 / LONGEST < length < LONGEST and length > NARROWEST * far):
-        raise ValueError(
-            f"`Problem(domain=...)`: the length of `{name}`, from {low:.6g} to {high:.6g}, "
-            "is beyond what float64 resolves there; use other units, or another origin."
-        )
-
-
-def _refuse_name(name: Any, what: str, such_as: str) -> None:
-    fits = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
-    if not fits or name.startswith("_"):
-        raise ValueError(
-            f"`{what}` has the name {short(name)}; it takes names as of variables, such as "
-            f"`{such_as}`."
-        )
-    stem, _, end = name.rpartition("_")
-    numbered = stem in ("term", "held_out", "condition") and end.isdigit()
-    if name in RESERVED or end in ("mid", "fine") or numbered:
-        raise ValueError(
-            f"`{what}` has the name {name!r}, which names something else of a fit; call it "
-            "something else."
-        )
-
-
-def _ends(ends: Any, argument: str, name: str) -> tuple[float, float]:
-    told = f"Problem({argument}={{{name!r}: {short(ends)}}})"
-    try:
-        low, high = (float(end) for end in ends)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{told}`: it takes two numbers, (low, high).") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"`{told}`: it takes two finite numbers, the lower one first.")
-    return low, high
-
-
-def _counts(shape: Any, axes: tuple[str, ...]) -> tuple[int, ...]:
-    listed = list(shape) if np.ndim(shape) == 1 else [shape] * len(axes)
-    if len(listed) != len(axes):
-        raise ValueError(
-            f"`Problem(shape={short(shape)})` has length {len(listed)}; it takes a number "
-            f"for each axis ({', '.join(f'`{axis}`' for axis in axes)}), or one for all."
-        )
-    counts = []
-    for axis, given in zip(axes, listed, strict=True):
-        count = _count(given)
-        if count < FEWEST_POINTS:
-            raise ValueError(
-                f"`Problem(shape={short(shape)})`: grid too coarse, {count} points along "
-                f"`{axis}`; it takes {FEWEST_POINTS} or more."
-            )
-        counts.append(count)
-    return tuple(counts)
-
-
-def _count(given: Any) -> int:
-    try:
-        return whole("Problem(shape", 0)(given)
-    except ValueError:
-        raise ValueError(
-            f"`Problem(shape={short(given)})`: it takes whole numbers, {FEWEST_POINTS} or "
-            "more."
-        ) from None
-
-
-def _grid(ends, counts) -> list[np.ndarray]:
-    pairs = zip(ends, counts, strict=True)
-    return [np.linspace(low, high, n) for (low, high), n in pairs]
-
-
-def _refinement(shape: Sequence[int]) -> int:
-    """How many times finer the fine grid is."""
-    times = FINER
-    if len(shape) == 1:
-        times = max(times, math.ceil((FEWEST_FINE - 1) / (shape[0] - 1)))
-    while times > 1 and math.prod(times * (n - 1) + 1 for n in shape) > MOST_FINE:
-        times -= 1
-    return times
-
-
-def _finer(grid: Sequence[np.ndarray], times: int) -> list[np.ndarray]:
-    return [np.linspace(x[0], x[-1], times * (len(x) - 1) + 1) for x in grid]
-
-
-def _sets_of_points(grid: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
-    between = [(x[1:] + x[:-1]) / 2 for x in grid]
-    return grid, between, _finer(grid, _refinement([len(x) for x in grid]))
-
-
-def _unknown(given: Any, axes: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
-    if given is None:
-        return ()
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"`Problem(unknown={short(given)})`: it takes the range of each unknown "
-            'coefficient by its name, such as `{"rate": (0, 1)}`.'
-        )
-    for name in given:
-        _refuse_name(name, "Problem(unknown=...)", "rate")
-        if name in axes:
-            raise ValueError(
-                f"`Problem(unknown=...)` has the name {name!r}, which is an axis; call it "
-                "something else."
-            )
-    return tuple((name, *_ends(ends, "unknown", name)) for name, ends in given.items())
-
-
-# Frequencies that the grid cannot tell.
-
-
-def _warn_of_aliases(problem: Problem) -> None:
-    source = np.asarray(problem.fine_source)
-    if source.ndim == 0:
-        return
-    for i, axis in enumerate(problem.axes):
-        length, nyquist = problem.length[i], problem.nyquist[i]
-        lines = np.moveaxis(source, i, -1).reshape(-1, source.shape[i])
-        frequency, level = power(lines, length)
-        bearable = ALIASED_POWER * level.sum()
-        rounding = ROUNDING_POWER * np.sum(lines**2) / lines.shape[-1]
-        if level[frequency > nyquist].sum() <= max(bearable, rounding):
-            continue
-        peak = frequency[np.argmax(np.where(frequency > nyquist, level, 0.0))]
-        # The lowest frequency with no more than the bearable share above it.
-        beyond = np.flip(np.cumsum(np.flip(level))) - level
-        enough = frequency[np.argmax(beyond <= bearable)]
-        count = math.ceil(2 * length * enough) + 2
-        resolved = enough < SEEN * frequency[-1]
-        points = f"{count} points would do" if resolved else f"{count} are too few"
-        warnings.warn(
-            f"The source has a frequency of {peak:.4g} cycles per unit of `{axis}`, but "
-            f"`Problem(shape=...)` with {problem.shape[i]} points tells frequencies only "
-            f"up to {nyquist:.4g} (Nyquist): a lower, false frequency fits the equation at "
-            f"every grid point as well. Along `{axis}`, {points}.",
-            AliasWarning,
-            skip_file_prefixes=_INSIDE,
-        )
