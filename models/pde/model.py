@@ -1,6 +1,6 @@
 r"""The model: a Gaussian process whose kernel is a spectral mixture, given an equation."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -8,20 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpyro.distributions.transforms import AffineTransform, ExpTransform
 
 from probkit.density import Sites
 from probkit.distributions import FactorNormal, InUnits
-from probkit.gp import SpectralMixture
+from probkit.gp.mixture import Envelope
 from probkit.model import AbstractModel
-from probkit.models.pde import system
+from probkit.models.pde import kernels, system
 from probkit.models.pde.checks import checks, measured
-from probkit.models.pde.problem import Problem
+from probkit.models.pde.problem import Inputs, Problem
 from probkit.models.pde.solution import Collocation, Fields, Parameters, Solution, Solver
 from probkit.validate import as_array, optional, pairs, positive, short, whole
-
-Envelope = Literal["student_t", "gaussian"]
 
 # Priors: how far from the start a kernel may be, in logarithms and in cycles over the
 # domain.
@@ -239,20 +237,16 @@ class SpectralGP(AbstractModel):
 
     def parameters(self, sites: Sites, problem: Problem) -> Parameters:
         """What the solution depends on, from one draw of the sites."""
-        kernels = []
-        for j, axis in enumerate(problem.axes):
-            w = sites[f"weight_{axis}"]
-            # A factor could move from axis to axis; all but the first have variance one.
-            weight = w if j == 0 else w / w.sum()
-            frequency = sites[f"frequency_{axis}"]
-            lengthscale = sites[f"lengthscale_{axis}"]
-            kernels.append(SpectralMixture(weight, frequency, lengthscale, self.envelope))
+        # A factor could move from axis to axis; all but the first have variance one.
+        weights = {f"weight_{axis}" for axis in problem.axes[1:]}
+        scaled = {k: v / v.sum() if k in weights else v for k, v in sites.items()}
+        mixtures = kernels.mixtures(scaled, problem.axes, self.envelope)
         noise_sd = problem.noise_sd
         if problem.values is not None and noise_sd is None:
             noise_sd = jnp.asarray(sites["noise_sd"])
         unknowns = {name: jnp.asarray(sites[name]) for name, _, _ in problem.unknown}
         tolerance = jnp.asarray(self._tolerance(sites))
-        return Parameters(tuple(kernels), unknowns, tolerance, noise_sd)
+        return Parameters(mixtures, unknowns, tolerance, noise_sd)
 
     def _tolerance(self, sites: Sites) -> Any:
         return sites["equation_sd"] if self.equation_sd is None else self.equation_sd
@@ -309,11 +303,7 @@ class SpectralGP(AbstractModel):
     # In a labelled tree.
 
     def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
-        named = dict(data.dims())
-        for axis in data.axes:
-            sites = ("weight", "frequency", "lengthscale")
-            named |= {f"{name}_{axis}": (f"component_{axis}",) for name in sites}
-        named["equation"] = ("row",)
+        named = data.dims() | kernels.dims(data.axes) | {"equation": ("row",)}
         named |= {name: () for name in ("noise_sd", "equation_sd")}
         named |= {name: () for name, _, _ in data.unknown}
         named |= {f"solution{part}": data.axes for part in ("", "_mean", "_sd")}
@@ -322,29 +312,12 @@ class SpectralGP(AbstractModel):
 
     def coords(self, data: Problem) -> dict[str, Any]:
         counts = {axis: 1 + self._num_tones(data, j) for j, axis in enumerate(data.axes)}
-        labels = {f"component_{axis}": np.arange(q) for axis, q in counts.items()}
-        grid = {a: np.asarray(x) for a, x in zip(data.axes, data.grid, strict=True)}
-        return data.coords() | grid | labels
+        return data.coords() | kernels.coords(counts)
 
     # Predictions.
 
-    def inputs(self, given: Any, data: Problem) -> "Inputs":
-        d = len(data.axes)
-        if isinstance(given, Problem):
-            mesh = jnp.meshgrid(*given.grid, indexing="ij")
-            points = given.points
-            if points is None:
-                points = jnp.stack([x.reshape(-1) for x in mesh], 1)
-            return Inputs(points, data)
-        points = as_array(given, "predict(..., inputs)")
-        if d == 1 and points.ndim < 2:
-            points = points.reshape(-1, 1)
-        if points.ndim != 2 or points.shape[1] != d:
-            raise ValueError(
-                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
-                f"row each, with a column an axis ({', '.join(data.axes)})."
-            )
-        return Inputs(points, data)
+    def inputs(self, given: Any, data: Problem) -> Inputs:
+        return data.inputs(given)
 
     def predict(self, sites, inputs, key):
         """`u`, one draw at the points; `u_mean` and `u_sd`, its moments for these sites."""
@@ -382,13 +355,6 @@ class SpectralGP(AbstractModel):
 @eqx.filter_jit
 def _measured(model: SpectralGP, sites: Sites, problem: Problem) -> dict[str, Array]:
     return measured(model.solver(sites, problem))
-
-
-class Inputs(eqx.Module):
-    """Points at which to predict, and the problem that the posterior is of."""
-
-    points: Float[Array, "n d"]
-    problem: Problem
 
 
 def _lengths(problem: Problem) -> list[Array]:

@@ -30,6 +30,7 @@ from probkit.models.pde.residual import (
     refuse_without_u,
 )
 from probkit.models.pde.spectrum import Tones, of_problem
+from probkit.validate import as_array
 
 
 class Problem(AbstractData):
@@ -192,6 +193,33 @@ class Problem(AbstractData):
         """
         return coordinates(self.axes, [np.asarray(x) for x in grid or self.grid])
 
+    def inputs(self, given: Any) -> "Inputs":
+        """Points at which to predict, as a user gave them.
+
+        Args:
+            given: shape `(n, d)`, in one dimension also `(n,)`; or a problem on the same
+                axes, for its observations or, without any, its grid.
+
+        Raises:
+            ValueError: for another shape, and for what are no finite numbers.
+        """
+        if isinstance(given, Problem):
+            mesh = jnp.meshgrid(*given.grid, indexing="ij")
+            points = given.points
+            if points is None:
+                points = jnp.stack([x.reshape(-1) for x in mesh], 1)
+            return Inputs(points, self)
+        d = len(self.axes)
+        points = as_array(given, "predict(..., inputs)")
+        if d == 1 and points.ndim < 2:
+            points = points.reshape(-1, 1)
+        if points.ndim != 2 or points.shape[1] != d:
+            raise ValueError(
+                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
+                f"row each, with a column an axis ({', '.join(self.axes)})."
+            )
+        return Inputs(points, self)
+
     # In a file, and in a labelled tree.
 
     def arrays(self) -> dict[str, Array]:
@@ -285,6 +313,13 @@ class Problem(AbstractData):
         if self.values is not None:
             labels |= {"observation": np.arange(self.values.size), "axis": list(self.axes)}
         return {name: np.asarray(x) for name, x in labels.items() if name in used}
+
+
+class Inputs(eqx.Module):
+    """Points at which to predict, and the problem that the posterior is of."""
+
+    points: Float[Array, "n d"]
+    problem: Problem
 
 
 def _refuse_other_shapes(problem: Problem) -> None:

@@ -23,9 +23,8 @@ from jaxtyping import Array, Float
 from probkit.gp.features import features
 from probkit.gp.mixture import SpectralMixture
 from probkit.linalg import mode_products
-from probkit.models.pde.equation import Equation
+from probkit.models.pde.equation import Equation, Orders
 
-Orders = tuple[int, ...]
 # Coefficients of a linear operator by the derivative that they multiply, numbers or
 # arrays over the grid.
 Operator = dict[Orders, Float[Array, "..."]]
