@@ -25,7 +25,7 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
     between = {o: found.derivative(problem.midpoints, o) for o in problem.held_out.orders}
     residual = problem.held_out(between, θ.unknowns)
     squares = jnp.zeros(())
-    for rows in solver.collocation.faces(solver.spans):
+    for rows in solver.faces:
         squares += jnp.sum((rows.factor @ found.mean + rows.loc - rows.value) ** 2)
     count = sum(condition.values.size for condition in problem.conditions)
     # What the conditions say about u where it is wide a priori, and what they leave.

@@ -69,7 +69,7 @@ class Collocation(eqx.Module):
         against: the test functions of each axis on `grid`; None in one dimension, where
             the residual is to vanish at the points themselves.
         face_against: the same on the problem's own grid, on which faces are known.
-        face_sizes: prior sd, at the start, of the derivative that each condition is about.
+        face_sds: tolerance of each condition, in units of the derivative that it is about.
         residual_size: prior sd of the residual, at the start.
         tolerance: what `Parameters.equation_sd` is multiplied by.
         ranks: how many functions each axis has; None for all.
@@ -82,7 +82,7 @@ class Collocation(eqx.Module):
     grid: tuple[Float[Array, " _n"], ...]
     against: tuple[Float[Array, "_n _m"], ...] | None
     face_against: tuple[Float[Array, "_n _m"], ...] | None
-    face_sizes: tuple[Float[Array, ""], ...]
+    face_sds: tuple[Float[Array, ""], ...]
     residual_size: Float[Array, ""]
     tolerance: float = eqx.field(static=True)
     ranks: tuple[int | None, ...] = eqx.field(static=True)
@@ -100,7 +100,7 @@ class Collocation(eqx.Module):
         spans = _spans(start.kernels, problem.grid, ranks, num_nodes)
         against = _against(problem.equation, spans, problem.grid)
         faces = tuple(
-            problem.size * _slope_size(start.kernels[c.axis], c.order)
+            FACE_SD * problem.size * _slope_size(start.kernels[c.axis], c.order)
             for c in problem.conditions
         )
         return cls(
@@ -140,15 +140,13 @@ class Collocation(eqx.Module):
         """How far the residual may be from zero, in its own units."""
         return equation_sd * self.tolerance * self.residual_size
 
-    def faces(self, spans: tuple[Span, ...]) -> list[Rows]:
+    def faces(self, spans: tuple[Span, ...]) -> tuple[Rows, ...]:
         """The conditions, one item for each."""
-        pairs = zip(self.problem.conditions, self.face_sizes, strict=True)
-        return [
-            system.condition_rows(
-                condition, spans, self.problem.grid, self.face_against, FACE_SD * size
-            )
-            for condition, size in pairs
-        ]
+        grid, against = self.problem.grid, self.face_against
+        return tuple(
+            system.condition_rows(condition, spans, grid, against, sd)
+            for condition, sd in zip(self.problem.conditions, self.face_sds, strict=True)
+        )
 
     def inside(self, basis: Basis, fields: Fields, θ: Parameters) -> Rows:
         """The residual, linearised about the derivatives `fields` of $u$ on `grid`."""
@@ -258,19 +256,22 @@ class Solver(eqx.Module):
         collocation: where the residual is to vanish.
         parameters: the draw.
         spans: the functions of each axis.
-        basis: these functions and their derivatives on the collocation's grid.
+        faces: the conditions, one item for each.
+        basis: the functions and their derivatives on the collocation's grid.
     """
 
     collocation: Collocation
     parameters: Parameters
     spans: tuple[Span, ...]
+    faces: tuple[Rows, ...]
     basis: Basis
 
     @classmethod
     def of(cls, collocation: Collocation, θ: Parameters) -> "Solver":
         spans = collocation.spans(θ.kernels)
-        orders = collocation.equation.orders
-        return cls(collocation, θ, spans, system.basis(spans, collocation.grid, orders))
+        faces = collocation.faces(spans)
+        basis = system.basis(spans, collocation.grid, collocation.equation.orders)
+        return cls(collocation, θ, spans, faces, basis)
 
     @property
     def problem(self) -> Problem:
@@ -278,9 +279,8 @@ class Solver(eqx.Module):
 
     def rows(self, fields: Fields) -> Rows:
         """Conditions on faces, then the residual linearised about `fields`."""
-        faces = self.collocation.faces(self.spans)
         inside = self.collocation.inside(self.basis, fields, self.parameters)
-        return system.stacked([*faces, inside])
+        return system.stacked([*self.faces, inside])
 
     def observed(self) -> Rows:
         """The observations."""
@@ -316,7 +316,6 @@ class Solver(eqx.Module):
         Each step is the best of a few lengths.
         """
         collocation, θ = self.collocation, self.parameters
-        faces = collocation.faces(self.spans)
         observed = [] if self.problem.values is None else [self.observed()]
         sd = collocation.residual_sd(θ.equation_sd)
 
@@ -328,12 +327,13 @@ class Solver(eqx.Module):
             # as it is, not by its tangent.
             residual = collocation.equation(derivatives(z), θ.unknowns)
             off = [system.tested(residual, collocation.against) / sd]
-            off += [(r.factor @ z + r.loc - r.value) / r.noise_sd for r in faces + observed]
+            linear = [*self.faces, *observed]
+            off += [(r.factor @ z + r.loc - r.value) / r.noise_sd for r in linear]
             return z @ z + sum(part @ part for part in off)
 
         def step(state: Newton) -> Newton:
             inside = collocation.inside(self.basis, state.fields, θ)
-            rows = system.stacked([*faces, inside, *observed])
+            rows = system.stacked([*self.faces, inside, *observed])
             aim = _regressed(rows).mean
             tried = state.z + jnp.asarray(STEP_SIZES)[:, None] * (aim - state.z)
             best = tried[jnp.argmin(jax.vmap(misfit)(tried))]
