@@ -3,7 +3,7 @@
 import datetime
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -204,6 +204,42 @@ def positive(what: str, *, zero: bool = False) -> Callable[[Any], float]:
         return number
 
     return convert
+
+
+def optional[T](convert: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    """A converter of a setting that may be None, for what is not given.
+
+    Args:
+        convert: a converter of everything else.
+    """
+    return lambda value: None if value is None else convert(value)
+
+
+def pairs[T](
+    what: str, key: str, wanted: str, convert: Callable[[Any, Any], T]
+) -> Callable[[Any], tuple[tuple[str, T], ...]]:
+    """A converter of a setting that is a dict, to pairs, which can be hashed.
+
+    A list of pairs is taken, too, so that what was converted is a value again.
+
+    Args:
+        what: how the user knows it, such as `SpectralGP(frequencies`.
+        key: what a name is the name of, such as `an axis`.
+        wanted: what fits, for the message.
+        convert: a function of one name and its value, which gives the value to keep.
+    """
+
+    def listed(value: Any) -> tuple[tuple[str, T], ...]:
+        given = tuple(value.items()) if isinstance(value, Mapping) else value
+        if not isinstance(given, list | tuple) or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in given
+        ):
+            raise ValueError(f"`{what}={short(value)})`: it takes {wanted}.")
+        if len({str(name) for name, _ in given}) < len(given):
+            raise ValueError(f"`{what}={short(value)})` names {key} twice.")
+        return tuple((str(name), convert(name, one)) for name, one in given)
+
+    return listed
 
 
 def column_names(value: Any, count: int) -> tuple[str, ...] | None:

@@ -20,6 +20,7 @@ import probkit as pk
 from conftest import TRUTH
 from doors import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
 from probkit.models import moe
+from probkit.validate import optional, pairs, positive
 
 ROOT = Path(__file__).parents[1]
 
@@ -480,6 +481,43 @@ def test_numbers_of_numpy_and_jax_are_settings_like_others():
     odd = pk.NUTS(np.int64(2), target_accept=np.float32(0.5), dense_mass=[["gate"]])
     assert odd == pk.NUTS(2, target_accept=0.5, dense_mass=(("gate",),))
     assert pk.NUTS(extra_fields="energy") == pk.NUTS(extra_fields=["energy"])
+
+
+def test_a_setting_that_may_be_none_is_otherwise_converted_as_ever():
+    convert = optional(positive("Model(scale"))
+    assert convert(None) is None
+    assert convert(np.float32(2.0)) == 2.0
+    refused(lambda: convert(-1), r"`Model\(scale=-1\)`: it takes a positive number")
+
+
+RAISED = pairs(
+    "Model(rows", "a mode", "a dict from modes to numbers", lambda name, value: value + 1
+)
+
+
+@pytest.mark.parametrize("given", [{"x": 1, 2: 3}, [("x", 1), [2, 3]], (("x", 1), (2, 3))])
+def test_a_dict_and_a_list_of_pairs_are_the_same_setting(given):
+    assert RAISED(given) == (("x", 2), ("2", 4))
+
+
+def test_a_setting_of_pairs_can_be_converted_again():
+    kept = pairs("Model(rows", "a mode", "a dict", lambda name, value: value)
+    assert kept(kept({"x": 1})) == (("x", 1),)
+
+
+@pytest.mark.parametrize(
+    "given, pattern",
+    [
+        ([1, 2], r"`Model\(rows=\[1, 2\]\)`: it takes a dict from modes to numbers\."),
+        ("ab", r"`Model\(rows='ab'\)`: it takes a dict"),
+        (None, r"`Model\(rows=None\)`: it takes a dict"),
+        ([("x", 1, 2)], r"it takes a dict"),
+        ([("x", 1), ("x", 2)], r"names a mode twice"),
+        ({1: 1, "1": 2}, r"names a mode twice"),
+    ],
+)
+def test_what_are_no_pairs_is_refused(given, pattern):
+    refused(lambda: RAISED(given), pattern)
 
 
 def test_an_old_key_is_a_key(em_fit):

@@ -1,5 +1,6 @@
 """Known answers of the solver of differential equations: dense algebra, closed forms."""
 
+import collections
 import functools
 import itertools
 import math
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from jax.extend.core import jaxprs_in_params
 
 import probkit as pk
 from probkit.distributions import FactorNormal
@@ -206,6 +208,7 @@ def everything(model, problem, position):
 
     sites = constrain(model, problem, position)
     found = model.solution(sites, problem)
+    collocation = model.solver(sites, problem).collocation
     rows = system.at_points(found.spans, jnp.asarray(TARGETS)[:, None], (0,))
     value, slope = jax.value_and_grad(density)(position)
     return {
@@ -215,7 +218,7 @@ def everything(model, problem, position):
         "log_likelihood": log_likelihood(model, problem, sites),
         "value": value,
         "slope": slope,
-        "units": model.units(problem),
+        "sizes": (problem.size, collocation.residual_size),
         "start": model.start_sites(problem),
     }
 
@@ -240,7 +243,7 @@ def dense(envelope):
     parts = ("weight_x", "frequency_x", "lengthscale_x")
     kernel = make(*(sites[name] for name in parts))
     begin = make(*(np.asarray(found["start"][name]) for name in parts))
-    size, per_residual = map(float, found["units"])
+    size, per_residual = map(float, found["sizes"])
     per_slope = math.sqrt(-begin(0.0, 2) / begin(0.0, 0))
     x = np.asarray(problem.grid[0])
     k = float(sites["k"])
@@ -346,9 +349,10 @@ def assembled():
     @eqx.filter_jit
     def parts(model, problem, fields):
         sites = model.start_sites(problem)
-        spans = model.spans(sites, problem)
+        solver = model.solver(sites, problem)
+        spans, basis = solver.spans, solver.basis
         about = system.linearise(problem.equation, fields, {"k": sites["k"]})
-        tests = model.tests(problem, problem.grid)
+        against = solver.collocation.against
         grid, sd = problem.grid, jnp.asarray(0.1)
         return {
             "functions": {
@@ -356,11 +360,11 @@ def assembled():
                 for j, x in enumerate(grid)
                 for order in range(3)
             },
-            "tests": tests,
-            "plain": system.equation_rows(about, spans, grid, None, sd),
-            "tested": system.equation_rows(about, spans, grid, tests, sd),
+            "against": against,
+            "plain": system.equation_rows(about, basis, None, sd),
+            "tested": system.equation_rows(about, basis, against, sd),
             "faces": [
-                system.condition_rows(condition, spans, grid, tests, sd)
+                system.condition_rows(condition, spans, grid, against, sd)
                 for condition in problem.conditions
             ],
             "scattered": system.at_points(
@@ -401,10 +405,10 @@ def test_the_rows_of_an_equation_are_those_of_each_point():
 def test_tested_rows_are_combinations_of_those_of_each_point():
     parts, _ = assembled()
     rows, rest = slow_rows()
-    for q in parts["tests"]:
+    for q in parts["against"]:
         assert q.shape[1] == 6 < q.shape[0]
         np.testing.assert_allclose(q.T @ q, np.eye(6), atol=1e-12)
-    Q = np.kron(*parts["tests"])
+    Q = np.kron(*parts["against"])
     tested = parts["tested"]
     np.testing.assert_allclose(tested.factor, Q.T @ rows, atol=1e-11 * np.abs(rows).max())
     np.testing.assert_allclose(tested.loc, Q.T @ rest, atol=1e-11)
@@ -412,7 +416,7 @@ def test_tested_rows_are_combinations_of_those_of_each_point():
 
 def test_rows_of_faces_are_values_and_slopes_along_them():
     parts, _ = assembled()
-    of, (q_x, q_y) = parts["functions"], parts["tests"]
+    of, (q_x, q_y) = parts["functions"], parts["against"]
     x, y = map(np.asarray, plane().grid)
     pairs = zip(plane().conditions, parts["faces"], strict=True)
     by_face = {(c.axis, c.side): rows for c, rows in pairs}
@@ -432,6 +436,70 @@ def test_rows_at_scattered_points_are_derivatives_there():
     of = parts["functions"]
     rows = [np.kron(of[0, 1][n], of[1, 2][n]) for n in range(10)]
     np.testing.assert_allclose(parts["scattered"], rows, atol=1e-10)
+
+
+# What is computed how often
+
+
+def tilted(p):
+    return np.exp(p.x - p.y)
+
+
+# A linear equation and a nonlinear one, on grids that have more points than a solution of
+# four functions per axis has test functions.
+REPEATED = {
+    "linear": lambda u, p: u.dxx + p.x * u.dyy - tilted(p),
+    "nonlinear": lambda u, p: u.dxx + u.dyy - u**2 - tilted(p),
+}
+
+
+def primitives(jaxpr, in_loop=False):
+    """The name of every operation of a program, and whether a loop repeats it."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name, in_loop
+        inside = in_loop or equation.primitive.name == "while"
+        for inner in jaxprs_in_params(equation.params):
+            yield from primitives(inner, inside)
+
+
+@pytest.mark.parametrize("calibrated", [False, True], ids=["plain", "calibrated"])
+@pytest.mark.parametrize("residual", REPEATED.values(), ids=REPEATED.keys())
+def test_what_depends_on_the_problem_alone_is_computed_once(
+    residual, calibrated, monkeypatch
+):
+    problem = pde.Problem(
+        {"x": (0, 1), "y": (0, 1)}, residual, pde.Dirichlet(tilted), shape=(16, 17)
+    )
+    model = pde.SpectralGP(rank=4, calibrated=calibrated)
+    arrays, static = eqx.partition(problem, eqx.is_array)
+    calls = collections.Counter()
+
+    def counted(owner, name):
+        real = getattr(owner, name)
+
+        def method(*args, **kwargs):
+            calls[name] += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, method)
+
+    sites = model.start_sites(problem)
+    counted(pde.SpectralGP, "start_sites")
+    counted(SpectralMixture, "__init__")
+
+    def solution(arrays):
+        return model.solution(sites, eqx.combine(arrays, static))
+
+    program = jax.make_jaxpr(solution)(arrays).jaxpr
+    # A kernel per axis of the start, and one of the draw.
+    assert calls == {"start_sites": 1, "__init__": 4}
+    found = collections.Counter(primitives(program))
+    # Per axis: the functions of the draw, those of the start, and what these are tested
+    # against. A stricter solution has its own, and other test functions on faces.
+    assert found["svd", False] == 2 * (3 + 4 * calibrated)
+    # No step of Newton's method repeats them, or evaluates a wave.
+    assert not {name for name, in_loop in found if in_loop} & {"svd", "cos", "sin"}
+    assert found["qr", True] == (not problem.equation.is_linear)
 
 
 # Solutions known in closed form

@@ -80,6 +80,10 @@ REFUSED = {
     "a rank": (lambda: pde.SpectralGP(rank=1), "rank=1.*2 or more"),
     "nodes": (lambda: pde.SpectralGP(num_nodes=2.5), "num_nodes=2.5.*4 or more"),
     "frequencies": (lambda: pde.SpectralGP(frequencies=[3.0]), "takes a dict from axes"),
+    "an axis twice": (
+        lambda: pde.SpectralGP(frequencies=[("x", 3.0), ("x", 4.0)]),
+        "names an axis twice",
+    ),
     "a frequency of zero": (
         lambda: pde.SpectralGP(frequencies={"x": [0.0]}),
         "positive numbers; the trend",

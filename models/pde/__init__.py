@@ -10,6 +10,7 @@ processes", arXiv 2311.04465.
 """
 
 from probkit.models.pde import examples
+from probkit.models.pde.aliases import AliasWarning
 from probkit.models.pde.closed import Closed
 from probkit.models.pde.conditions import (
     Dirichlet,
@@ -19,7 +20,7 @@ from probkit.models.pde.conditions import (
     Periodic,
 )
 from probkit.models.pde.model import SpectralGP
-from probkit.models.pde.problem import AliasWarning, Problem
+from probkit.models.pde.problem import Problem
 from probkit.models.pde.reproduce import Adam, GridGP
 
 __all__ = [

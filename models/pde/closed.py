@@ -14,8 +14,9 @@ from probkit.method.checkpoint import Checkpoint
 from probkit.method.loop import bar
 from probkit.model.check import Check
 from probkit.model.density import Sites, constrain, log_densities, unconstrain
-from probkit.models.pde.model import Fields, SpectralGP
+from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
+from probkit.models.pde.solution import Fields, zero
 from probkit.validate import positive, whole
 
 # The tolerance of the equation during the search. The evidence at that of the solution is
@@ -144,7 +145,7 @@ class Closed(AbstractMethod):
 
         with bar(running.progress, self.max_steps, 0, "kernel") as progress:
             for _ in range(1 if data.equation.is_linear else MOST_ROUNDS):
-                fields = model.zero(data)
+                fields = zero(data)
                 if not data.equation.is_linear:
                     fields = _solved(model, data, sites)[0]
                 sites, found, moved = climb(sites, fields)
@@ -218,9 +219,9 @@ def _loss_and_slope(program, data, position):
 @eqx.filter_jit
 def _solved(model: SpectralGP, data: Problem, sites: Sites) -> tuple[Fields, dict]:
     """What to linearise about; the evidence, and whether Newton's method has converged."""
-    fields, change = model.zero(data), jnp.zeros(())
+    fields, change = zero(data), jnp.zeros(())
     if not data.equation.is_linear:
-        found = model.newton(sites, data, fields)
+        found = model.solver(sites, data).newton()
         fields, change = found.fields, found.change
     _, evidence = log_densities(_Linearised(model, fields), data, sites)
     return fields, {"evidence": evidence, "newton_change": change}

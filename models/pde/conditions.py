@@ -9,8 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from probkit.models.pde.equation import all_at_once, as_numbers, call, coordinates
-from probkit.validate import as_array, positive, short
+from probkit.models.pde.residual import (
+    all_at_once,
+    as_numbers,
+    call,
+    coordinates,
+    place,
+)
+from probkit.validate import as_array, optional, positive, short
 
 Side = Literal["low", "high", "periodic"]
 Value = Callable[[Any], Any] | Any
@@ -193,13 +199,13 @@ def _places(on: Any, axes: tuple[str, ...], name: str) -> Iterator[tuple[int, Si
     listed = [on] if isinstance(on, str) else on
     if not isinstance(listed, list | tuple) or not listed:
         listed = [on]
-    for place in listed:
+    for face in listed:
         ends: dict[str, tuple[Side, ...]] = {"-": ("low",), "+": ("high",)}
-        text = place if isinstance(place, str) else ""
+        text = face if isinstance(face, str) else ""
         axis, sides = (text[:-1], ends[text[-1]]) if text[-1:] in ends else (text, None)
         if axis not in axes:
             raise ValueError(
-                f"`{name}(on={short(on)})`: there is no face {short(place)}; axes are "
+                f"`{name}(on={short(on)})`: there is no face {short(face)}; axes are "
                 f'{_names(axes)}: "{axes[0]}" is both ends, "{axes[0]}-" the low and '
                 f'"{axes[0]}+" the high one.'
             )
@@ -271,17 +277,6 @@ def _values(
     return jnp.array(numbers)
 
 
-def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) -> str:
-    """The coordinates of the first bad point, in words."""
-    first = tuple(np.argwhere(bad)[0])
-    at = ", ".join(
-        f"{axis} = {float(array[first]):.6g}"
-        for axis, array in zip(axes, arrays, strict=True)
-    )
-    more = int(bad.sum()) - 1
-    return at + (f" and {more} other points" if more else "")
-
-
 def read_observations(
     given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray]
 ) -> tuple[Array, Array, Array | None] | None:
@@ -320,13 +315,11 @@ def read_observations(
     return (
         points.astype(jnp.float64),
         values.astype(jnp.float64),
-        _noise(given.noise_sd),
+        optional(_noise)(given.noise_sd),
     )
 
 
-def _noise(given: Any) -> Array | None:
-    if given is None:
-        return None
+def _noise(given: Any) -> Array:
     try:
         if np.ndim(given) > 0:
             raise ValueError

@@ -1,77 +1,36 @@
 """A PDE problem: an equation on a box, and what is known besides."""
 
-import keyword
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.model import AbstractData
-from probkit.models.pde.conditions import (
-    Condition,
-    place,
-    read_conditions,
-    read_observations,
+from probkit.models.pde.aliases import warn_of_aliases
+from probkit.models.pde.box import (
+    even_grid,
+    finer,
+    read_box,
+    read_counts,
+    read_unknown,
+    refinement,
+    refuse_float32,
+    sets_of_points,
 )
-from probkit.models.pde.equation import (
-    Equation,
-    Monomial,
-    Polynomial,
-    Space,
-    call,
+from probkit.models.pde.conditions import Condition, read_conditions, read_observations
+from probkit.models.pde.equation import Equation, Monomial
+from probkit.models.pde.residual import (
     coordinates,
-    takes,
-    tuple_of,
+    equations,
+    evaluate,
+    refuse_without_u,
 )
-from probkit.models.pde.spectrum import Tones, of_problem, power
-from probkit.validate import short, whole
-
-FEWEST_POINTS = 8
-MOST_AXES = 3
-# Of an axis: fourth powers of its length stay finite, and points on it stay apart.
-LONGEST = 1e60
-NARROWEST = 1e-6
-# Of the finer grid on which the source is looked at: how much finer, how many points it
-# has at least on a line, and at most in all.
-FINER = 4
-FEWEST_FINE = 1000
-MOST_FINE = 2_000_000
-# A thousandth of the amplitude: what is above Nyquist comes back as a lower frequency,
-# which the inverse of the equation enlarges. Less could be a nonlinear term's, such as the
-# 1e-9 of u^3 in the Allen-Cahn examples, whose aliases in u and in the source are the same.
-ALIASED_POWER = 1e-6
-# Of a source that varies by less than rounding, nothing can be said.
-ROUNDING_POWER = 1e-20
-# Up to which share of its own Nyquist frequency the fine grid is believed.
-SEEN = 0.9
-# A warning is for the line of the user's that made the problem.
-_INSIDE = (str(Path(__file__).parents[2]), str(Path(eqx.__file__).parent))
-
-RESERVED = {
-    "axis",
-    "chain",
-    "draw",
-    "noise_sd",
-    "observation",
-    "points",
-    "source",
-    "u",
-    "values",
-}
-
-
-class AliasWarning(UserWarning):
-    """The grid is too coarse for the source: frequencies above Nyquist fold to lower ones.
-
-    The residual does not tell: it is zero at every grid point for the false frequency.
-    """
+from probkit.models.pde.spectrum import Tones, of_problem
+from probkit.validate import as_array
 
 
 class Problem(AbstractData):
@@ -143,20 +102,20 @@ class Problem(AbstractData):
         observations: Any = None,
         unknown: Mapping[str, Any] | None = None,
     ):
-        _refuse_float32("Problem(...)")
-        box = _box(domain)
+        refuse_float32("Problem(...)")
+        box = read_box(domain)
         self.axes = tuple(box)
-        counts = _counts(shape, self.axes)
-        grid = _grid(box.values(), counts)
+        counts = read_counts(shape, self.axes)
+        grid = even_grid(box.values(), counts)
         self.grid = tuple(map(jnp.asarray, grid))
-        self.unknown = _unknown(unknown, self.axes)
-        on_grid, between, fine = _sets_of_points(grid)
+        self.unknown = read_unknown(unknown, self.axes)
+        on_grid, between, fine = sets_of_points(grid)
         polynomials = [
-            _evaluate(residual, self.axes, points, counts, self.unknown)
+            evaluate(residual, self.axes, points, counts, self.unknown)
             for points in (on_grid, between, fine)
         ]
-        self.equation, self.held_out, finest = _equations(polynomials)
-        _refuse_without_u(self.equation, self.unknown)
+        self.equation, self.held_out, finest = equations(polynomials)
+        refuse_without_u(self.equation, self.unknown)
         middle = {name: (low + high) / 2 for name, low, high in self.unknown}
         self.fine_source = finest.source(middle)
         self.conditions = read_conditions(boundary, self.axes, grid)
@@ -168,7 +127,7 @@ class Problem(AbstractData):
                 "the solutions of the equation apart. Give one of them."
             )
         self.tones, self.size = self._spectrum()
-        _warn_of_aliases(self)
+        warn_of_aliases(self.fine_source, self.axes, self.shape, self.length, self.nyquist)
 
     def _spectrum(self) -> tuple[tuple[Tones, ...], Float[Array, ""]]:
         """What the problem tells of its solution's frequencies and size."""
@@ -224,7 +183,7 @@ class Problem(AbstractData):
     def fine_grid(self) -> tuple[Float[Array, " _n"], ...]:
         """Coordinates of `fine_source` along each axis, if it is an array."""
         grid = [np.asarray(x) for x in self.grid]
-        return tuple(map(jnp.asarray, _finer(grid, _refinement(self.shape))))
+        return tuple(map(jnp.asarray, finer(grid, refinement(self.shape))))
 
     def coordinates(self, grid: Sequence[Any] | None = None) -> Any:
         """Coordinates of a tensor grid's points, as the residual gets them.
@@ -233,6 +192,33 @@ class Problem(AbstractData):
             grid: an array for each axis; by default those of the problem.
         """
         return coordinates(self.axes, [np.asarray(x) for x in grid or self.grid])
+
+    def inputs(self, given: Any) -> "Inputs":
+        """Points at which to predict, as a user gave them.
+
+        Args:
+            given: shape `(n, d)`, in one dimension also `(n,)`; or a problem on the same
+                axes, for its observations or, without any, its grid.
+
+        Raises:
+            ValueError: for another shape, and for what are no finite numbers.
+        """
+        if isinstance(given, Problem):
+            mesh = jnp.meshgrid(*given.grid, indexing="ij")
+            points = given.points
+            if points is None:
+                points = jnp.stack([x.reshape(-1) for x in mesh], 1)
+            return Inputs(points, self)
+        d = len(self.axes)
+        points = as_array(given, "predict(..., inputs)")
+        if d == 1 and points.ndim < 2:
+            points = points.reshape(-1, 1)
+        if points.ndim != 2 or points.shape[1] != d:
+            raise ValueError(
+                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
+                f"row each, with a column an axis ({', '.join(self.axes)})."
+            )
+        return Inputs(points, self)
 
     # In a file, and in a labelled tree.
 
@@ -259,10 +245,10 @@ class Problem(AbstractData):
 
     @classmethod
     def restore(cls, arrays, fields) -> "Problem":
-        _refuse_float32("Problem.restore")
+        refuse_float32("Problem.restore")
         arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
         ends = [(low, high) for _, low, high in fields["domain"]]
-        grid = _grid(ends, fields["shape"])
+        grid = even_grid(ends, fields["shape"])
         monomials = tuple(
             Monomial(tuple(tuple(orders) for orders in factors), tuple(unknowns))
             for factors, unknowns in fields["monomials"]
@@ -329,6 +315,13 @@ class Problem(AbstractData):
         return {name: np.asarray(x) for name, x in labels.items() if name in used}
 
 
+class Inputs(eqx.Module):
+    """Points at which to predict, and the problem that the posterior is of."""
+
+    points: Float[Array, "n d"]
+    problem: Problem
+
+
 def _refuse_other_shapes(problem: Problem) -> None:
     dims, coords = problem.dims(), problem.coords()
     for name, array in problem.arrays().items():
@@ -338,242 +331,3 @@ def _refuse_other_shapes(problem: Problem) -> None:
                 f"`Problem.restore`: `{name}` has shape {array.shape}, where {wanted} "
                 "belongs; the arrays are not those of the fields."
             )
-
-
-# The box and its points.
-
-
-def _refuse_float32(what: str) -> None:
-    if jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            f"`{what}` needs float64: kernel matrices here have condition numbers of 1e10 "
-            "and more. Call `pk.enable_x64()` first."
-        )
-
-
-def _box(domain: Any) -> dict[str, tuple[float, float]]:
-    if not isinstance(domain, Mapping) or not domain:
-        raise ValueError(
-            f"`Problem(domain={short(domain)})`: it takes the ends of each axis by its "
-            'name, such as `{"x": (0, 1)}`.'
-        )
-    if len(domain) > MOST_AXES:
-        raise ValueError(
-            f"`Problem(domain=...)` has {len(domain)} axes; it takes up to {MOST_AXES}."
-        )
-    for name in domain:
-        _refuse_name(name, "Problem(domain=...)", "x")
-    box = {name: _ends(ends, "domain", name) for name, ends in domain.items()}
-    for name, (low, high) in box.items():
-        _refuse_extreme(name, low, high)
-    return box
-
-
-def _refuse_extreme(name: str, low: float, high: float) -> None:
-    length, far = high - low, max(abs(low), abs(high))
-    if not (1 / LONGEST < length < LONGEST and length > NARROWEST * far):
-        raise ValueError(
-            f"`Problem(domain=...)`: the length of `{name}`, from {low:.6g} to {high:.6g}, "
-            "is beyond what float64 resolves there; use other units, or another origin."
-        )
-
-
-def _refuse_name(name: Any, what: str, such_as: str) -> None:
-    fits = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
-    if not fits or name.startswith("_"):
-        raise ValueError(
-            f"`{what}` has the name {short(name)}; it takes names as of variables, such as "
-            f"`{such_as}`."
-        )
-    stem, _, end = name.rpartition("_")
-    numbered = stem in ("term", "held_out", "condition") and end.isdigit()
-    if name in RESERVED or end in ("mid", "fine") or numbered:
-        raise ValueError(
-            f"`{what}` has the name {name!r}, which names something else of a fit; call it "
-            "something else."
-        )
-
-
-def _ends(ends: Any, argument: str, name: str) -> tuple[float, float]:
-    told = f"Problem({argument}={{{name!r}: {short(ends)}}})"
-    try:
-        low, high = (float(end) for end in ends)
-    except (TypeError, ValueError):
-        raise ValueError(f"`{told}`: it takes two numbers, (low, high).") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"`{told}`: it takes two finite numbers, the lower one first.")
-    return low, high
-
-
-def _counts(shape: Any, axes: tuple[str, ...]) -> tuple[int, ...]:
-    listed = list(shape) if np.ndim(shape) == 1 else [shape] * len(axes)
-    if len(listed) != len(axes):
-        raise ValueError(
-            f"`Problem(shape={short(shape)})` has length {len(listed)}; it takes a number "
-            f"for each axis ({', '.join(f'`{axis}`' for axis in axes)}), or one for all."
-        )
-    counts = []
-    for axis, given in zip(axes, listed, strict=True):
-        count = _count(given)
-        if count < FEWEST_POINTS:
-            raise ValueError(
-                f"`Problem(shape={short(shape)})`: grid too coarse, {count} points along "
-                f"`{axis}`; it takes {FEWEST_POINTS} or more."
-            )
-        counts.append(count)
-    return tuple(counts)
-
-
-def _count(given: Any) -> int:
-    try:
-        return whole("Problem(shape", 0)(given)
-    except ValueError:
-        raise ValueError(
-            f"`Problem(shape={short(given)})`: it takes whole numbers, {FEWEST_POINTS} or "
-            "more."
-        ) from None
-
-
-def _grid(ends, counts) -> list[np.ndarray]:
-    pairs = zip(ends, counts, strict=True)
-    return [np.linspace(low, high, n) for (low, high), n in pairs]
-
-
-def _refinement(shape: Sequence[int]) -> int:
-    """How many times finer the fine grid is."""
-    times = FINER
-    if len(shape) == 1:
-        times = max(times, math.ceil((FEWEST_FINE - 1) / (shape[0] - 1)))
-    while times > 1 and math.prod(times * (n - 1) + 1 for n in shape) > MOST_FINE:
-        times -= 1
-    return times
-
-
-def _finer(grid: Sequence[np.ndarray], times: int) -> list[np.ndarray]:
-    return [np.linspace(x[0], x[-1], times * (len(x) - 1) + 1) for x in grid]
-
-
-def _sets_of_points(grid: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
-    between = [(x[1:] + x[:-1]) / 2 for x in grid]
-    return grid, between, _finer(grid, _refinement([len(x) for x in grid]))
-
-
-# The equation at those points.
-
-
-def _unknown(given: Any, axes: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
-    if given is None:
-        return ()
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"`Problem(unknown={short(given)})`: it takes the range of each unknown "
-            'coefficient by its name, such as `{"rate": (0, 1)}`.'
-        )
-    for name in given:
-        _refuse_name(name, "Problem(unknown=...)", "rate")
-        if name in axes:
-            raise ValueError(
-                f"`Problem(unknown=...)` has the name {name!r}, which is an axis; call it "
-                "something else."
-            )
-    return tuple((name, *_ends(ends, "unknown", name)) for name, ends in given.items())
-
-
-def _evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
-    what = "Problem(residual=...)"
-    shape = tuple(len(x) for x in grid)
-    space, flat = Space(axes, shape, counts), (0,) * len(axes)
-    u = Polynomial(space, {Monomial((flat,), ()): 1.0})
-    names = [name for name, _, _ in unknown]
-    coefficients = [Polynomial(space, {Monomial((), (n,)): 1.0}) for n in names]
-    places = coordinates(axes, grid)
-    arguments: list[Any] = [u, places]
-    if names or (callable(residual) and not takes(residual, 2) and takes(residual, 3)):
-        arguments.append(tuple_of("Unknown", names, coefficients))
-    found = call(residual, arguments, what)
-    if not isinstance(found, Polynomial):
-        _refuse_result(found)
-    arrays = [places] if len(axes) == 1 else list(places)
-    for monomial, coefficient in found.terms.items():
-        bad = ~np.isfinite(coefficient)
-        if bad.any():
-            part = "a coefficient" if monomial.factors else "the source"
-            where = f" at {place(bad, axes, arrays)}" if bad.ndim else ""
-            raise ValueError(f"`{what}`: {part} is NaN or infinite{where}.")
-    return found
-
-
-def _refuse_result(found: Any) -> None:
-    numbers = isinstance(found, int | float | np.ndarray | np.generic | jax.Array)
-    got = "numbers without `u`" if numbers else f"a {type(found).__name__}"
-    if found is None:
-        got = "None (does it `return`?)"
-    raise ValueError(
-        f"`Problem(residual=...)` returned {got}; it takes an expression in `u` and its "
-        "derivatives that is zero for the solution, such as `u.dxx - f(x)`."
-    )
-
-
-def _equations(polynomials: list[Polynomial]) -> list[Equation]:
-    kinds = {monomial for polynomial in polynomials for monomial in polynomial.terms}
-    if any(set(polynomial.terms) != kinds for polynomial in polynomials):
-        raise ValueError(
-            "`Problem(residual=...)` has other terms on the grid than between its points; "
-            "it takes the same expression everywhere."
-        )
-    # What cancels, as in u * u - u**2, is no term.
-    kept = sorted(
-        monomial
-        for monomial in kinds
-        if any(np.any(polynomial.terms[monomial] != 0) for polynomial in polynomials)
-    )
-    return [
-        Equation(tuple(kept), tuple(jnp.array(polynomial.terms[m]) for m in kept))
-        for polynomial in polynomials
-    ]
-
-
-def _refuse_without_u(equation: Equation, unknown) -> None:
-    if not equation.orders:
-        raise ValueError(
-            "`Problem(residual=...)` has no `u` in it; it takes an expression in `u` and "
-            "its derivatives that is zero for the solution, such as `u.dxx - f(x)`."
-        )
-    unused = [name for name, _, _ in unknown if name not in equation.unknowns]
-    if unused:
-        raise ValueError(
-            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not: nothing "
-            "tells its value. Drop it, or put it into the residual."
-        )
-
-
-# Frequencies that the grid cannot tell.
-
-
-def _warn_of_aliases(problem: Problem) -> None:
-    source = np.asarray(problem.fine_source)
-    if source.ndim == 0:
-        return
-    for i, axis in enumerate(problem.axes):
-        length, nyquist = problem.length[i], problem.nyquist[i]
-        lines = np.moveaxis(source, i, -1).reshape(-1, source.shape[i])
-        frequency, level = power(lines, length)
-        bearable = ALIASED_POWER * level.sum()
-        rounding = ROUNDING_POWER * np.sum(lines**2) / lines.shape[-1]
-        if level[frequency > nyquist].sum() <= max(bearable, rounding):
-            continue
-        peak = frequency[np.argmax(np.where(frequency > nyquist, level, 0.0))]
-        # The lowest frequency with no more than the bearable share above it.
-        beyond = np.flip(np.cumsum(np.flip(level))) - level
-        enough = frequency[np.argmax(beyond <= bearable)]
-        count = math.ceil(2 * length * enough) + 2
-        resolved = enough < SEEN * frequency[-1]
-        points = f"{count} points would do" if resolved else f"{count} are too few"
-        warnings.warn(
-            f"The source has a frequency of {peak:.4g} cycles per unit of `{axis}`, but "
-            f"`Problem(shape=...)` with {problem.shape[i]} points tells frequencies only "
-            f"up to {nyquist:.4g} (Nyquist): a lower, false frequency fits the equation at "
-            f"every grid point as well. Along `{axis}`, {points}.",
-            AliasWarning,
-            skip_file_prefixes=_INSIDE,
-        )

@@ -12,6 +12,7 @@ would cost more than the solution has unknowns.
 
 import functools
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
@@ -22,12 +23,13 @@ from jaxtyping import Array, Float
 from probkit.gp.features import features
 from probkit.gp.mixture import SpectralMixture
 from probkit.linalg import mode_products
-from probkit.models.pde.equation import Equation
+from probkit.models.pde.equation import Equation, Orders
 
-Orders = tuple[int, ...]
 # Coefficients of a linear operator by the derivative that they multiply, numbers or
 # arrays over the grid.
 Operator = dict[Orders, Float[Array, "..."]]
+# For each derivative of u the matrices $φ_j^{(k_j)}(x_j)$, one per axis, on a tensor grid.
+Basis = dict[Orders, tuple[Float[Array, "_n _r"], ...]]
 
 
 class Span(eqx.Module):
@@ -112,50 +114,70 @@ def kron(matrices: list[Array]) -> Array:
     return functools.reduce(jnp.kron, matrices)
 
 
+def basis(spans: tuple[Span, ...], grid, orders: Iterable[Orders]) -> Basis:
+    """The functions of each axis and their derivatives, at the points of a tensor grid."""
+    orders = tuple(orders)
+    of_axis = [
+        {k: span(x, k) for k in sorted({o[j] for o in orders})}
+        for j, (span, x) in enumerate(zip(spans, grid, strict=True))
+    ]
+    return {
+        o: tuple(values[k] for values, k in zip(of_axis, o, strict=True)) for o in orders
+    }
+
+
+def field(z: Float[Array, " r"], matrices: Sequence[Array]) -> Float[Array, "..."]:
+    """One derivative of u, for given coefficients and the matrices of its basis."""
+    return mode_products(z.reshape([m.shape[1] for m in matrices]), list(matrices))
+
+
 def derivative(
     z: Float[Array, " r"], spans: tuple[Span, ...], grid, orders: Orders
 ) -> Float[Array, "..."]:
     r"""$∂^k u$ on a tensor grid for given coefficients."""
-    matrices = [s(x, k) for s, x, k in zip(spans, grid, orders, strict=True)]
-    return mode_products(z.reshape([m.shape[1] for m in matrices]), matrices)
+    return field(z, [s(x, k) for s, x, k in zip(spans, grid, orders, strict=True)])
+
+
+def tested(values: Float[Array, "..."], against) -> Float[Array, " n"]:
+    """Values on a grid as a vector: themselves, or their products with test functions."""
+    if against is not None:
+        values = mode_products(values, [q.T for q in against])
+    return values.reshape(-1)
 
 
 def equation_rows(
-    linearised: Linearised, spans: tuple[Span, ...], grid, tests, sd: Float[Array, ""]
+    linearised: Linearised, basis: Basis, against, sd: Float[Array, ""]
 ) -> Rows:
     """Residuals that are to vanish, at the points of a grid or against test functions."""
-    shape = tuple(len(x) for x in grid)
     total = jnp.zeros((1, 1))
     for orders, coefficient in linearised.operator.items():
-        parts = [s(x, k) for s, x, k in zip(spans, grid, orders, strict=True)]
-        total = total + _tested(coefficient, parts, tests)
-    rest = jnp.broadcast_to(linearised.rest, shape)
-    loc = rest if tests is None else mode_products(rest, [q.T for q in tests])
-    loc = loc.reshape(-1)
-    zero = jnp.zeros_like(loc)
-    return Rows(total, loc, zero, jnp.full_like(loc, sd))
+        total = total + _tested_rows(coefficient, list(basis[orders]), against)
+        shape = tuple(len(matrix) for matrix in basis[orders])
+    loc = tested(jnp.broadcast_to(linearised.rest, shape), against)
+    return Rows(total, loc, jnp.zeros_like(loc), jnp.full_like(loc, sd))
 
 
-def _tested(coefficient: Array, parts: list[Array], tests) -> Array:
+def _tested_rows(coefficient: Array, parts: list[Array], against) -> Array:
     r"""$\sum_x c(x) \prod_j q_{j a_j}(x_j) φ_{j i_j}(x_j)$, a row $a$ and a column $i$."""
     if jnp.ndim(coefficient) == 0:
-        if tests is not None:
-            parts = [q.T @ p for q, p in zip(tests, parts, strict=True)]
+        if against is not None:
+            parts = [q.T @ p for q, p in zip(against, parts, strict=True)]
         return coefficient * kron(parts)
-    if tests is None:
+    if against is None:
         return coefficient.reshape(-1, 1) * kron(parts)
     total = coefficient
-    for q, p in zip(tests, parts, strict=True):
+    for q, p in zip(against, parts, strict=True):
         pairs = (q[:, :, None] * p[:, None, :]).reshape(len(p), -1)
         total = jnp.tensordot(total, pairs, [[0], [0]])  # the done axis goes last
-    sizes = [n for q, p in zip(tests, parts, strict=True) for n in (q.shape[1], p.shape[1])]
+    both = zip(against, parts, strict=True)
+    sizes = [n for q, p in both for n in (q.shape[1], p.shape[1])]
     d = len(parts)
     order = [*range(0, 2 * d, 2), *range(1, 2 * d, 2)]
-    rows = math.prod(q.shape[1] for q in tests)
+    rows = math.prod(q.shape[1] for q in against)
     return total.reshape(sizes).transpose(order).reshape(rows, -1)
 
 
-def condition_rows(condition, spans: tuple[Span, ...], grid, tests, sd) -> Rows:
+def condition_rows(condition, spans: tuple[Span, ...], grid, against, sd) -> Rows:
     """Values on a face, at its points or against test functions of the other axes."""
     j, x = condition.axis, grid[condition.axis]
     low, high = spans[j](x[:1], condition.order), spans[j](x[-1:], condition.order)
@@ -165,7 +187,7 @@ def condition_rows(condition, spans: tuple[Span, ...], grid, tests, sd) -> Rows:
         if i == j:
             parts.append(at)
         else:
-            q = jnp.eye(len(points)) if tests is None else tests[i]
+            q = jnp.eye(len(points)) if against is None else against[i]
             parts.append(q.T @ span(points))
             back.append(q.T)
     value = mode_products(condition.values, back) if back else condition.values

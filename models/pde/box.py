@@ -1,0 +1,173 @@
+"""The box of a problem: its ends, names and grids, from what the user gave."""
+
+import keyword
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from probkit.validate import short, whole
+
+FEWEST_POINTS = 8
+MOST_AXES = 3
+# Of an axis: fourth powers of its length stay finite, and points on it stay apart.
+LONGEST = 1e60
+NARROWEST = 1e-6
+# Of the finer grid on which the source is looked at: how much finer, how many points it
+# has at least on a line, and at most in all.
+FINER = 4
+FEWEST_FINE = 1000
+MOST_FINE = 2_000_000
+RESERVED = {
+    "axis",
+    "chain",
+    "draw",
+    "noise_sd",
+    "observation",
+    "points",
+    "source",
+    "u",
+    "values",
+}
+
+
+def refuse_float32(what: str) -> None:
+    """Refuse to work without float64."""
+    if jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            f"`{what}` needs float64: kernel matrices here have condition numbers of 1e10 "
+            "and more. Call `pk.enable_x64()` first."
+        )
+
+
+def read_box(domain: Any) -> dict[str, tuple[float, float]]:
+    """The ends of each axis by its name, from what the user gave as `domain`."""
+    if not isinstance(domain, Mapping) or not domain:
+        raise ValueError(
+            f"`Problem(domain={short(domain)})`: it takes the ends of each axis by its "
+            'name, such as `{"x": (0, 1)}`.'
+        )
+    if len(domain) > MOST_AXES:
+        raise ValueError(
+            f"`Problem(domain=...)` has {len(domain)} axes; it takes up to {MOST_AXES}."
+        )
+    for name in domain:
+        _refuse_name(name, "Problem(domain=...)", "x")
+    box = {name: _ends(ends, "domain", name) for name, ends in domain.items()}
+    for name, (low, high) in box.items():
+        _refuse_extreme(name, low, high)
+    return box
+
+
+def _refuse_extreme(name: str, low: float, high: float) -> None:
+    length, far = high - low, max(abs(low), abs(high))
+    if not (1 / LONGEST < length < LONGEST and length > NARROWEST * far):
+        raise ValueError(
+            f"`Problem(domain=...)`: the length of `{name}`, from {low:.6g} to {high:.6g}, "
+            "is beyond what float64 resolves there; use other units, or another origin."
+        )
+
+
+def _refuse_name(name: Any, what: str, such_as: str) -> None:
+    fits = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+    if not fits or name.startswith("_"):
+        raise ValueError(
+            f"`{what}` has the name {short(name)}; it takes names as of variables, such as "
+            f"`{such_as}`."
+        )
+    stem, _, end = name.rpartition("_")
+    numbered = stem in ("term", "held_out", "condition") and end.isdigit()
+    if name in RESERVED or end in ("mid", "fine") or numbered:
+        raise ValueError(
+            f"`{what}` has the name {name!r}, which names something else of a fit; call it "
+            "something else."
+        )
+
+
+def _ends(ends: Any, argument: str, name: str) -> tuple[float, float]:
+    told = f"Problem({argument}={{{name!r}: {short(ends)}}})"
+    try:
+        low, high = (float(end) for end in ends)
+    except (TypeError, ValueError):
+        raise ValueError(f"`{told}`: it takes two numbers, (low, high).") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"`{told}`: it takes two finite numbers, the lower one first.")
+    return low, high
+
+
+def read_counts(shape: Any, axes: tuple[str, ...]) -> tuple[int, ...]:
+    """How many points each axis has, from what the user gave as `shape`."""
+    listed = list(shape) if np.ndim(shape) == 1 else [shape] * len(axes)
+    if len(listed) != len(axes):
+        raise ValueError(
+            f"`Problem(shape={short(shape)})` has length {len(listed)}; it takes a number "
+            f"for each axis ({', '.join(f'`{axis}`' for axis in axes)}), or one for all."
+        )
+    counts = []
+    for axis, given in zip(axes, listed, strict=True):
+        count = _count(given)
+        if count < FEWEST_POINTS:
+            raise ValueError(
+                f"`Problem(shape={short(shape)})`: grid too coarse, {count} points along "
+                f"`{axis}`; it takes {FEWEST_POINTS} or more."
+            )
+        counts.append(count)
+    return tuple(counts)
+
+
+def _count(given: Any) -> int:
+    try:
+        return whole("Problem(shape", 0)(given)
+    except ValueError:
+        raise ValueError(
+            f"`Problem(shape={short(given)})`: it takes whole numbers, {FEWEST_POINTS} or "
+            "more."
+        ) from None
+
+
+def even_grid(ends, counts) -> list[np.ndarray]:
+    """Even points along each axis, both ends included."""
+    pairs = zip(ends, counts, strict=True)
+    return [np.linspace(low, high, n) for (low, high), n in pairs]
+
+
+def refinement(shape: Sequence[int]) -> int:
+    """How many times finer the fine grid is."""
+    times = FINER
+    if len(shape) == 1:
+        times = max(times, math.ceil((FEWEST_FINE - 1) / (shape[0] - 1)))
+    while times > 1 and math.prod(times * (n - 1) + 1 for n in shape) > MOST_FINE:
+        times -= 1
+    return times
+
+
+def finer(grid: Sequence[np.ndarray], times: int) -> list[np.ndarray]:
+    """The grid with each of its steps divided by `times`."""
+    return [np.linspace(x[0], x[-1], times * (len(x) - 1) + 1) for x in grid]
+
+
+def sets_of_points(grid: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
+    """The grid, its midpoints and the fine grid."""
+    between = [(x[1:] + x[:-1]) / 2 for x in grid]
+    return grid, between, finer(grid, refinement([len(x) for x in grid]))
+
+
+def read_unknown(given: Any, axes: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
+    """Name, low and high of each unknown coefficient, from what the user gave."""
+    if given is None:
+        return ()
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f"`Problem(unknown={short(given)})`: it takes the range of each unknown "
+            'coefficient by its name, such as `{"rate": (0, 1)}`.'
+        )
+    for name in given:
+        _refuse_name(name, "Problem(unknown=...)", "rate")
+        if name in axes:
+            raise ValueError(
+                f"`Problem(unknown=...)` has the name {name!r}, which is an axis; call it "
+                "something else."
+            )
+    return tuple((name, *_ends(ends, "unknown", name)) for name, ends in given.items())

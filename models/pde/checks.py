@@ -1,0 +1,97 @@
+"""What can go wrong with the solution of one draw, in numbers and in words."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probkit.model.check import Check
+from probkit.models.pde import system
+from probkit.models.pde.solution import Solver, some
+
+# Limits: the residual and the misfit relative to their sizes, and how wide a combination
+# of u may be left, relative to the widest a priori; looked for at about so many points.
+LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
+# Exact conditions leave 1e-10 to 1e-5 of the prior's width to a problem that is well
+# posed, and 1e-4 to 1 to one that is not; noisy observations leave what they leave.
+OPEN_EXACT, OPEN_NOISY = 3e-5, 0.5
+
+
+def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
+    """The numbers that the checks compare with their limits."""
+    problem, θ = solver.problem, solver.parameters
+    found = solver.solution(solver.fields())
+    between = {o: found.derivative(problem.midpoints, o) for o in problem.held_out.orders}
+    residual = problem.held_out(between, θ.unknowns)
+    squares = jnp.zeros(())
+    for rows in solver.faces:
+        squares += jnp.sum((rows.factor @ found.mean + rows.loc - rows.value) ** 2)
+    count = sum(condition.values.size for condition in problem.conditions)
+    # What the conditions say about u where it is wide a priori, and what they leave.
+    places = some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
+    prior = system.kron([s(x) for s, x in zip(found.spans, places, strict=True)])
+    after = jax.scipy.linalg.solve_triangular(found.root, prior.T, trans=1)
+    widest = jnp.linalg.norm(prior, ord=2)
+    open_share = OPEN_EXACT if problem.values is None else OPEN_NOISY
+    left = jnp.linalg.svd(after, compute_uv=False)
+    highest = [
+        jnp.max(jnp.abs(k.frequency) + 2 / (2 * jnp.pi * k.lengthscale)) * 2 * (x[1] - x[0])
+        for k, x in zip(θ.kernels, problem.grid, strict=True)
+    ]
+    return {
+        "held_out": jnp.sqrt(jnp.mean(residual**2)) / solver.collocation.residual_size,
+        "faces": jnp.sqrt(squares / max(1, count)) / problem.size,
+        "frequency": jnp.max(jnp.stack(highest)),
+        "open": jnp.sum(left > open_share * widest),
+    }
+
+
+def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
+    """The verdicts.
+
+    Args:
+        found: the numbers of `measured`.
+        tolerance: of the equation, relative to the size of the residual.
+    """
+    remedy = (
+        "the grid is too coarse, so that a false frequency fits it as well, or the "
+        "kernel does not reach the solution: raise `shape`, `rank` or `num_nodes`, "
+        "search (`Closed(learn=True)`), or give `frequencies=`"
+    )
+    return (
+        Check(
+            "residual between the points",
+            found["held_out"],
+            "at most",
+            max(3 * tolerance, LARGEST_RESIDUAL),
+            remedy,
+            "rms at midpoints, relative to its size a priori",
+        ),
+        Check(
+            "misfit on faces",
+            found["faces"],
+            "at most",
+            LARGEST_MISFIT,
+            "the conditions contradict each other or the equation, or the kernel "
+            "cannot follow them: raise `rank` or `num_nodes`",
+            "rms, relative to the solution",
+        ),
+        Check(
+            "highest frequency over the grid's",
+            found["frequency"],
+            "at most",
+            1.0,
+            "the grid cannot tell this frequency from a lower one: raise `shape`",
+            "of the kernel, with two widths of its bump",
+        ),
+        Check(
+            "directions left open",
+            int(found["open"]),
+            "at most",
+            0,
+            "the conditions do not determine the solution: tell it on more faces (an "
+            "inflow, an initial velocity), or observe it",
+            "combinations of u of which little is known",
+        ),
+    )

@@ -1,0 +1,426 @@
+"""The residual as the user writes it: a function of a stand-in for u, asked on grids."""
+
+import inspect
+import operator
+import re
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probkit.models.pde.equation import Equation, Monomial, Orders
+from probkit.validate import short
+
+HIGHEST = 2
+
+_OPERATORS = (
+    "a residual is a polynomial in `u` and its derivatives, made by `+`, `-`, `*`, whole "
+    "powers, and division by numbers and functions of the coordinates"
+)
+
+
+ONE = Monomial((), ())
+
+
+class Space(NamedTuple):
+    """What a polynomial is over: the axes, and how many points each has.
+
+    Attributes:
+        axes: their names.
+        shape: the points that coefficients are told at.
+        grid_shape: those of the problem's grid, which may be others.
+    """
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    grid_shape: tuple[int, ...]
+
+
+class Polynomial:
+    """A polynomial in u, its derivatives and unknown coefficients, over points.
+
+    `u` in a residual is one. Derivatives are attributes: `u.dx`, `u.dxx`, `u.dxy`, and
+    `u.d_depth_depth` for axes whose names are longer than a letter.
+    """
+
+    __slots__ = ("space", "terms")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, space: Space, terms: Mapping[Monomial, Any]):
+        self.space = space
+        # NumPy makes numbers of what it computes from arrays without axes.
+        self.terms = {m: np.asarray(coefficient) for m, coefficient in terms.items()}
+
+    def __getattr__(self, name: str) -> "Polynomial":
+        if name.startswith("__"):  # what Python, NumPy and JAX ask of any object
+            raise AttributeError(name)
+        orders = _orders(name, self)
+        if not self._is_derivative():
+            raise AttributeError(
+                f"`.{name}` is asked of a product or a sum; take derivatives of `u` "
+                "itself: `(u**2).dx` is `2 * u * u.dx`.",
+                name=name,
+                obj=self,
+            )
+        (((own,), _),) = self.terms
+        total = tuple(map(sum, zip(own, orders, strict=True)))
+        if max(total) > HIGHEST:
+            axis = self.space.axes[total.index(max(total))]
+            raise AttributeError(
+                f"`u.{name}` has order {max(total)} in `{axis}`; derivatives go up to "
+                f"order {HIGHEST} in each variable.",
+                name=name,
+                obj=self,
+            )
+        return Polynomial(self.space, {Monomial((total,), ()): 1.0})
+
+    def _is_derivative(self) -> bool:
+        if len(self.terms) != 1:
+            return False
+        ((monomial, coefficient),) = self.terms.items()
+        plain = len(monomial.factors) == 1 and not monomial.unknowns
+        return plain and coefficient.ndim == 0 and float(coefficient) == 1.0
+
+    def __repr__(self) -> str:
+        return f"Polynomial({list(self.terms)})"
+
+    # Arithmetic.
+
+    def _lift(self, other: Any) -> "Polynomial":
+        if isinstance(other, Polynomial):
+            return other
+        return Polynomial(self.space, {ONE: _coefficient(other, self.space)})
+
+    def __add__(self, other: Any) -> "Polynomial":
+        terms: dict[Monomial, Any] = dict(self.terms)
+        for monomial, coefficient in self._lift(other).terms.items():
+            terms[monomial] = terms.get(monomial, 0.0) + coefficient
+        return Polynomial(self.space, terms)
+
+    def __neg__(self) -> "Polynomial":
+        return Polynomial(self.space, {m: -c for m, c in self.terms.items()})
+
+    def __pos__(self) -> "Polynomial":
+        return self
+
+    def __sub__(self, other: Any) -> "Polynomial":
+        return self + -self._lift(other)
+
+    def __rsub__(self, other: Any) -> "Polynomial":
+        return self._lift(other) - self
+
+    def __mul__(self, other: Any) -> "Polynomial":
+        terms: dict[Monomial, Any] = {}
+        for (f, a), c in self.terms.items():
+            for (g, b), d in self._lift(other).terms.items():
+                product = Monomial(tuple(sorted(f + g)), tuple(sorted(a + b)))
+                terms[product] = terms.get(product, 0.0) + c * d
+        return Polynomial(self.space, terms)
+
+    def __truediv__(self, other: Any) -> "Polynomial":
+        divisor = self._lift(other)
+        if set(divisor.terms) != {ONE}:
+            _refuse("division by `u` or an unknown coefficient")
+        return Polynomial(
+            self.space, {m: c / divisor.terms[ONE] for m, c in self.terms.items()}
+        )
+
+    def __rtruediv__(self, other: Any) -> "Polynomial":
+        return self._lift(other) / self
+
+    def __pow__(self, power: Any) -> "Polynomial":
+        try:
+            times = operator.index(power)
+        except TypeError:
+            times = -1
+        if times < 0:
+            _refuse(f"the power {short(power)}")
+        result = self._lift(1.0)
+        for _ in range(times):
+            result = result * self
+        return result
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    # What would otherwise give an answer, and a wrong one.
+
+    def __eq__(self, other: Any) -> Any:
+        _refuse("a comparison")
+
+    def __bool__(self) -> bool:
+        _refuse("`u` for a condition")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        _refuse("`u` for an array")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs) -> "Polynomial":
+        # NumPy asks this too for `array * u`.
+        if method != "__call__" or kwargs or ufunc not in _UFUNCS:
+            _refuse(f"`{ufunc.__name__}`")
+        first, *others = inputs
+        return _UFUNCS[ufunc](self._lift(first), *others)
+
+    def __array_function__(self, function, types, args, kwargs) -> NoReturn:
+        _refuse(f"`{function.__name__}`")
+
+
+_UFUNCS: dict[Any, Callable[..., Polynomial]] = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.divide: operator.truediv,
+    np.power: operator.pow,
+    np.negative: operator.neg,
+    np.positive: operator.pos,
+    np.square: lambda u: u * u,
+}
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ValueError(f"`residual`: operator not understood: {what}; {_OPERATORS}.")
+
+
+def _orders(name: str, u: Polynomial) -> Orders:
+    """`dxxy` as `(2, 1)`."""
+    axes = u.space.axes
+    letters = "|".join(re.escape(axis) for axis in axes if len(axis) == 1)
+    # The longest name first: an axis may be called as another and more.
+    names = "|".join(re.escape(axis) for axis in sorted(axes, key=len, reverse=True))
+    if letters and re.fullmatch(f"d({letters})+", name):
+        told = re.findall(letters, name[1:])
+    elif re.fullmatch(f"d(_({names}))+", name):
+        told = re.findall(f"_({names})(?=_|$)", name[1:])
+    else:
+        first = axes[0] if len(axes[0]) == 1 else f"_{axes[0]}"
+        listed = ", ".join(f"`{axis}`" for axis in axes)
+        raise AttributeError(
+            f"`u.{name}` is no derivative; the axes are {listed}: `u.d{first}`, "
+            f"`u.d{first}{first}`.",
+            name=name,
+            obj=u,
+        )
+    return tuple(told.count(axis) for axis in axes)
+
+
+def _coefficient(value: Any, space: Space) -> np.ndarray:
+    array = as_numbers(value, "Problem(residual=...)")
+    if array.shape in ((), space.shape):
+        return array
+    if array.shape == space.grid_shape:
+        raise ValueError(
+            f"`Problem(residual=...)` has a coefficient of shape {array.shape}, that of "
+            "the grid, but is asked at other points, too; compute it from the coordinates."
+        )
+    hint = all_at_once(array.shape, len(space.axes), space.shape)
+    raise ValueError(
+        f"`Problem(residual=...)` has a coefficient or source of shape {array.shape}; it "
+        f"takes a number, or one a point: {space.shape}.{hint}"
+    )
+
+
+def all_at_once(shape: tuple[int, ...], num_axes: int, wanted: tuple[int, ...]) -> str:
+    """Words for a function that took the named tuple for an array."""
+    if shape != (num_axes, *wanted):
+        return ""
+    return " Coordinates are a named tuple: give functions one of them, such as `p.x`."
+
+
+def as_numbers(value: Any, what: str) -> np.ndarray:
+    """Real numbers as a float64 NumPy array, NaN and infinities among them.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # a tracer, or rows that differ in length
+        array = np.array(None)
+    if array.dtype.kind not in "iubf" and array.dtype.name != "bfloat16":
+        kind = type(value).__name__ if array.dtype == object else f"{array.dtype} values"
+        raise ValueError(f"`{what}` got {kind}; it takes real numbers.")
+    return array.astype(np.float64)
+
+
+# Asking the user's functions.
+
+
+def coordinates(axes: Sequence[str], grid: Sequence[np.ndarray]) -> Any:
+    """Coordinates of a tensor grid's points, as a user's functions get them.
+
+    Returns:
+        In one dimension the array; else a named tuple of arrays of the grid's shape, its
+        fields called after the axes.
+    """
+    if len(axes) == 1:
+        return np.array(grid[0])
+    arrays = np.meshgrid(*grid, indexing="ij")
+    return tuple_of("Coordinates", axes, arrays)
+
+
+def tuple_of(kind: str, names: Sequence[str], values: Sequence[Any]) -> Any:
+    """A named tuple of them."""
+    return namedtuple(kind, names)(*values)
+
+
+def call(function: Callable[..., Any], arguments: Sequence[Any], what: str) -> Any:
+    """`function(*arguments)`, with mistakes of its writing told as ours are.
+
+    Raises:
+        ValueError: for an operator that polynomials have not, an axis that is none, an
+            unknown coefficient that is not declared, another number of arguments.
+    """
+    if not takes(function, len(arguments)):
+        words = ("coordinates",) if len(arguments) == 1 else ("u", "coordinates", "unknown")
+        wanted = ", ".join(words[: len(arguments)])
+        raise ValueError(f"`{what}`: it takes a function of ({wanted}).")
+    try:
+        # What is not finite is told with its place, later.
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+    except AttributeError as error:
+        asked: Any = error.obj
+        known = any(argument is asked for argument in arguments)
+        if isinstance(asked, Polynomial):
+            raise ValueError(f"`{what}`: {error}") from None
+        if known and isinstance(asked, np.ndarray):
+            raise ValueError(
+                f"`{what}` asks the coordinates for `.{error.name}`; in one dimension they "
+                "are the array itself."
+            ) from None
+        if known:
+            listed = ", ".join(f"`{name}`" for name in asked._fields) or "none"
+            of = "domain" if type(asked).__name__ == "Coordinates" else "unknown"
+            raise ValueError(
+                f"`{what}` asks for `.{error.name}`, but `Problem({of}=...)` has: {listed}."
+            ) from None
+        raise
+    except TypeError as error:
+        if Polynomial.__name__ not in str(error):
+            raise
+        _refuse(_what_failed(error))
+
+
+def takes(function: Any, count: int) -> bool:
+    """Whether `function` can be called with `count` arguments; True if nobody knows."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # some functions of C tell nothing
+        return True
+    return True
+
+
+def _what_failed(error: Exception) -> str:
+    line = str(error).splitlines()[0]
+    # In the two ways that JAX's functions say it.
+    of_jax = re.search(r"<function (\w+)|^(\w+) requires ndarray", line)
+    if of_jax:
+        return f"`{of_jax[1] or of_jax[2]}` of JAX"
+    return line.rstrip(".") if len(line) <= 80 else f"{line[:77]}..."
+
+
+def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) -> str:
+    """The coordinates of the first bad point, in words."""
+    first = tuple(np.argwhere(bad)[0])
+    at = ", ".join(
+        f"{axis} = {float(array[first]):.6g}"
+        for axis, array in zip(axes, arrays, strict=True)
+    )
+    more = int(bad.sum()) - 1
+    return at + (f" and {more} other points" if more else "")
+
+
+# The equation at the points of a grid.
+
+
+def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
+    """The user's residual as a polynomial, its coefficients at the points of a grid.
+
+    Args:
+        residual: the user's function.
+        axes: their names.
+        grid: points of each axis.
+        counts: how many points each axis of the problem's own grid has.
+        unknown: name, low and high of each unknown coefficient.
+
+    Raises:
+        ValueError: for what is no such function, or is not finite somewhere.
+    """
+    what = "Problem(residual=...)"
+    shape = tuple(len(x) for x in grid)
+    space, flat = Space(axes, shape, counts), (0,) * len(axes)
+    u = Polynomial(space, {Monomial((flat,), ()): 1.0})
+    names = [name for name, _, _ in unknown]
+    coefficients = [Polynomial(space, {Monomial((), (n,)): 1.0}) for n in names]
+    places = coordinates(axes, grid)
+    arguments: list[Any] = [u, places]
+    if names or (callable(residual) and not takes(residual, 2) and takes(residual, 3)):
+        arguments.append(tuple_of("Unknown", names, coefficients))
+    found = call(residual, arguments, what)
+    if not isinstance(found, Polynomial):
+        _refuse_result(found)
+    arrays = [places] if len(axes) == 1 else list(places)
+    for monomial, coefficient in found.terms.items():
+        bad = ~np.isfinite(coefficient)
+        if bad.any():
+            part = "a coefficient" if monomial.factors else "the source"
+            where = f" at {place(bad, axes, arrays)}" if bad.ndim else ""
+            raise ValueError(f"`{what}`: {part} is NaN or infinite{where}.")
+    return found
+
+
+def _refuse_result(found: Any) -> None:
+    numbers = isinstance(found, int | float | np.ndarray | np.generic | jax.Array)
+    got = "numbers without `u`" if numbers else f"a {type(found).__name__}"
+    if found is None:
+        got = "None (does it `return`?)"
+    raise ValueError(
+        f"`Problem(residual=...)` returned {got}; it takes an expression in `u` and its "
+        "derivatives that is zero for the solution, such as `u.dxx - f(x)`."
+    )
+
+
+def equations(polynomials: list[Polynomial]) -> list[Equation]:
+    """One equation per set of points, all with the same terms.
+
+    Raises:
+        ValueError: if the residual has different terms on different sets.
+    """
+    kinds = {monomial for polynomial in polynomials for monomial in polynomial.terms}
+    if any(set(polynomial.terms) != kinds for polynomial in polynomials):
+        raise ValueError(
+            "`Problem(residual=...)` has other terms on the grid than between its points; "
+            "it takes the same expression everywhere."
+        )
+    # What cancels, as in u * u - u**2, is no term.
+    kept = sorted(
+        monomial
+        for monomial in kinds
+        if any(np.any(polynomial.terms[monomial] != 0) for polynomial in polynomials)
+    )
+    return [
+        Equation(tuple(kept), tuple(jnp.array(polynomial.terms[m]) for m in kept))
+        for polynomial in polynomials
+    ]
+
+
+def refuse_without_u(equation: Equation, unknown) -> None:
+    """Refuse an equation without u, or without one of its unknown coefficients."""
+    if not equation.orders:
+        raise ValueError(
+            "`Problem(residual=...)` has no `u` in it; it takes an expression in `u` and "
+            "its derivatives that is zero for the solution, such as `u.dxx - f(x)`."
+        )
+    unused = [name for name, _, _ in unknown if name not in equation.unknowns]
+    if unused:
+        raise ValueError(
+            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not: nothing "
+            "tells its value. Drop it, or put it into the residual."
+        )

@@ -1,0 +1,404 @@
+r"""The solution of a problem for one draw of the parameters, in closed form.
+
+With the functions $φ$ of each axis, $u(x) = \sum_i z_i \prod_j φ_{j i_j}(x_j)$ and
+$z \sim N(0, I)$ a priori. Conditions, the residual and the observations are rows
+$F z + m = y$ up to noise, so that the posterior of $z$ is one least-squares problem:
+exact if the equation is linear in $u$, about its Gauss-Newton solution if it is not.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from probkit.distributions import FactorNormal
+from probkit.gp import SpectralMixture
+from probkit.linalg import Regression, regress
+from probkit.models.pde import system
+from probkit.models.pde.equation import Equation
+from probkit.models.pde.problem import Problem
+from probkit.models.pde.system import Basis, Orders, Rows, Span
+
+# How far the conditions on faces are from exact, relative to the size of the solution.
+FACE_SD = 1e-9
+# How many test functions there are for each function of an axis.
+TEST_SHARE = 1.5
+# The reference solution, by which sds are calibrated, has that share of the tolerance and
+# so many more functions per axis.
+STRICTER, MORE_RANK = 1e-2, 4
+# Points per axis at which the two solutions are compared, by dimension.
+COMPARED = {1: 1000, 2: 60, 3: 12}
+MOST_NEWTON, NEWTON_TOLERANCE = 30, 1e-11
+STEP_SIZES = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
+
+# Derivatives of u on a grid, by their orders.
+Fields = dict[Orders, Float[Array, "..."]]
+
+
+class Parameters(eqx.Module):
+    r"""$θ$, one draw of everything but $u$.
+
+    Attributes:
+        kernels: the kernel of each axis.
+        unknowns: the unknown coefficients of the equation, by their names.
+        equation_sd: tolerance of the equation, relative to the size of the residual.
+        noise_sd: of the observations, in units of $u$; None if there are none.
+    """
+
+    kernels: tuple[SpectralMixture, ...]
+    unknowns: dict[str, Float[Array, ""]]
+    equation_sd: Float[Array, ""]
+    noise_sd: Float[Array, ""] | None
+
+
+class Collocation(eqx.Module):
+    """Where the residual is to vanish, and what it is compared with.
+
+    It follows from the problem and the start of the kernel and not from the draw, because
+    what is observed must not depend on the sites. So it is made once per program.
+
+    Attributes:
+        problem: the problem.
+        start: the parameters at the start.
+        equation: the problem's equation, on `grid`.
+        grid: points of each axis.
+        against: the test functions of each axis on `grid`; None in one dimension, where
+            the residual is to vanish at the points themselves.
+        face_against: the same on the problem's own grid, on which faces are known.
+        face_sds: tolerance of each condition, in units of the derivative that it is about.
+        residual_size: prior sd of the residual, at the start.
+        tolerance: what `Parameters.equation_sd` is multiplied by.
+        ranks: how many functions each axis has; None for all.
+        num_nodes: waves per bump of the spectrum.
+    """
+
+    problem: Problem
+    start: Parameters
+    equation: Equation
+    grid: tuple[Float[Array, " _n"], ...]
+    against: tuple[Float[Array, "_n _m"], ...] | None
+    face_against: tuple[Float[Array, "_n _m"], ...] | None
+    face_sds: tuple[Float[Array, ""], ...]
+    residual_size: Float[Array, ""]
+    tolerance: float = eqx.field(static=True)
+    ranks: tuple[int | None, ...] = eqx.field(static=True)
+    num_nodes: int = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        start: Parameters,
+        ranks: tuple[int | None, ...],
+        num_nodes: int,
+    ) -> "Collocation":
+        """On the grid of the problem."""
+        spans = _spans(start.kernels, problem.grid, ranks, num_nodes)
+        against = _against(problem.equation, spans, problem.grid)
+        faces = tuple(
+            FACE_SD * problem.size * _slope_size(start.kernels[c.axis], c.order)
+            for c in problem.conditions
+        )
+        return cls(
+            problem,
+            start,
+            problem.equation,
+            problem.grid,
+            against,
+            against,
+            faces,
+            _residual_size(problem, start),
+            1.0,
+            ranks,
+            num_nodes,
+        )
+
+    def stricter(self) -> "Collocation":
+        """On the midpoints, with more functions and a smaller tolerance: for reference."""
+        problem = self.problem
+        ranks = tuple(None if r is None else r + MORE_RANK for r in self.ranks)
+        spans = _spans(self.start.kernels, problem.grid, ranks, self.num_nodes)
+        return dataclasses.replace(
+            self,
+            equation=problem.held_out,
+            grid=problem.midpoints,
+            against=_against(problem.equation, spans, problem.midpoints),
+            face_against=_against(problem.equation, spans, problem.grid),
+            tolerance=STRICTER,
+            ranks=ranks,
+        )
+
+    def spans(self, kernels: tuple[SpectralMixture, ...]) -> tuple[Span, ...]:
+        """The functions of each axis that carry the prior of $u$."""
+        return _spans(kernels, self.problem.grid, self.ranks, self.num_nodes)
+
+    def residual_sd(self, equation_sd: Float[Array, ""]) -> Float[Array, ""]:
+        """How far the residual may be from zero, in its own units."""
+        return equation_sd * self.tolerance * self.residual_size
+
+    def faces(self, spans: tuple[Span, ...]) -> tuple[Rows, ...]:
+        """The conditions, one item for each."""
+        grid, against = self.problem.grid, self.face_against
+        return tuple(
+            system.condition_rows(condition, spans, grid, against, sd)
+            for condition, sd in zip(self.problem.conditions, self.face_sds, strict=True)
+        )
+
+    def inside(self, basis: Basis, fields: Fields, θ: Parameters) -> Rows:
+        """The residual, linearised about the derivatives `fields` of $u$ on `grid`."""
+        about = system.linearise(self.equation, fields, θ.unknowns)
+        sd = self.residual_sd(θ.equation_sd)
+        return system.equation_rows(about, basis, self.against, sd)
+
+
+def _spans(kernels, grid, ranks, num_nodes) -> tuple[Span, ...]:
+    return tuple(
+        Span.of(kernel, x, rank, num_nodes)
+        for kernel, x, rank in zip(kernels, grid, ranks, strict=True)
+    )
+
+
+def _against(equation: Equation, spans: tuple[Span, ...], grid):
+    if len(spans) == 1:
+        return None
+    functions = []
+    for j, (span, x) in enumerate(zip(spans, grid, strict=True)):
+        orders = {o[j] for o in equation.orders} | {0}
+        count = round(TEST_SHARE * span(x[:1]).shape[1])
+        functions.append(system.test_functions(span, x, orders, count))
+    return tuple(functions)
+
+
+def _slope_size(kernel: SpectralMixture, order: int) -> Array:
+    """The prior sd of a derivative, relative to that of u."""
+    zero = jnp.zeros(())
+    return jnp.sqrt((-1) ** order * kernel(zero, order=2 * order) / kernel(zero))
+
+
+def _residual_size(problem: Problem, start: Parameters) -> Array:
+    operator = problem.equation.jacobian(zero(problem), start.unknowns)
+    variance = jnp.zeros(())
+    for a, c in operator.items():
+        for b, e in operator.items():
+            # cov(∂^a u, ∂^b u) at one place
+            same = [
+                (-1) ** j * k(jnp.zeros(()), order=i + j)
+                for k, i, j in zip(start.kernels, a, b, strict=True)
+            ]
+            variance = variance + jnp.mean(c * e) * jnp.prod(jnp.stack(same))
+    return jnp.sqrt(variance)
+
+
+def zero(problem: Problem) -> Fields:
+    """The derivatives of $u = 0$."""
+    return {orders: jnp.zeros(problem.shape) for orders in problem.equation.orders}
+
+
+class Solution(eqx.Module):
+    r"""The posterior of $u$ for one draw of the kernel.
+
+    Attributes:
+        spans: the functions of each axis.
+        root: $R$ with $R^T R$ the inverse covariance of the coefficients, `(r, r)`.
+        mean: mean of the coefficients, `(r,)`.
+        calibration: what standard deviations are multiplied by.
+    """
+
+    spans: tuple[Span, ...]
+    root: Float[Array, "r r"]
+    mean: Float[Array, " r"]
+    calibration: Float[Array, ""]
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, " r"]:
+        """Coefficients of one draw."""
+        white = jax.random.normal(key, self.mean.shape)
+        off = jax.scipy.linalg.solve_triangular(self.root, white)
+        return self.mean + self.calibration * off
+
+    def derivative(self, grid, orders: Orders, z=None) -> Float[Array, "..."]:
+        """A derivative of the mean, or of a draw, on a tensor grid."""
+        z = self.mean if z is None else z
+        return system.derivative(z, self.spans, grid, orders)
+
+    def sd(self, rows: Float[Array, "n r"]) -> Float[Array, " n"]:
+        """Standard deviations of linear functions of the coefficients."""
+        half = jax.scipy.linalg.solve_triangular(self.root, rows.T, trans=1)
+        return self.calibration * jnp.linalg.norm(half, axis=0)
+
+    def sd_on(self, grid) -> Float[Array, "..."]:
+        """Standard deviations of $u$ on a tensor grid, a slice of the first axis each."""
+        first, *others = (s(x) for s, x in zip(self.spans, grid, strict=True))
+        rest = system.kron(others) if others else jnp.ones((1, 1))
+        shape = tuple(len(x) for x in grid)
+        if not others:
+            return self.sd(first)
+        each = jax.lax.map(lambda row: self.sd(jnp.kron(row[None], rest)), first)
+        return each.reshape(shape)
+
+
+class Newton(NamedTuple):
+    """The state of a Gauss-Newton iteration."""
+
+    z: Array
+    fields: Fields
+    change: Array
+    num_steps: Array
+
+
+class Solver(eqx.Module):
+    """A problem for one draw of the parameters, as rows on the coefficients of $u$.
+
+    Attributes:
+        collocation: where the residual is to vanish.
+        parameters: the draw.
+        spans: the functions of each axis.
+        faces: the conditions, one item for each.
+        basis: the functions and their derivatives on the collocation's grid.
+    """
+
+    collocation: Collocation
+    parameters: Parameters
+    spans: tuple[Span, ...]
+    faces: tuple[Rows, ...]
+    basis: Basis
+
+    @classmethod
+    def of(cls, collocation: Collocation, θ: Parameters) -> "Solver":
+        spans = collocation.spans(θ.kernels)
+        faces = collocation.faces(spans)
+        basis = system.basis(spans, collocation.grid, collocation.equation.orders)
+        return cls(collocation, θ, spans, faces, basis)
+
+    @property
+    def problem(self) -> Problem:
+        return self.collocation.problem
+
+    def rows(self, fields: Fields) -> Rows:
+        """Conditions on faces, then the residual linearised about `fields`."""
+        inside = self.collocation.inside(self.basis, fields, self.parameters)
+        return system.stacked([*self.faces, inside])
+
+    def observed(self) -> Rows:
+        """The observations."""
+        problem, sd = self.problem, self.parameters.noise_sd
+        assert problem.points is not None and problem.values is not None and sd is not None
+        factor = system.at_points(self.spans, problem.points, (0,) * len(problem.axes))
+        n = len(factor)
+        return Rows(factor, jnp.zeros(n), problem.values, jnp.full(n, sd))
+
+    def given(self, fields: Fields) -> Regression:
+        """The coefficients, given the equation and the conditions."""
+        return _regressed(self.rows(fields))
+
+    def predicted(self, given: Regression) -> FactorNormal:
+        """The distribution of the observations, for coefficients that are known so far."""
+        rows = self.observed()
+        half = jax.scipy.linalg.solve_triangular(given.root, rows.factor.T, trans=1)
+        return FactorNormal(rows.factor @ given.mean, half.T, rows.noise_sd)
+
+    # What a nonlinear equation is linearised about.
+
+    def fields(self) -> Fields:
+        """Zero for a linear equation, and the solution itself for one that is not."""
+        if self.collocation.equation.is_linear:
+            return zero(self.problem)
+        # What the linearisation leaves out is of second order in the error of the fields,
+        # and so is what a derivative through them would add.
+        return jax.lax.stop_gradient(self).newton().fields
+
+    def newton(self) -> Newton:
+        """Gauss-Newton, from a curve through the observations, or from zero without any.
+
+        Each step is the best of a few lengths.
+        """
+        collocation, θ = self.collocation, self.parameters
+        observed = [] if self.problem.values is None else [self.observed()]
+        sd = collocation.residual_sd(θ.equation_sd)
+
+        def derivatives(z) -> Fields:
+            return {o: system.field(z, matrices) for o, matrices in self.basis.items()}
+
+        def misfit(z):
+            # Faces and observations are linear in z. The residual is not, and is computed
+            # as it is, not by its tangent.
+            residual = collocation.equation(derivatives(z), θ.unknowns)
+            off = [system.tested(residual, collocation.against) / sd]
+            linear = [*self.faces, *observed]
+            off += [(r.factor @ z + r.loc - r.value) / r.noise_sd for r in linear]
+            return z @ z + sum(part @ part for part in off)
+
+        def step(state: Newton) -> Newton:
+            inside = collocation.inside(self.basis, state.fields, θ)
+            rows = system.stacked([*self.faces, inside, *observed])
+            aim = _regressed(rows).mean
+            tried = state.z + jnp.asarray(STEP_SIZES)[:, None] * (aim - state.z)
+            best = tried[jnp.argmin(jax.vmap(misfit)(tried))]
+            new = derivatives(best)
+            moved = [jnp.max(jnp.abs(new[o] - state.fields[o])) for o in new]
+            size = [jnp.max(jnp.abs(new[o])) for o in new]
+            change = jnp.max(jnp.stack(moved) / jnp.maximum(jnp.stack(size), 1e-300))
+            return Newton(best, new, change, state.num_steps + 1)
+
+        def going(state: Newton):
+            return (state.change > NEWTON_TOLERANCE) & (state.num_steps < MOST_NEWTON)
+
+        if observed:
+            # A curve through the observations, whatever the equation says.
+            z = _regressed(observed[0]).mean
+            fields = derivatives(z)
+        else:
+            matrices = next(iter(self.basis.values()))
+            z = jnp.zeros(math.prod(matrix.shape[1] for matrix in matrices))
+            fields = zero(self.problem)
+        start = Newton(z, fields, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32))
+        return jax.lax.while_loop(going, step, start)
+
+    # The posterior.
+
+    def solution(self, fields: Fields) -> Solution:
+        """The posterior of $u$, with the equation linearised about `fields`."""
+        given = self.given(fields)
+        root, mean = given.root, given.mean
+        if self.problem.values is not None:
+            # In coordinates that are standard normal given the equation.
+            y = self.predicted(given)
+            more = _regressed(Rows(y.factor, y.loc, self.problem.values, y.noise_sd))
+            mean = mean + jax.scipy.linalg.solve_triangular(root, more.mean)
+            root = more.root @ root
+        return Solution(self.spans, root, mean, jnp.ones(()))
+
+    def calibrated(self, found: Solution) -> Solution:
+        """With sds such that 95 % intervals cover 95 % of the way to a stricter solution.
+
+        That one has other points and a hundredth of the tolerance. If it is the more
+        accurate of the two, their difference is the error of the first.
+        """
+        strict = self.collocation.stricter()
+        reference = Solver.of(strict, self.parameters)
+        between = {o: found.derivative(strict.grid, o) for o in strict.equation.orders}
+        z = reference.given(between).mean
+        flat = (0,) * len(strict.grid)
+        # Only inside: on faces both solutions are given, and so are their differences.
+        places = some(strict.grid, COMPARED[len(strict.grid)])
+        apart = system.derivative(z, reference.spans, places, flat)
+        apart = apart - found.derivative(places, flat)
+        factor = jnp.quantile(jnp.abs(apart) / found.sd_on(places), 0.95) / 1.96
+        return dataclasses.replace(found, calibration=factor)
+
+
+def _regressed(rows: Rows) -> Regression:
+    sd = rows.noise_sd
+    return regress(rows.factor / sd[:, None], (rows.value - rows.loc) / sd)
+
+
+def some(grid: Any, most: int) -> list[Array]:
+    """At most so many points of each axis, at random: even steps would fall on nodes."""
+    random = np.random.default_rng(0)
+    counts = [min(most, len(x)) for x in grid]
+    chosen = [random.choice(len(x), n, False) for x, n in zip(grid, counts, strict=True)]
+    return [x[np.sort(i)] for x, i in zip(grid, chosen, strict=True)]
