@@ -3,17 +3,16 @@
 import dataclasses
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 
+from probkit.infer.map import MAP
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose, repeated
 from probkit.method.checkpoint import Checkpoint
-from probkit.method.loop import bar
 from probkit.model.check import Check
-from probkit.model.density import Sites, constrain, log_densities, unconstrain
+from probkit.model.density import Sites, log_densities, unconstrain
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.solution import Fields, zero
@@ -65,8 +64,8 @@ class Closed(AbstractMethod):
         if self._learns(model, data):
             if self.max_steps == 0:
                 return Draws({}, {}, {}, RESULTS.no_steps)
-            sites, settled, losses = self._search(model, data, key, start, running)
-            trace = {"objective": -losses[None]}
+            sites, settled, objective = self._search(model, data, key, start, running)
+            trace = {"objective": objective[None]}
         else:
             sites = _begin(model, data, start)
             settled, trace = True, {}
@@ -85,17 +84,15 @@ class Closed(AbstractMethod):
         return len(data.axes) == 1 or more_unknown or data.values is not None
 
     def _search(self, model, data, key, start, running: Running):
-        """Sites, whether they have settled, and the loss at each step."""
-        from scipy.optimize import minimize
-
+        """Sites, whether they have settled, and the objective at each step."""
         looser = model
         if model.equation_sd is not None and model.equation_sd < SEARCH_SD:
             looser = dataclasses.replace(model, equation_sd=SEARCH_SD)
         sites = _begin(model, data, start)
-        # L-BFGS does the same again when it is told the same again: what is kept is what
-        # it was told.
-        keep = Checkpoint.open(
-            running.checkpoint,
+        folder = running.checkpoint
+        # Each round keeps its own run; this says whose they are.
+        Checkpoint.open(
+            folder,
             {},
             method=self,
             model=model,
@@ -104,60 +101,30 @@ class Closed(AbstractMethod):
             start=start,
             lanes=1,
         )
-        told = keep.collect()[0]
-        known = (
-            [] if not told else list(zip(told["loss"][0], told["slope"][0], strict=True))
-        )
-        asked = 0
-
-        losses: list[float] = []
-
-        def note(intermediate_result):
-            losses.append(float(intermediate_result.fun))
-            progress.update(1)
-
-        def climb(sites: Sites, fields: Fields):
-            program = _Linearised(looser, fields)
-            flat, unravel = ravel_pytree(_position(program, data, sites))
-
-            def ask(x: np.ndarray) -> tuple[float, np.ndarray]:
-                nonlocal asked
-                if asked == len(known):
-                    position = unravel(jnp.asarray(x))
-                    loss, slope = jax.device_get(_loss_and_slope(program, data, position))
-                    slope = np.asarray(ravel_pytree(slope)[0])
-                    known.append((float(loss), slope))
-                    kept = {"loss": np.array([[loss]]), "slope": slope[None, None]}
-                    keep.add((kept, np.ones(1, int)), {}, asked + 1, False)
-                asked += 1
-                return known[asked - 1]
-
-            found = minimize(
-                ask,
-                np.asarray(flat),
-                jac=True,
-                method="L-BFGS-B",
-                callback=note,
-                options={"maxiter": self.max_steps, "gtol": self.atol, "ftol": 1e-12},
+        search = MAP(num_starts=1, max_steps=self.max_steps, atol=self.atol)
+        objectives = []
+        for number in range(1 if data.equation.is_linear else MOST_ROUNDS):
+            fields = zero(data)
+            if not data.equation.is_linear:
+                fields = _solved(model, data, sites)[0]
+            program = Linearised(looser, fields)
+            own = None if folder is None else folder / f"round-{number}"
+            begin = {name: value[None] for name, value in sites.items()}
+            found = search.run(
+                program, data, key, begin, dataclasses.replace(running, checkpoint=own)
             )
-            sites = _constrained(program, data, unravel(jnp.asarray(found.x)))
-            return sites, found, float(np.abs(found.x - flat).max())
-
-        with bar(running.progress, self.max_steps, 0, "kernel") as progress:
-            for _ in range(1 if data.equation.is_linear else MOST_ROUNDS):
-                fields = zero(data)
-                if not data.equation.is_linear:
-                    fields = _solved(model, data, sites)[0]
-                sites, found, moved = climb(sites, fields)
-                # Where nothing moves, the linearisation does not either.
-                if moved < ROUND_TOLERANCE:
-                    break
-        # L-BFGS stops at a slope that is no number, and calls that an end.
-        finite = np.isfinite(found.fun) and np.isfinite(found.jac).all()
-        trace = np.array(losses or [found.fun])
-        settled = found.nit < self.max_steps
+            before = sites
+            sites = {name: jnp.asarray(found.sites[name][0, 0]) for name in sites}
+            objectives.append(found.trace["objective"][0])
+            moved = float(_apart(program, data, before, sites))
+            # Where nothing moves, the linearisation does not either.
+            if not moved >= ROUND_TOLERANCE:
+                break
+        # At this tolerance of the equation rounding may hide the last tenth of a nat.
+        settled = bool(found.result == RESULTS.successful)
+        settled |= found.facts["settled"] and found.facts["remaining"] < self.atol
         settled &= data.equation.is_linear or moved < ROUND_TOLERANCE or not data.unknown
-        return sites, settled, trace if finite else trace * np.nan
+        return sites, settled, np.concatenate(objectives)
 
     def checks(self, tree, facts):
         return (
@@ -173,7 +140,7 @@ class Closed(AbstractMethod):
         )
 
 
-class _Linearised(eqx.Module):
+class Linearised(eqx.Module):
     """The model's program about given fields."""
 
     model: SpectralGP
@@ -197,23 +164,10 @@ def _start_sites(model, data):
 
 
 @eqx.filter_jit
-def _position(program, data, sites):
-    return unconstrain(program, data, sites)
-
-
-@eqx.filter_jit
-def _constrained(program, data, position) -> Sites:
-    return constrain(program, data, position)
-
-
-@eqx.filter_jit
-def _loss_and_slope(program, data, position):
-    def loss(position):
-        sites = constrain(program, data, position)
-        prior, likelihood = log_densities(program, data, sites)
-        return -(prior + likelihood)
-
-    return jax.value_and_grad(loss)(position)
+def _apart(program, data, before: Sites, after: Sites):
+    """The furthest that an unconstrained coordinate is from where it was."""
+    places = [ravel_pytree(unconstrain(program, data, s))[0] for s in (before, after)]
+    return jnp.max(jnp.abs(places[1] - places[0]))
 
 
 @eqx.filter_jit
@@ -223,5 +177,5 @@ def _solved(model: SpectralGP, data: Problem, sites: Sites) -> tuple[Fields, dic
     if not data.equation.is_linear:
         found = model.solver(sites, data).newton()
         fields, change = found.fields, found.change
-    _, evidence = log_densities(_Linearised(model, fields), data, sites)
+    _, evidence = log_densities(Linearised(model, fields), data, sites)
     return fields, {"evidence": evidence, "newton_change": change}

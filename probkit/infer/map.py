@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from probkit.infer.laplace import check_curvature, laplace
+from probkit.infer.lbfgs import Memory, direction, empty, remembered
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
@@ -38,17 +38,23 @@ from probkit.model.density import (
 )
 from probkit.validate import positive, whole
 
-# Steps in a row that gain no more than rounding, after which nothing more will be gained.
-PATIENCE = 5
+# Evaluations in a row that gain no more than rounding, after which nothing more will be
+# gained; half way there the search forgets what it knows of the curvature.
+PATIENCE = 20
+# What is left at a maximum, in nats, at most.
+LEFT = 0.01
+# A place is taken if the loss falls by this share of what the slope promises.
+ENOUGH = 1e-4
 
 
 class MAPState(NamedTuple):
-    position: Float[Array, " p"]  # unconstrained
-    search: Any  # the state of L-BFGS
-    objective: Float[Array, ""]  # at the position
-    slope: Float[Array, ""]  # the largest of a coordinate there
-    remaining: Float[Array, ""]  # what is still to be gained, estimated
-    quiet: Int[Array, ""]  # steps in a row without a gain
+    position: Float[Array, " p"]  # the best so far, unconstrained
+    loss: Float[Array, ""]  # minus the objective there
+    slope: Float[Array, " p"]
+    memory: Memory
+    move: Float[Array, " p"]  # where to look next, and how far along it
+    size: Float[Array, ""]
+    quiet: Int[Array, ""]  # evaluations in a row without a gain
     num_steps: Int[Array, ""]
     result: Any
 
@@ -58,20 +64,20 @@ class MAP(AbstractIterativeMethod):
 
     The density is that of the sites as the program has them; the search moves in
     unconstrained coordinates. All starts run side by side; the best becomes the fit. A
-    start has settled when no coordinate has a slope of more than `atol`, or when what is
-    still to be gained is lost in rounding.
+    start has settled when no coordinate has a slope of more than `atol`, or when steps
+    gain nothing beyond rounding and less than 0.01 nats are left to be gained.
 
     Attributes:
         num_starts: how many starts. Each begins uniform on (-2, 2) in unconstrained
             coordinates, or at a draw of an earlier fit (`start=`).
-        max_steps: the most steps of a start.
+        max_steps: the most evaluations of the density per start.
         atol: the largest slope at the end, in nats per unconstrained coordinate.
         num_draws: with 0 the fit is a point; otherwise so many draws from the Laplace
             approximation at the maximum, normal in unconstrained coordinates. It takes a
             matrix of (number of unknowns)² numbers.
 
     Source: Liu & Nocedal (1989), "On the limited memory BFGS method for large scale
-    optimization"; the search is that of optax.
+    optimization", with a line search that only backtracks.
     """
 
     num_starts: int = eqx.field(default=8, converter=whole("MAP(num_starts", 1))
@@ -79,56 +85,65 @@ class MAP(AbstractIterativeMethod):
     atol: float = eqx.field(default=1e-3, converter=positive("MAP(atol"))
     num_draws: int = eqx.field(default=0, converter=whole("MAP(num_draws", 0))
 
-    # The three functions, for one start.
+    # The three functions, for one start. A step is one evaluation of the density, so that
+    # its slope is compiled once, and no start waits for another's line search.
 
     def init(self, model, data, key, start):
         if start is None:
             position = random_position(model, data, key)
         else:
             position = off_the_edge(unconstrain(model, data, start))
-        flat, unravel = ravel_pytree(position)
-        loss = partial(_loss, model, data, unravel)
-        value, slope = jax.value_and_grad(loss)(flat)
-        search = _primed(optax.lbfgs().init(flat), value, slope)
-        infinite = jnp.full((), jnp.inf, value.dtype)
-        none = jnp.zeros((), jnp.int32)
-        largest = jnp.max(jnp.abs(slope), initial=0.0)
+        flat, _ = ravel_pytree(position)
+        zero, none = jnp.zeros_like(flat), jnp.zeros((), jnp.int32)
+        infinite, one = jnp.full((), jnp.inf, flat.dtype), jnp.ones((), flat.dtype)
         return MAPState(
-            flat, search, -value, largest, infinite, none, none, RESULTS.no_steps
+            flat, infinite, zero, empty(flat), zero, one, none, none, RESULTS.no_steps
         )
 
     def step(self, model, data, state):
-        loss = partial(_loss, model, data, _unravel(model, data))
-        value, slope = optax.value_and_grad_from_state(loss)(
-            state.position, state=state.search
+        loss_of = partial(_loss, model, data, _unravel(model, data))
+        place = state.position + state.size * state.move
+        loss, slope = jax.value_and_grad(loss_of)(place)
+        finite = jnp.isfinite(loss) & jnp.isfinite(slope).all()
+        promised = jnp.vdot(state.slope, state.move)
+        noise = rounding(jnp.where(finite, loss, 0.0))
+        good = finite & (loss <= state.loss + ENOUGH * state.size * promised + noise)
+        first = state.num_steps == 0
+        memory = remembered(state.memory, place - state.position, slope - state.slope)
+        memory = _either(first, state.memory, memory)
+        quiet = jnp.where(state.loss - loss > noise, 0, state.quiet + 1)
+        taken = MAPState(
+            place,
+            loss,
+            slope,
+            memory,
+            direction(memory, slope),
+            jnp.ones_like(state.size),
+            quiet,
+            state.num_steps + 1,
+            RESULTS.successful,
         )
-        move, search = optax.lbfgs().update(
-            slope, state.search, state.position, value=value, grad=slope, value_fn=loss
-        )
-        get = optax.tree_utils.tree_get
-        objective, size = -get(search, "value"), get(search, "learning_rate")
-        gain = objective - state.objective
-        # Along the direction of the search, of which the step took a share.
-        whole = jnp.where(size > 0, -jnp.vdot(slope, move) / size, jnp.inf)
-        still = gain <= rounding(objective)
-        finite = jnp.isfinite(objective)
-        return MAPState(
-            optax.apply_updates(state.position, move),
-            search,
-            objective,
-            slope=jnp.max(jnp.abs(get(search, "grad")), initial=0.0),
-            remaining=0.5 * jnp.abs(whole),
-            quiet=jnp.where(still, state.quiet + 1, 0),
+        # Back along the same direction, or along the steepest one if that does not help.
+        lost = state.quiet == PATIENCE // 2
+        forgot = empty(state.position)
+        back = state._replace(
+            memory=_either(lost, forgot, state.memory),
+            move=jnp.where(lost, direction(forgot, state.slope), state.move),
+            size=jnp.where(lost, 1.0, state.size * _shorter(state, loss, promised)),
+            quiet=state.quiet + 1,
             num_steps=state.num_steps + 1,
-            result=choose(finite, RESULTS.successful, RESULTS.nonfinite),
+            result=choose(first, RESULTS.nonfinite, RESULTS.successful),
         )
+        return _either(good, taken, back)
 
     def terminate(self, state) -> Bool[Array, ""]:
-        failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
-        return (state.slope <= self.atol) | (state.quiet >= PATIENCE) | failed
+        begun = state.num_steps > 0
+        failed = state.result != RESULTS.successful
+        flat = _largest(state.slope) <= self.atol
+        return begun & (flat | failed | (state.quiet >= PATIENCE))
 
     def record(self, state):
-        return {"objective": state.objective}
+        return {"objective": -state.loss}
 
     # The run as a whole.
 
@@ -144,20 +159,20 @@ class MAP(AbstractIterativeMethod):
         return self.max_steps
 
     def finish(self, model, data, end):
-        objective = np.asarray(end.states.objective)
+        objective = -np.asarray(end.states.loss)
         objective = np.where(np.isfinite(objective), objective, -np.inf)
         best = best_lane(objective)
         state = end.lane(best)
         result, settled = self.outcome(state, state.result)
-        lost = state.remaining <= PATIENCE * rounding(state.objective)
-        stalled = settled & bool((state.slope > self.atol) & ~lost)
-        result = choose(stalled & (result == RESULTS.successful), RESULTS.stalled, result)
         facts = facts_of_ends(objective, best) | {
             "objective": float(objective[best]),
-            "remaining": float(state.remaining),
-            "slope": float(state.slope),
+            "remaining": float(0.5 * jnp.abs(jnp.vdot(state.slope, state.move))),
+            "slope": float(_largest(state.slope)),
             "settled": settled,
         }
+        stalled = settled and facts["slope"] > self.atol and facts["remaining"] > LEFT
+        if stalled and bool(result == RESULTS.successful):
+            result = RESULTS.stalled
         trace = end.trace_of_ends("objective", objective, best)
         sites = _constrained(model, data, state.position)
         if self.num_draws == 0 or bool(result != RESULTS.successful):
@@ -169,7 +184,7 @@ class MAP(AbstractIterativeMethod):
 
     def checks(self, tree, facts):
         checks = [
-            check_remaining(facts, facts["objective"], 0.01),
+            check_remaining(facts, facts["objective"], LEFT),
             Check(
                 "slope at the optimum",
                 facts["slope"],
@@ -202,9 +217,19 @@ def _loss(model, data, unravel, flat):
     return -_objective(model, data, unravel(flat))
 
 
-def _primed(search, value, slope):
-    """The first state of L-BFGS, with the value and slope of its start."""
-    return optax.tree_utils.tree_set(search, value=value, grad=slope)
+def _shorter(state: MAPState, loss, promised) -> Float[Array, ""]:
+    """By how much to shorten a step: to the minimum of a parabola through what is known."""
+    rise = loss - state.loss - state.size * promised
+    share = -0.5 * state.size * promised / rise
+    return jnp.clip(jnp.where(jnp.isfinite(share), share, 0.1), 0.1, 0.5)
+
+
+def _largest(slope: Float[Array, " p"]) -> Float[Array, ""]:
+    return jnp.max(jnp.abs(slope), initial=0.0)
+
+
+def _either(condition, yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 @eqx.filter_jit
