@@ -9,7 +9,7 @@ Source: He & Joseph (2024), "Bayesian algorithms for Kronecker-structured sparse
 recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
 """
 
-from probkit.models.sbl import irs
+from probkit.models.sbl.examples import irs
 from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours
 from probkit.models.sbl.measurements import Measurements, simulate
 from probkit.models.sbl.metrics import (

@@ -21,8 +21,8 @@ from probkit.model.check import Check
 from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.prune import Worth, as_worth, nats
 from probkit.models.sbl.updates import Scales, moved_noise
-from probkit.models.sbl.worth import Worth, as_worth, nats
 from probkit.validate import positive, whole
 
 

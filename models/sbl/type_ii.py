@@ -33,6 +33,7 @@ from probkit.model.density import Sites
 from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.prune import Worth, as_worth, nats, pruned
 from probkit.models.sbl.updates import (
     GENERAL,
     MONOTONE,
@@ -41,16 +42,12 @@ from probkit.models.sbl.updates import (
     Rule,
     Scales,
     bound_sweep,
+    either,
     moved,
     moved_noise,
 )
-from probkit.models.sbl.worth import Worth, as_worth, nats
 from probkit.validate import positive, short, whole
 
-# Atoms below these shares of their mode's largest variance are tried for removal at once.
-SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-# The most steps to settle after atoms were taken out.
-AFTER = 500
 # By the end of a search the added noise has fallen to this share of the data's power.
 FADED = 1e-5
 
@@ -146,19 +143,19 @@ class TypeII(AbstractIterativeMethod):
             sites = by_bound(searching | (self.update == "mackay"))
         else:
             new = moved(self.update, scales, evidence, self.inner_sweeps)
-            sites = _either(
+            sites = either(
                 searching, by_bound(True), to(new, moved_noise(self.update, post))
             )
         objective = post.log_evidence()
         may_fall = self.update not in MONOTONE
         # While it searches there is no evidence to speak of.
-        climb = _either(searching, state.climb, climbed(state.climb, objective, may_fall))
+        climb = either(searching, state.climb, climbed(state.climb, objective, may_fall))
         next_state = TypeIIState(sites, sites, state.searched + 1, climb)
         if self.update != "mackay":
             return next_state
         fell = objective < state.climb.objective - rounding(objective)
         back = state.climb._replace(num_steps=climb.num_steps)
-        return _either(
+        return either(
             fell & ~searching,
             TypeIIState(state.fallback, state.fallback, state.searched, back),
             next_state._replace(fallback=by_bound(False)),
@@ -202,7 +199,7 @@ class TypeII(AbstractIterativeMethod):
             worth = jnp.asarray(nats(self.prune, data))
             start = jnp.asarray(evidence)
             tolerance = jnp.asarray(0.1 * self.atol)
-            sites, evidence = _pruned(model, data, sites, start, worth, tolerance)
+            sites, evidence = pruned(model, data, sites, start, worth, tolerance)
         result, settled = self.outcome(chosen, chosen.climb.result)
         trace = end.trace_of_ends("objective", final, best)
         # While it searches there is no evidence to speak of.
@@ -257,76 +254,3 @@ def _spread_starts(model, data, keys, spreads):
 @eqx.filter_jit
 def _evidence(model, data, sites):
     return jax.vmap(lambda s: model.posterior(s, data).log_evidence())(sites)
-
-
-def _either(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-@eqx.filter_jit
-def _pruned(model: KroneckerSBL, data: Measurements, sites: Sites, best, worth, atol):
-    """The sites without the atoms that are not worth their nats, and the evidence.
-
-    `best` is the evidence of the sites. Mode by mode, first all atoms below a share of the
-    largest at once, so that most of the work is done in a few steps; then one by one from
-    the smallest, twice over, since what an atom is worth depends on which others are in.
-    What is left then climbs by the bound until a step gains no more than `atol`.
-    """
-    names = [name for name in sites if name.startswith("local_scale_")]
-    if not names:  # every mode is frozen
-        return sites, best
-    sizes = [sites[name].size for name in names]
-    cuts = np.cumsum(sizes)[:-1]
-    mode = jnp.asarray(np.repeat(np.arange(len(names)), sizes))
-
-    def joined(sites):
-        return jnp.concatenate([sites[name] for name in names])
-
-    def without(sites, out):
-        parts = jnp.split(jnp.where(out, 0.0, joined(sites)), cuts)
-        return {**sites, **dict(zip(names, parts, strict=True))}
-
-    def attempt(carry, trial):
-        sites, best = carry
-        which, share, atom = trial
-        scale = joined(sites)
-        here = mode == which
-        largest = scale.max(where=here, initial=0.0)
-        small = here & (scale**2 < share * largest**2)
-        out = (small | (jnp.arange(scale.size) == atom)) & (scale > 0)
-
-        def remove(carry):
-            fewer = without(sites, out)
-            new = model.posterior(fewer, data).log_evidence()
-            # What is as good as zero is worth nothing, though rounding may disagree.
-            keep = new >= best - worth * out.sum() - rounding(best)
-            return _either(keep, (fewer, new), carry)
-
-        return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
-
-    pairs = [(m, share) for m in range(len(names)) for share in SHARES]
-    modes, shares = (jnp.asarray(column) for column in zip(*pairs, strict=True))
-
-    def sweep(carry, _):
-        order = jnp.argsort(joined(carry[0]))
-        none = jnp.full(len(pairs), -1, order.dtype)
-        trials = (
-            jnp.concatenate([modes, jnp.zeros_like(order, modes.dtype)]),
-            jnp.concatenate([shares.astype(best.dtype), jnp.zeros(order.size, best.dtype)]),
-            jnp.concatenate([none, order]),
-        )
-        return jax.lax.scan(attempt, carry, trials)[0], None
-
-    def rising(carry):
-        _, best, before, step = carry
-        return (best > before + atol) & (step < AFTER)
-
-    def rise(carry):
-        sites, best, _, step = carry
-        moments, _ = model.e_step(sites, data)
-        new = model.m_step(moments, sites, data, use_prior=False)
-        return new, model.posterior(new, data).log_evidence(), best, step + 1
-
-    sites, best = jax.lax.scan(sweep, (sites, best), None, length=2)[0]
-    start = (sites, best, best - 2 * atol, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(rising, rise, start)[:2]

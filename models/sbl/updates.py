@@ -8,6 +8,7 @@ atom that is out, stays zero and harms nothing.
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -264,3 +265,8 @@ def moved_noise(
     if rule == "mackay":
         return post.residual() / (size - post.num_explained())
     return (post.residual() + noise * post.num_explained()) / size
+
+
+def either(condition: Any, yes: Any, no: Any) -> Any:
+    """`jnp.where` on every array of two trees."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
