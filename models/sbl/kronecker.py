@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits
 from probkit.distributions.kronecker import KroneckerNormal
-from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products
+from probkit.linalg import abs2, mode_products
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
@@ -278,27 +278,8 @@ class KroneckerSBL(AbstractEMModel):
         }
 
     def pointwise(self, sites, data):
-        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others.
-
-        With $α = Σ_y^{-1} y$ and $κ = \mathrm{diag}\, Σ_y^{-1}$, measurement $i$ is normal
-        about the others' prediction, which it misses by $α_i / κ_i$, with variance
-        $1 / κ_i$.
-
-        Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation
-        for Bayesian non-factorized normal and Student-t models", eq. (8).
-        """
-        σ2, variance = self.noise(sites, data), self.scales(sites, data).variance()
-        d, rotation = eigh(KroneckerPlusNoise(grams(data, variance), σ2))
-        pairs = zip(data.reduced.bases, rotation.factors, strict=True)
-        U = [u if q is None else q @ u for q, u in pairs]
-        # Beyond the reach of the dictionaries there is noise alone.
-        gain = 1 / d - 1 / σ2
-        rotated = mode_products(data.y, [u.conj().T for u in U])
-        α = data.y / σ2 + mode_products(gain * rotated, U)
-        κ = 1 / σ2 + mode_products(gain, [abs2(u) for u in U])
-        if data.is_complex:
-            return {"y": jnp.log(κ / math.pi) - abs2(α) / κ}
-        return {"y": 0.5 * (jnp.log(κ / (2 * math.pi)) - α**2 / κ)}
+        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others."""
+        return {"y": self.evidence(sites, data).leave_one_out(data.y)}
 
     def inputs(self, given: Any, data: Measurements) -> Inputs:
         if isinstance(given, Measurements):
