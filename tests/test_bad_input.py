@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpyro.infer import autoguide
 import probkit as pk
 from conftest import TRUTH
 from probkit.models import moe
+from refusals import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,26 +135,9 @@ PAIRS = {
 }
 
 
-def refused(call, pattern) -> None:
-    """`call` raises ValueError, no other: one line with names in backticks."""
-    with pytest.raises(ValueError) as caught:
-        call()
-    message = str(caught.value)
-    assert type(caught.value) is ValueError, message
-    assert "\n" not in message and len(message) < 300, message
-    assert "`" in message, message
-    assert re.search(pattern, message), message
-
-
 @pytest.mark.parametrize("args, pattern", PAIRS.values(), ids=PAIRS.keys())
 def test_pairs_refuses(args, pattern):
     refused(lambda: moe.Pairs(*args), pattern)
-
-
-WHOLE = r"takes a whole number, {} or more"
-POSITIVE = r"takes a positive number"
-NO_COUNT = (0, -1, 2.5, 2.0, "2", None, True, np.float64(2), [2])
-NO_SIZE = (0, -1.0, float("nan"), float("inf"), "big", None, 1j, np.ones(2), [1.0])
 
 
 def settings():

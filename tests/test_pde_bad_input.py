@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from probkit.models import pde
-from test_bad_input import NO_COUNT, NO_SIZE, refused
+from refusals import NO_COUNT, NO_SIZE, refused
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import xarray as xr
 
 import probkit as pk
 from probkit.models import moe, sbl
-from test_bad_input import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
+from refusals import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
 
 
 @pytest.fixture(autouse=True)

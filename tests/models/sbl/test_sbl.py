@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import probkit as pk
+from lowering import lowers_for_cuda
 from probkit.linalg import outer
-from probkit.method.lanes import Lanes
-from probkit.method.loop import _advance, _init
 from probkit.model.density import log_likelihood
 from probkit.models import sbl
 from probkit.models.sbl.posterior import posterior
@@ -638,20 +637,7 @@ def test_sequential_ascent_under_a_price_finds_the_support():
 )
 def test_hot_paths_lower_for_cuda(method, sizes):
     data, _ = problem(sizes, is_complex=True)
-    lanes = Lanes(1, 1, together=True)
-    model = sbl.KroneckerSBL()
-
-    def run(data, seeds):
-        keys = jax.random.wrap_key_data(seeds)
-        states = _init(method, model, data, (keys, None), lanes)
-        out = _advance(method, model, data, states, jnp.int32(5), 5, lanes)
-        return jax.tree.leaves(eqx.filter(out, eqx.is_array))
-
-    seeds = jax.random.key_data(jax.random.split(KEY, 1))
-    arrays, rest = eqx.partition(data, eqx.is_array)
-    flat = jax.jit(lambda arrays, seeds: run(eqx.combine(arrays, rest), seeds))
-    exported = jax.export.export(flat, platforms=["cuda"])(arrays, seeds)
-    assert exported.platforms == ("cuda",)
+    lowers_for_cuda(method, sbl.KroneckerSBL(), data)
 
 
 @pytest.mark.parametrize("method", [sbl.TypeII(), sbl.Sequential()], ids=["TypeII", "Seq."])
