@@ -22,12 +22,17 @@ from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Matrices, Posterior, grams, posterior
-from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise
+from probkit.models.sbl.updates import (
+    NOISE_FLOOR,
+    Evidence,
+    Penalty,
+    Scales,
+    bound_sweep,
+    moved_noise,
+    noise_variance,
+)
 from probkit.validate import as_array, positive, short, whole
 
-# A learned noise variance stays above this share of the mean square of the measurements:
-# with more coefficients than measurements, a diffuse prior can explain noise as signal.
-NOISE_FLOOR = 1e-6
 # Where learning the noise starts.
 FIRST_NOISE = 0.1
 
@@ -161,14 +166,13 @@ class KroneckerSBL(AbstractEMModel):
 
     def priors(self, data: Measurements) -> dict[str, dist.Distribution]:
         """The prior of each site, in the units of the data."""
-        unit, rms = self.units(data)
+        unit, rms = self.prior_units(data)
         one = jnp.ones_like(unit)
         priors: dict[str, dist.Distribution] = {
             "global_scale": _half_cauchy(self.global_scale * one, unit)
         }
-        for mode, coupling in zip(data.modes, self.couplings(data), strict=True):
+        for mode, size in zip(data.modes, self.num_scales(data), strict=True):
             if mode not in self.frozen:
-                size = coupling.shape[1]
                 each = dist.HalfCauchy(one).expand([size]).to_event(1)
                 priors[f"local_scale_{mode}"] = each
         if data.noise_sd is None:
@@ -187,19 +191,12 @@ class KroneckerSBL(AbstractEMModel):
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
         """The prior variances that the sites stand for."""
-        real, couplings = data.y.real.dtype, self.couplings(data)
+        coupling, frozen = self.structure(data)
+        real, sizes = data.y.real.dtype, self.num_scales(data)
         local = tuple(
-            jnp.ones(c.shape[1], real)
-            if mode in self.frozen
-            else jnp.asarray(sites[f"local_scale_{mode}"]) ** 2
-            for mode, c in zip(data.modes, couplings, strict=True)
+            jnp.ones(size, real) if held else jnp.asarray(sites[f"local_scale_{mode}"]) ** 2
+            for mode, size, held in zip(data.modes, sizes, frozen, strict=True)
         )
-        given = dict(self.coupling)
-        coupling = tuple(
-            jnp.asarray(c, real) if mode in given else None
-            for mode, c in zip(data.modes, couplings, strict=True)
-        )
-        frozen = tuple(mode in self.frozen for mode in data.modes)
         return Scales(jnp.asarray(sites["global_scale"]) ** 2, local, coupling, frozen)
 
     def sites(self, scales: Scales, noise: Float[Array, ""], data: Measurements) -> Sites:
@@ -216,6 +213,19 @@ class KroneckerSBL(AbstractEMModel):
         """$σ^2$, learned or known."""
         known = sites["noise_sd"] if data.noise_sd is None else data.noise_sd
         return jnp.asarray(known) ** 2
+
+    def structure(
+        self, data: Measurements
+    ) -> tuple[tuple[Float[Array, "_n _k"] | None, ...], tuple[bool, ...]]:
+        """$C_p$ of each mode, None where nothing is coupled; and which modes are frozen."""
+        given, real = dict(self.coupling), data.y.real.dtype
+        pairs = zip(data.modes, self.couplings(data), strict=True)
+        coupling = tuple(jnp.asarray(c, real) if m in given else None for m, c in pairs)
+        return coupling, tuple(mode in self.frozen for mode in data.modes)
+
+    def num_scales(self, data: Measurements) -> tuple[int, ...]:
+        """How many local scales each mode has: its atoms, or its groups."""
+        return tuple(c.shape[1] for c in self.couplings(data))
 
     def couplings(self, data: Measurements) -> tuple[np.ndarray, ...]:
         """$C_p$ of each mode; the identity where nothing is coupled."""
@@ -244,7 +254,7 @@ class KroneckerSBL(AbstractEMModel):
             matrices.append(matrix)
         return tuple(matrices)
 
-    def units(self, data: Measurements) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def prior_units(self, data: Measurements) -> tuple[Float[Array, ""], Float[Array, ""]]:
         r"""Scale of $τ$ at which the prior explains the power of the data; rms of `y`.
 
         With $λ = 1$ the prior expects $τ^2 \prod_p \|A_p C_p^{1/2} 1\|_F^2$ of signal.
@@ -329,32 +339,17 @@ class KroneckerSBL(AbstractEMModel):
 
     def start(self, data: Measurements, key: PRNGKeyArray) -> Sites:
         """Scales that match the power of the data, spread at random."""
-        return self.spread_start(data, key, spread=0.5)
+        return scattered(self.flat_start(data), key, 0.5)
 
     def flat_start(self, data: Measurements) -> Sites:
         """Equal local scales, at the global scale that matches the power of the data."""
-        unit, rms = self.units(data)
+        unit, rms = self.prior_units(data)
         sites = {"global_scale": unit, "noise_sd": math.sqrt(FIRST_NOISE) * rms}
         flat = {
             name: jnp.ones(prior.event_shape, unit.dtype)
             for name, prior in self.priors(data).items()
         }
         return flat | {name: value for name, value in sites.items() if name in flat}
-
-    def spread_start(self, data: Measurements, key: PRNGKeyArray, spread: Any) -> Sites:
-        """The flat start with local scales of log sd `spread`."""
-        flat = self.flat_start(data)
-        local = {name: a for name, a in flat.items() if a.ndim}
-        # One call for all modes: drawing normals is slow to compile.
-        sizes = [a.size for a in local.values()]
-        noise = jax.random.normal(key, (sum(sizes),), flat["global_scale"].dtype)
-        parts = jnp.split(jnp.exp(spread * noise), np.cumsum(sizes)[:-1])
-        return flat | dict(zip(local, parts, strict=True))
-
-    def normal_form(self, sites: Sites, data: Measurements) -> Sites:
-        """The sites of equal evidence whose local scales have a largest entry of one."""
-        scales = self.scales(sites, data).normalised()
-        return self.sites(scales, self.noise(sites, data), data)
 
     def e_step(self, sites, data):
         """The posterior of the coefficients, and the log evidence."""
@@ -366,20 +361,15 @@ class KroneckerSBL(AbstractEMModel):
         scales = self.scales(sites, data)
         penalty = None
         if use_prior:
-            unit, rms = self.units(data)
+            unit, rms = self.prior_units(data)
             penalty = Penalty(
                 (self.global_scale * unit) ** 2,
                 (self.noise_scale * rms) ** 2,
                 1.0 if data.is_complex else 2.0,
             )
         new = bound_sweep(scales, Evidence.of(moments), penalty)
-        noise = moved_noise("mm", moments, penalty)
-        noise = self.floored(noise, data)
+        noise = noise_variance(moved_noise("mm", moments, penalty), data)
         return self.sites(new if use_prior else new.normalised(), noise, data)
-
-    def floored(self, noise: Float[Array, ""], data: Measurements) -> Float[Array, ""]:
-        """A learned noise variance, kept off zero."""
-        return jnp.maximum(noise, NOISE_FLOOR * data.power)
 
     # What is said of a draw.
 
@@ -458,3 +448,14 @@ def _health(model: KroneckerSBL, sites: Sites, data: Measurements):
 def _half_cauchy(scale: Float[Array, ""], unit: Float[Array, ""]) -> InUnits:
     stretch = AffineTransform(0.0, unit, constraints.positive)
     return InUnits(dist.HalfCauchy(scale), [stretch])
+
+
+def scattered(sites: Sites, key: PRNGKeyArray, log_sd: Any) -> Sites:
+    """Sites whose local scales are multiplied by random factors of log sd `log_sd`."""
+    local = {name: a for name, a in sites.items() if a.ndim}
+    # One call for all modes: drawing normals is slow to compile.
+    sizes = [a.size for a in local.values()]
+    noise = jax.random.normal(key, (sum(sizes),), sites["global_scale"].dtype)
+    factors = jnp.split(jnp.exp(log_sd * noise), np.cumsum(sizes)[:-1])
+    pairs = zip(local.items(), factors, strict=True)
+    return sites | {name: a * factor for (name, a), factor in pairs}

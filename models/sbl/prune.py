@@ -7,12 +7,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from probkit.method.climb import rounding
-from probkit.model.density import Sites
-from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.updates import either
+from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.updates import (
+    Evidence,
+    Scales,
+    bound_sweep,
+    either,
+    moved_noise,
+    noise_variance,
+)
 from probkit.validate import positive, short
 
 # Atoms below these shares of their mode's largest variance are tried for removal at once.
@@ -44,47 +51,62 @@ def nats(worth: Worth, data: Measurements) -> float:
 
 
 @eqx.filter_jit
-def pruned(model: KroneckerSBL, data: Measurements, sites: Sites, best, worth, atol):
-    """The sites without the atoms that are not worth their nats, and the evidence.
+def pruned(
+    data: Measurements, scales: Scales, noise: Float[Array, ""], worth, atol
+) -> tuple[Scales, Float[Array, ""], Float[Array, ""]]:
+    """The variances without the atoms that are not worth their nats, and the evidence.
 
-    `best` is the evidence of the sites. Mode by mode, first all atoms below a share of the
-    largest at once, so that most of the work is done in a few steps; then one by one from
-    the smallest, twice over, since what an atom is worth depends on which others are in.
-    What is left then climbs by the bound until a step gains no more than `atol`.
+    Mode by mode, first all atoms below a share of the largest at once, so that most of the
+    work is done in a few steps; then one by one from the smallest, twice over, because
+    what an atom is worth depends on which others are in. What is left then moves by the
+    bound until a step gains no more than `atol`.
+
+    Args:
+        data: the measurements.
+        scales: the prior variances, in squared units of the coefficients.
+        noise: $σ^2$, in squared units of `y`.
+        worth: what an atom must be worth, in nats.
+        atol: in nats.
+
+    Returns:
+        The variances and the noise variance that are left, and the log evidence there.
     """
-    names = [name for name in sites if name.startswith("local_scale_")]
-    if not names:  # every mode is frozen
-        return sites, best
-    sizes = [sites[name].size for name in names]
+    post = posterior(data, scales.variance(), noise)
+    best = post.log_evidence()
+    free = [p for p, frozen in enumerate(scales.frozen) if not frozen]
+    if not free:
+        return scales, noise, best
+    sizes = [scales.local[p].size for p in free]
     cuts = np.cumsum(sizes)[:-1]
-    mode = jnp.asarray(np.repeat(np.arange(len(names)), sizes))
+    mode = jnp.asarray(np.repeat(np.arange(len(free)), sizes))
 
-    def joined(sites):
-        return jnp.concatenate([sites[name] for name in names])
+    def joined(local):
+        return jnp.concatenate([local[p] for p in free])
 
-    def without(sites, out):
-        parts = jnp.split(jnp.where(out, 0.0, joined(sites)), cuts)
-        return {**sites, **dict(zip(names, parts, strict=True))}
+    def without(local, out):
+        parts = jnp.split(jnp.where(out, 0.0, joined(local)), cuts)
+        fewer = dict(zip(free, parts, strict=True))
+        return tuple(fewer.get(p, g) for p, g in enumerate(local))
 
     def attempt(carry, trial):
-        sites, best = carry
+        local, best = carry
         which, share, atom = trial
-        scale = joined(sites)
+        variance = joined(local)
         here = mode == which
-        largest = scale.max(where=here, initial=0.0)
-        small = here & (scale**2 < share * largest**2)
-        out = (small | (jnp.arange(scale.size) == atom)) & (scale > 0)
+        small = here & (variance < share * variance.max(where=here, initial=0.0))
+        out = (small | (jnp.arange(variance.size) == atom)) & (variance > 0)
 
         def remove(carry):
-            fewer = without(sites, out)
-            new = model.posterior(fewer, data).log_evidence()
+            fewer = without(local, out)
+            γ = scales.at(scales.total, fewer).variance()
+            new = posterior(data, γ, noise).log_evidence()
             # What is as good as zero is worth nothing, though rounding may disagree.
             keep = new >= best - worth * out.sum() - rounding(best)
             return either(keep, (fewer, new), carry)
 
         return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
 
-    pairs = [(m, share) for m in range(len(names)) for share in SHARES]
+    pairs = [(m, share) for m in range(len(free)) for share in SHARES]
     modes, shares = (jnp.asarray(column) for column in zip(*pairs, strict=True))
 
     def sweep(carry, _):
@@ -98,15 +120,18 @@ def pruned(model: KroneckerSBL, data: Measurements, sites: Sites, best, worth, a
         return jax.lax.scan(attempt, carry, trials)[0], None
 
     def rising(carry):
-        _, best, before, step = carry
-        return (best > before + atol) & (step < AFTER)
+        _, _, post, before, step = carry
+        return (post.log_evidence() > before + atol) & (step < AFTER)
 
     def rise(carry):
-        sites, best, _, step = carry
-        moments, _ = model.e_step(sites, data)
-        new = model.m_step(moments, sites, data, use_prior=False)
-        return new, model.posterior(new, data).log_evidence(), best, step + 1
+        total, local, post, _, step = carry
+        new = bound_sweep(scales.at(total, local), Evidence.of(post)).normalised()
+        noise = noise_variance(moved_noise("mm", post), data)
+        there = posterior(data, new.variance(), noise)
+        return new.total, new.local, there, post.log_evidence(), step + 1
 
-    sites, best = jax.lax.scan(sweep, (sites, best), None, length=2)[0]
-    start = (sites, best, best - 2 * atol, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(rising, rise, start)[:2]
+    local, best = jax.lax.scan(sweep, (scales.local, best), None, length=2)[0]
+    post = posterior(data, scales.at(scales.total, local).variance(), noise)
+    start = (scales.total, local, post, best - 2 * atol, jnp.zeros((), jnp.int32))
+    total, local, post, *_ = jax.lax.while_loop(rising, rise, start)
+    return scales.at(total, local), post.noise, post.log_evidence()

@@ -18,11 +18,11 @@ from probkit.method import (
 )
 from probkit.method.climb import check_fall, largest_fall
 from probkit.model.check import Check
-from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
+from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.prune import Worth, as_worth, nats
-from probkit.models.sbl.updates import Scales, moved_noise
+from probkit.models.sbl.updates import Scales, moved_noise, noise_variance
 from probkit.validate import positive, whole
 
 
@@ -74,8 +74,7 @@ class Sequential(AbstractIterativeMethod):
         real = data.y.real.dtype
         if start is None:
             variance = jnp.zeros(atoms, real)
-            power = FIRST_NOISE * data.power
-            noise = power if data.noise_sd is None else data.noise_sd**2
+            noise = model.noise(model.flat_start(data), data)
         else:
             (variance,) = model.scales(start, data).variance()
             noise = model.noise(start, data)
@@ -107,7 +106,7 @@ class Sequential(AbstractIterativeMethod):
         fresh = nothing | (state.since >= self.refresh)
         state = jax.lax.cond(
             fresh,
-            lambda s: self._refreshed(model, data, s, nothing),
+            lambda s: self._refreshed(data, s, nothing),
             lambda s: _moved(data, s, i, best[i], gain),
             state,
         )
@@ -115,12 +114,12 @@ class Sequential(AbstractIterativeMethod):
         result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
         return state._replace(num_steps=state.num_steps + 1, result=result)
 
-    def _refreshed(self, model, data, state, nothing):
+    def _refreshed(self, data, state, nothing):
         """All computed anew; the noise estimated again."""
         noise = state.noise
         if data.noise_sd is None:
             post = posterior(data, (state.variance,), noise)
-            noise = model.floored(moved_noise("mm", post), data)
+            noise = noise_variance(moved_noise("mm", post), data)
         objective = self._worth(data, state.variance, noise)
         gain = objective - state.objective
         precision, leverage, score = _anew(data, state.variance, noise)
@@ -167,8 +166,8 @@ class Sequential(AbstractIterativeMethod):
     def finish(self, model, data, end):
         state = end.lane(0)
         result, settled = self.outcome(state, state.result)
-        total = jnp.where(state.variance.max() > 0, state.variance.max(), 1.0)
-        scales = Scales(total, (state.variance / total,), (None,), (False,))
+        one = jnp.ones_like(state.noise)
+        scales = Scales(one, (state.variance,), (None,), (False,)).normalised()
         sites = model.sites(scales, state.noise, data)
         count = int((state.variance > 0).sum())
         facts = {

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from probkit.method import (
     AbstractIterativeMethod,
@@ -30,9 +30,9 @@ from probkit.method.climb import (
     rounding,
 )
 from probkit.model.density import Sites
-from probkit.models.sbl.kronecker import KroneckerSBL
+from probkit.models.sbl.kronecker import KroneckerSBL, scattered
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.posterior import Vectors, posterior
 from probkit.models.sbl.prune import Worth, as_worth, nats, pruned
 from probkit.models.sbl.updates import (
     GENERAL,
@@ -45,6 +45,7 @@ from probkit.models.sbl.updates import (
     either,
     moved,
     moved_noise,
+    noise_variance,
 )
 from probkit.validate import positive, short, whole
 
@@ -52,9 +53,26 @@ from probkit.validate import positive, short, whole
 FADED = 1e-5
 
 
+class Squares(NamedTuple):
+    """Squares of the sites, which a step moves; couplings stay with the model."""
+
+    total: Float[Array, ""]
+    local: Vectors
+    noise: Float[Array, ""]
+
+    @classmethod
+    def of(cls, scales: Scales, noise: Float[Array, ""]) -> "Squares":
+        """In normal form: the largest entry of each mode is one."""
+        scales = scales.normalised()
+        return cls(scales.total, scales.local, noise)
+
+    def scales(self, model: KroneckerSBL, data: Measurements) -> Scales:
+        return Scales(self.total, self.local, *model.structure(data))
+
+
 class TypeIIState(NamedTuple):
-    sites: Sites
-    fallback: Sites  # where the bound would have gone, should the last step have failed
+    here: Squares
+    fallback: Squares  # where the bound would have gone, should the last step have failed
     searched: Int[Array, ""]  # steps of the search that were taken
     climb: Climb
 
@@ -116,41 +134,40 @@ class TypeII(AbstractIterativeMethod):
     def init(self, model, data, key, start):
         if start is None:
             start = model.start(data, key)
-        sites = model.normal_form(start, data)
+        here = Squares.of(model.scales(start, data), model.noise(start, data))
         zero = jnp.zeros((), jnp.int32)
-        return TypeIIState(sites, sites, zero, at_foot(data.y.real.dtype))
+        return TypeIIState(here, here, zero, at_foot(data.y.real.dtype))
 
     def step(self, model, data, state):
         searching = state.searched < self.search
         faded = FADED ** (state.searched / max(self.search, 1))
         extra = jnp.where(searching, faded * data.power, 0.0)
-        scales, noise = model.scales(state.sites, data), model.noise(state.sites, data)
-        post = posterior(data, scales.variance(), noise + extra)
+        scales = state.here.scales(model, data)
+        post = posterior(data, scales.variance(), state.here.noise + extra)
         evidence = Evidence.of(post)
 
-        def to(scales: Scales, noise) -> Sites:
+        def to(new: Scales, noise) -> Squares:
             # What was added is not part of what is learned.
-            learned = model.floored(noise - extra, data)
-            return model.sites(scales.normalised(), learned, data)
+            return Squares.of(new, noise_variance(noise - extra, data))
 
-        def by_bound(bold) -> Sites:
+        def by_bound(bold) -> Squares:
             exponent = jnp.where(bold, 1.0, 0.5)
             new = bound_sweep(scales, evidence, exponent=exponent)
             mm, mackay = moved_noise("mm", post), moved_noise("mackay", post)
             return to(new, jnp.where(bold, mackay, mm))
 
         if self.update in ("mm", "mackay"):
-            sites = by_bound(searching | (self.update == "mackay"))
+            there = by_bound(searching | (self.update == "mackay"))
         else:
             new = moved(self.update, scales, evidence, self.inner_sweeps)
-            sites = either(
+            there = either(
                 searching, by_bound(True), to(new, moved_noise(self.update, post))
             )
         objective = post.log_evidence()
         may_fall = self.update not in MONOTONE
         # While it searches there is no evidence to speak of.
         climb = either(searching, state.climb, climbed(state.climb, objective, may_fall))
-        next_state = TypeIIState(sites, sites, state.searched + 1, climb)
+        next_state = TypeIIState(there, there, state.searched + 1, climb)
         if self.update != "mackay":
             return next_state
         fell = objective < state.climb.objective - rounding(objective)
@@ -191,24 +208,25 @@ class TypeII(AbstractIterativeMethod):
         return Begin(method, model, start, key_run, key_end=key_start)
 
     def finish(self, model, data, end):
-        final = np.array(_evidence(model, data, end.states.sites))
+        final = np.array(_evidence(model, data, end.states.here))
         best = best_lane(final)
         chosen = end.lane(best)
-        sites, evidence = chosen.sites, final[best]
+        scales, noise = chosen.here.scales(model, data), chosen.here.noise
+        evidence = final[best]
         if self.prune is not None:
             worth = jnp.asarray(nats(self.prune, data))
-            start = jnp.asarray(evidence)
             tolerance = jnp.asarray(0.1 * self.atol)
-            sites, evidence = pruned(model, data, sites, start, worth, tolerance)
+            scales, noise, evidence = pruned(data, scales, noise, worth, tolerance)
+        sites = model.sites(scales, noise, data)
         result, settled = self.outcome(chosen, chosen.climb.result)
         trace = end.trace_of_ends("objective", final, best)
         # While it searches there is no evidence to speak of.
         trace["objective"][:, : self.search] = np.nan
-        climbed = trace["objective"][best : best + 1, self.search : end.counts[best]]
+        after = trace["objective"][best : best + 1, self.search : end.counts[best]]
         facts = facts_of_ends(final, best) | {
             "evidence": float(evidence),
             "remaining": float(chosen.climb.remaining),
-            "largest_fall": largest_fall(climbed, rounded=False),
+            "largest_fall": largest_fall(after, rounded=False),
             "settled": settled,
         }
         return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
@@ -226,11 +244,9 @@ class TypeII(AbstractIterativeMethod):
             )
 
     def _starts(self, model, data, key) -> Sites:
-        if self.num_restarts == 1:
-            return _flat_start(model, data)
-        spreads = np.full(self.num_restarts, self.spread)
-        spreads[0] = 0.0
-        return _spread_starts(model, data, jax.random.split(key, len(spreads)), spreads)
+        log_sds = np.full(self.num_restarts, self.spread, data.y.real.dtype)
+        log_sds[0] = 0.0  # the first start is flat
+        return _starts(model, data, jax.random.split(key, len(log_sds)), log_sds)
 
     def checks(self, tree, facts):
         checks = [check_remaining(facts, facts["evidence"], self.atol)]
@@ -241,16 +257,17 @@ class TypeII(AbstractIterativeMethod):
 
 
 @eqx.filter_jit
-def _flat_start(model, data):
-    return jax.tree.map(lambda a: a[None], model.flat_start(data))
+def _starts(model: KroneckerSBL, data: Measurements, keys, log_sds) -> Sites:
+    flat = model.flat_start(data)
+    if len(log_sds) == 1:  # drawing normals is slow to compile
+        return jax.tree.map(lambda a: a[None], flat)
+    return jax.vmap(lambda key, sd: scattered(flat, key, sd))(keys, log_sds)
 
 
 @eqx.filter_jit
-def _spread_starts(model, data, keys, spreads):
-    spreads = spreads.astype(data.y.real.dtype)
-    return jax.vmap(lambda k, s: model.spread_start(data, k, s))(keys, spreads)
+def _evidence(model: KroneckerSBL, data: Measurements, squares: Squares):
+    def of_one(squares):
+        variance = squares.scales(model, data).variance()
+        return posterior(data, variance, squares.noise).log_evidence()
 
-
-@eqx.filter_jit
-def _evidence(model, data, sites):
-    return jax.vmap(lambda s: model.posterior(s, data).log_evidence())(sites)
+    return jax.vmap(of_one)(squares)

@@ -5,6 +5,7 @@ its leverage. In these, no update divides by a variance, so that a variance of z
 atom that is out, stays zero and harms nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.linalg import abs2, outer
+from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Posterior, Vectors, contract_others
 
 Rule = Literal["mm", "mackay", "em", "svd", "kl"]
@@ -21,6 +23,9 @@ RULES: tuple[Rule, ...] = ("mm", "mackay", "em", "svd", "kl")
 GENERAL: tuple[Rule, ...] = ("mm", "mackay", "em")
 # Rules under which the evidence never falls.
 MONOTONE: tuple[Rule, ...] = ("mm", "em")
+# A learned noise variance stays above this share of the mean square of the measurements:
+# with more coefficients than measurements, a diffuse prior can explain noise as signal.
+NOISE_FLOOR = 1e-6
 
 
 class Scales(eqx.Module):
@@ -37,6 +42,10 @@ class Scales(eqx.Module):
     local: Vectors
     coupling: tuple[Float[Array, "_n _k"] | None, ...]
     frozen: tuple[bool, ...] = eqx.field(static=True)
+
+    def at(self, total: Float[Array, ""], local: Sequence[Array]) -> "Scales":
+        """Other variances with the same couplings and frozen modes."""
+        return Scales(total, tuple(local), self.coupling, self.frozen)
 
     def spread(self) -> Vectors:
         """$C_p g_p$ of each mode."""
@@ -60,7 +69,7 @@ class Scales(eqx.Module):
             largest = jnp.where(largest > 0, largest, 1.0)
             total = total * largest
             local.append(g / largest)
-        return Scales(total, tuple(local), self.coupling, self.frozen)
+        return self.at(total, local)
 
 
 class Evidence(eqx.Module):
@@ -143,7 +152,7 @@ def bound_sweep(
         local[p] = local[p] * _ratio(a, b) ** exponent
         new[p] = local[p] if coupling is None else coupling @ local[p]
         square[p] = old[p] * _ratio(old[p], new[p])
-    return Scales(total, tuple(local), scales.coupling, scales.frozen)
+    return scales.at(total, local)
 
 
 def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scales:
@@ -185,7 +194,7 @@ def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scale
     total = scales.total
     if all(scales.frozen):
         total = total * moment.sum() / jnp.prod(jnp.stack(count))
-    return Scales(total, tuple(local), scales.coupling, scales.frozen)
+    return scales.at(total, local)
 
 
 def _second_moments(scales: Scales, evidence: Evidence) -> Float[Array, "..."]:
@@ -195,8 +204,7 @@ def _second_moments(scales: Scales, evidence: Evidence) -> Float[Array, "..."]:
 
 
 def _from_vectors(scales: Scales, vectors: list[Array]) -> Scales:
-    one = jnp.ones_like(scales.total)
-    return Scales(one, tuple(vectors), scales.coupling, scales.frozen).normalised()
+    return scales.at(jnp.ones_like(scales.total), vectors).normalised()
 
 
 def svd_sweep(scales: Scales, evidence: Evidence) -> Scales:
@@ -265,6 +273,13 @@ def moved_noise(
     if rule == "mackay":
         return post.residual() / (size - post.num_explained())
     return (post.residual() + noise * post.num_explained()) / size
+
+
+def noise_variance(moved: Float[Array, ""], data: Measurements) -> Float[Array, ""]:
+    """$σ^2$ after a step: the known one, or a learned one that is kept off zero."""
+    if data.noise_sd is not None:
+        return data.noise_sd**2
+    return jnp.maximum(moved, NOISE_FLOOR * data.power)
 
 
 def either(condition: Any, yes: Any, no: Any) -> Any:

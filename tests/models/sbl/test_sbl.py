@@ -13,6 +13,7 @@ from lowering import lowers_for_cuda
 from probkit.linalg import outer
 from probkit.model.density import log_likelihood
 from probkit.models import sbl
+from probkit.models.sbl.kronecker import scattered
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.sequential import best_variances
 from probkit.models.sbl.updates import (
@@ -131,7 +132,7 @@ def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes
     # p(y) / p(without y_i), each from the dense covariance.
     data, _ = problem(sizes, is_complex=field)
     model = sbl.KroneckerSBL()
-    sites = model.spread_start(data, KEY, 1.0)
+    sites = scattered(model.flat_start(data), KEY, 1.0)
     γ = model.scales(sites, data).variance()
     A, y = kron(data.dictionaries), np.asarray(data.y).ravel()
     Σ = float(model.noise(sites, data)) * np.eye(len(y)) + (A * kron(γ)) @ A.conj().T
@@ -217,7 +218,7 @@ def test_program_evidence_and_posterior_evidence_are_one_number(name):
 
     @jax.jit
     def both(key):
-        sites = model.spread_start(data, key, 1.0)
+        sites = scattered(model.flat_start(data), key, 1.0)
         program = log_likelihood(model, data, sites)["y"]
         return program, model.posterior(sites, data).log_evidence()
 
@@ -346,7 +347,7 @@ def test_the_penalised_bound_never_lowers_the_posterior_density():
     # Checked for whole steps in the conformance tests; here that the penalty acts at all.
     data, _ = problem([(3, 4), (4, 5)])
     model = sbl.KroneckerSBL(global_scale=1e-3)
-    sites = model.spread_start(data, KEY, 0.0)
+    sites = scattered(model.flat_start(data), KEY, 0.0)
     moments, _ = model.e_step(sites, data)
     held = model.m_step(moments, sites, data, use_prior=True)
     free = model.m_step(moments, sites, data, use_prior=False)
