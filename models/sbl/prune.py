@@ -1,4 +1,4 @@
-"""What an atom must be worth to be in the model, and the removal of those that are not."""
+"""Pruning: atoms that add too little evidence are taken out of the model."""
 
 import math
 from typing import Any
@@ -22,9 +22,9 @@ from probkit.models.sbl.updates import (
 )
 from probkit.validate import positive, short
 
-# Atoms below these shares of their mode's largest variance are tried for removal at once.
+# All atoms below one of these shares of their mode's largest variance are tried together.
 SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-# The most steps to settle after atoms were taken out.
+# At most so many steps of the bound after atoms were taken out.
 AFTER = 500
 
 Worth = Any  # "bic", a number of nats, or None
@@ -44,7 +44,10 @@ def as_worth(given: Any) -> Worth:
 
 
 def nats(worth: Worth, data: Measurements) -> float:
-    """In nats: for "bic" half the log of the number of measurements, for None nothing."""
+    """The evidence that an atom must add, in nats.
+
+    For "bic" half the log of the number of measurements, for None 0.
+    """
     if worth == "bic":
         return 0.5 * math.log(len(data))
     return worth or 0.0
@@ -54,22 +57,22 @@ def nats(worth: Worth, data: Measurements) -> float:
 def pruned(
     data: Measurements, scales: Scales, noise: Float[Array, ""], worth, atol
 ) -> tuple[Scales, Float[Array, ""], Float[Array, ""]]:
-    """The variances without the atoms that are not worth their nats, and the evidence.
+    """Take out the atoms that add less than `worth` to the evidence.
 
-    Mode by mode, first all atoms below a share of the largest at once, so that most of the
-    work is done in a few steps; then one by one from the smallest, twice over, because
-    what an atom is worth depends on which others are in. What is left then moves by the
-    bound until a step gains no more than `atol`.
+    In each mode, all atoms below a share of the largest variance are tried together, so
+    that few trials do most of the work. Then atoms are tried one by one, from the smallest.
+    Both are done twice, because what an atom adds depends on which others are in. At the
+    end the bound moves the variances that are left, until a step gains at most `atol`.
 
     Args:
         data: the measurements.
         scales: the prior variances, in squared units of the coefficients.
         noise: $σ^2$, in squared units of `y`.
-        worth: what an atom must be worth, in nats.
-        atol: in nats.
+        worth: the evidence that an atom must add to stay, in nats.
+        atol: tolerance on the evidence, in nats.
 
     Returns:
-        The variances and the noise variance that are left, and the log evidence there.
+        The new variances, the new noise variance, and the log evidence there.
     """
     post = posterior(data, scales.variance(), noise)
     best = post.log_evidence()
@@ -100,7 +103,7 @@ def pruned(
             fewer = without(local, out)
             γ = scales.at(scales.total, fewer).variance()
             new = posterior(data, γ, noise).log_evidence()
-            # What is as good as zero is worth nothing, though rounding may disagree.
+            # An atom that is zero up to rounding adds only rounding.
             keep = new >= best - worth * out.sum() - rounding(best)
             return either(keep, (fewer, new), carry)
 

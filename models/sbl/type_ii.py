@@ -1,4 +1,4 @@
-"""Type-II maximum likelihood: hyperparameters at the maximum of the evidence."""
+"""Type-II maximum likelihood: variances at the maximum of the evidence."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -49,20 +49,24 @@ from probkit.models.sbl.updates import (
 )
 from probkit.validate import positive, short, whole
 
-# By the end of a search the added noise has fallen to this share of the data's power.
+# At the end of the search the added noise variance is this share of the power of `y`.
 FADED = 1e-5
 
 
 class Squares(NamedTuple):
-    """Squares of the sites, which a step moves; couplings stay with the model."""
+    """Squares of the sites: the variances that a step moves.
 
-    total: Float[Array, ""]
-    local: Vectors
-    noise: Float[Array, ""]
+    The couplings are constants of the model. They are not kept here, because the state is
+    copied for each restart and written to checkpoints.
+    """
+
+    total: Float[Array, ""]  # τ²
+    local: Vectors  # λ² of each mode
+    noise: Float[Array, ""]  # σ²
 
     @classmethod
     def of(cls, scales: Scales, noise: Float[Array, ""]) -> "Squares":
-        """In normal form: the largest entry of each mode is one."""
+        """Normalised: the largest entry of each mode is one."""
         scales = scales.normalised()
         return cls(scales.total, scales.local, noise)
 
@@ -72,42 +76,49 @@ class Squares(NamedTuple):
 
 class TypeIIState(NamedTuple):
     here: Squares
-    fallback: Squares  # where the bound would have gone, should the last step have failed
-    searched: Int[Array, ""]  # steps of the search that were taken
+    fallback: Squares  # result of the bound, for when the evidence falls
+    searched: Int[Array, ""]  # number of steps, to know when the search ends
     climb: Climb
 
 
 class TypeII(AbstractIterativeMethod):
     r"""Maximise the evidence $p(y \mid τ, λ, σ)$ of `KroneckerSBL`, without its priors.
 
-    The evidence has many maxima, a support each. So each restart first *searches*: noise
-    of the power of the data is added to $σ^2$ and fades away, while MacKay's fixed point
-    takes large steps. Then it *climbs* to the nearest maximum by `update`. The first
-    restart begins flat, at the scale of the data, the others at random; the best evidence
-    becomes the fit. All go side by side.
+    The evidence has many local maxima, which differ in their support. Therefore each
+    restart begins with a *search*. A noise variance as large as the power of `y` is added
+    to $σ^2$ and falls to nearly zero, while MacKay's fixed point takes large steps. Then
+    `update` converges to a local maximum. The first restart starts from equal local
+    scales, the others from random ones. The restart with the largest evidence becomes the
+    fit. All restarts run side by side.
 
-    Attributes:
+    Args:
         update: how a step moves the variances.
-            "mm": the minimum of a bound; the evidence never falls (default).
-            "mackay": the fixed point of MacKay, often in fewer steps; a step that lowers
-            the evidence is taken back and done by the bound.
-            "em": the paper's alternating minimisation. Monotone, and slow.
-            "svd": the paper's approximation by singular vectors.
-            "kl": the same by marginal sums. With these two the evidence may fall.
-        num_restarts: how many starts. Time and memory grow with it.
-        search: steps of the search; 0 to climb at once.
-        spread: log sd of the local variances of the random starts.
-        max_steps: the most steps that a restart takes, its search among them.
-        atol: tolerance on the evidence, in nats, of the last gain and of all to come.
-        inner_sweeps: sweeps over the modes in a step of "em".
-        prune: how much evidence, in nats, an atom must be worth to stay when all has
-            settled. "bic": half the log of the number of measurements, what the Bayesian
-            information criterion charges for a parameter. At its maximum the evidence
-            keeps about half of the atoms that are not there, each with a little of the
-            noise. 0 takes out only what the evidence does not miss, None nothing. What is
-            left settles once more, by the bound.
-        num_draws: how many times the optimum is repeated, for `recover` and `predict` to
-            draw coefficients at it.
+            "mm" (default): to the minimum of a bound, so that the evidence never falls.
+            "mackay": MacKay's fixed point, often in fewer steps. If a step lowers the
+            evidence, a step of the bound replaces it.
+            "em": the paper's alternating minimisation. The evidence never falls, but
+            convergence is slow.
+            "svd": the paper's approximation by singular vectors. The evidence may fall.
+            "kl": an approximation by marginal sums. The evidence may fall.
+        num_restarts: number of starts. Time and memory grow with it.
+        search: number of steps of the search. With 0 there is none.
+        spread: log sd of the local scales of the random starts.
+        max_steps: the largest number of steps per restart, including the search.
+        atol: tolerance on the evidence, in nats. A restart ends when its last gain and the
+            estimate of all later gains are below it.
+        inner_sweeps: sweeps over the modes per step of "em".
+        prune: the evidence, in nats, that an atom must add to stay in the model, tested
+            after the best restart has ended. "bic" (default) is half the log of the number
+            of measurements, as in the Bayesian information criterion. It is needed because
+            at the maximum of the evidence about half of the truly zero coefficients keep a
+            small nonzero variance. 0 removes only atoms that add no evidence. None removes
+            none. After the removal the bound takes up to 500 more steps.
+        num_draws: number of copies of the optimum in the fit. `recover` and `predict` draw
+            coefficients once per copy.
+
+    Raises:
+        ValueError: for a setting out of its range. A model with frozen or coupled modes is
+            refused for "svd" and "kl" when it is fitted.
 
     Source: He & Joseph, arXiv 2307.14719 ("em", "svd"); the others are ours.
     """
@@ -147,7 +158,7 @@ class TypeII(AbstractIterativeMethod):
         evidence = Evidence.of(post)
 
         def to(new: Scales, noise) -> Squares:
-            # What was added is not part of what is learned.
+            # The added noise is not part of the learned noise.
             return Squares.of(new, noise_variance(noise - extra, data))
 
         def by_bound(bold) -> Squares:
@@ -165,7 +176,7 @@ class TypeII(AbstractIterativeMethod):
             )
         objective = post.log_evidence()
         may_fall = self.update not in MONOTONE
-        # While it searches there is no evidence to speak of.
+        # During the search the added noise changes, so steps are not compared.
         climb = either(searching, state.climb, climbed(state.climb, objective, may_fall))
         next_state = TypeIIState(there, there, state.searched + 1, climb)
         if self.update != "mackay":
@@ -203,7 +214,7 @@ class TypeII(AbstractIterativeMethod):
         method = self
         if start is None:
             start = self._starts(model, data, key_start)
-        else:  # a search would lose it
+        else:  # a search would leave the given start
             method = dataclasses.replace(self, search=0)
         return Begin(method, model, start, key_run, key_end=key_start)
 
@@ -220,7 +231,7 @@ class TypeII(AbstractIterativeMethod):
         sites = model.sites(scales, noise, data)
         result, settled = self.outcome(chosen, chosen.climb.result)
         trace = end.trace_of_ends("objective", final, best)
-        # While it searches there is no evidence to speak of.
+        # During the search the objective is not the evidence.
         trace["objective"][:, : self.search] = np.nan
         after = trace["objective"][best : best + 1, self.search : end.counts[best]]
         facts = facts_of_ends(final, best) | {
