@@ -18,7 +18,7 @@ from timing import machine, table, timed, write
 
 import probkit as pk
 from probkit.models import sbl
-from probkit.models.sbl import irs
+from probkit.models.sbl.examples import irs
 
 COUPLED = sbl.KroneckerSBL(coupling={"pattern": 0.8, "antenna": 0.8})
 PLAIN = sbl.KroneckerSBL()

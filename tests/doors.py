@@ -1,14 +1,16 @@
-"""What tests of bad input share: values that are refused, and what a refusal is."""
+"""Wrong settings, the words that refuse them, and what every refusal looks like."""
 
 import re
 
 import numpy as np
 import pytest
 
+# Values that are no count, and values that are no size.
 NO_COUNT = (0, -1, 2.5, 2.0, "2", None, True, np.float64(2), [2])
 NO_SIZE = (0, -1.0, float("nan"), float("inf"), "big", None, 1j, np.ones(2), [1.0])
-POSITIVE = r"takes a positive number"
+# What the messages say that these settings take.
 WHOLE = r"takes a whole number, {} or more"
+POSITIVE = r"takes a positive number"
 
 
 def refused(call, pattern) -> None:

@@ -1,6 +1,5 @@
 """What every family keeps, asked through the same door."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +10,8 @@ from numpyro.infer.util import potential_energy
 
 import probkit as pk
 from families import FAMILIES, WITHOUT_EM, a_draw
+from lowering import lowers_for_cuda
 from probkit.fits.tree import data_arrays
-from probkit.method.lanes import Lanes
-from probkit.method.loop import _advance, _init
 from probkit.model.density import (
     constrain,
     latent_names,
@@ -193,28 +191,3 @@ def test_em_lowers_for_cuda(make):
 @pytest.mark.parametrize("method", [pk.SVI(), pk.NUTS(2)], ids=["SVI", "NUTS"])
 def test_hot_paths_lower_for_cuda(make, method):
     lowers_for_cuda(method, *make())
-
-
-def lowers_for_cuda(method, model, data):
-    lanes = Lanes(2, 1, together=True)
-    keys = jax.random.split(jax.random.key(0), 2)
-    init = lambda data, keys: _init(method, model, data, (keys, None), lanes)  # noqa: E731
-    states = jax.eval_shape(init, data, keys)
-
-    def advance(data, states):
-        return _advance(method, model, data, states, jnp.int32(5), 5, lanes)
-
-    for program, args in ((init, (data, keys)), (advance, (data, states))):
-        arrays, rest = eqx.partition(args, lambda a: hasattr(a, "dtype"))
-
-        def flat(arrays, program=program, rest=rest):
-            out = program(*eqx.combine(arrays, rest))
-            return jax.tree.map(_raw, jax.tree.leaves(out))
-
-        exported = jax.export.export(jax.jit(flat), platforms=["cuda"])(arrays)
-        assert exported.platforms == ("cuda",)
-
-
-def _raw(leaf):
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf

@@ -2,14 +2,15 @@ r"""Sparse Bayesian learning with Kronecker-structured dictionaries.
 
 $$y = (A_1 ⊗ … ⊗ A_P)\, x + n, \qquad x_i \sim N(0, γ_i), \quad γ = γ_1 ⊗ … ⊗ γ_P.$$
 
-Few of the atoms of each mode carry signal; the evidence finds which. Everything is exact
-and costs P small eigenproblems: no matrix of all measurements by all coefficients.
+Few atoms of each mode carry signal. Maximising the evidence, or sampling, finds which.
+The posterior of the coefficients is exact and costs P small eigenproblems. With two or
+more modes, no matrix of all measurements by all coefficients is formed.
 
 Source: He & Joseph (2024), "Bayesian algorithms for Kronecker-structured sparse vector
 recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
 """
 
-from probkit.models.sbl import irs
+from probkit.models.sbl.examples import irs
 from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours
 from probkit.models.sbl.measurements import Measurements, simulate
 from probkit.models.sbl.metrics import (

@@ -16,18 +16,23 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits
 from probkit.distributions.kronecker import KroneckerNormal
-from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products
+from probkit.linalg import abs2, mode_products
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Matrices, Posterior, grams, posterior
-from probkit.models.sbl.updates import Evidence, Penalty, Scales, bound_sweep, moved_noise
+from probkit.models.sbl.updates import (
+    NOISE_FLOOR,
+    Evidence,
+    Penalty,
+    Scales,
+    bound_sweep,
+    moved_noise,
+    noise_variance,
+)
 from probkit.validate import as_array, positive, short, whole
 
-# A learned noise variance stays above this share of the mean square of the measurements:
-# with more coefficients than measurements, a diffuse prior can explain noise as signal.
-NOISE_FLOOR = 1e-6
 # Where learning the noise starts.
 FIRST_NOISE = 0.1
 
@@ -38,8 +43,15 @@ def neighbours(size: int, weight: float) -> np.ndarray:
     """A coupling of each atom with its two neighbours in the list, without wrapping.
 
     Args:
-        size: how many atoms.
-        weight: how much of a neighbour's variance an atom has, in [0, 1].
+        size: number of atoms, $N$.
+        weight: share of each neighbour's variance that is added to the variance of an
+            atom: 0 or a positive number, dimensionless.
+
+    Returns:
+        $C$, shape `(N, N)`: ones on the diagonal, `weight` beside it.
+
+    Raises:
+        ValueError: if `size` is not a positive whole number, or `weight` is negative.
 
     Source: the pattern-coupled prior of He & Joseph, arXiv 2307.14719.
     """
@@ -49,13 +61,17 @@ def neighbours(size: int, weight: float) -> np.ndarray:
 
 
 def blocks(labels: Any) -> np.ndarray:
-    """A coupling in which the atoms of a block have one variance: block SBL.
+    """A coupling in which the atoms of a block share one variance: block SBL.
 
     Args:
-        labels: the block of each atom, any labels, shape `(N,)`.
+        labels: the block of each atom, shape `(N,)`, all numbers or all text.
 
     Returns:
-        Shape `(N, number of blocks)`, blocks in the order of their sorted labels.
+        $C$ of zeros and ones, shape `(N, number of blocks)`. Blocks are in the order of
+        their sorted labels.
+
+    Raises:
+        ValueError: if `labels` is not a list of labels that can be sorted.
     """
     try:
         found, block = np.unique(np.asarray(labels), return_inverse=True)
@@ -63,7 +79,7 @@ def blocks(labels: Any) -> np.ndarray:
         found = block = np.zeros((), int)
     if block.ndim != 1 or block.size == 0:
         raise ValueError(
-            f"`blocks(labels={short(labels)})`: it takes one label an atom in a list, all "
+            f"`blocks(labels={short(labels)})`: it takes one label per atom in a list, all "
             "numbers or all text, such as `[0, 0, 1]`."
         )
     return np.eye(len(found))[block]
@@ -92,7 +108,7 @@ def _coupling(mode: str, value: Any) -> Coupling:
         return tuple(tuple(row.tolist()) for row in array)
     raise ValueError(
         f"`{what}` takes the weight of both neighbours, in [0, 1], or a matrix of numbers "
-        "that are not negative, a row an atom, no row or column of zeros."
+        "that are not negative, with one row per atom and no row or column of zeros."
     )
 
 
@@ -106,41 +122,49 @@ def _names(given: Any) -> tuple[str, ...]:
 
 
 class Inputs(eqx.Module):
-    """Rows at which to predict, and the data that the posterior is of."""
+    """New rows of the dictionaries, and the data of the fit."""
 
     rows: Matrices
     data: Measurements
 
 
 class KroneckerSBL(AbstractEMModel):
-    r"""$y = (A_1 ⊗ … ⊗ A_P)\, x + n$, with a variance for each atom of each mode.
+    r"""$y = (A_1 ⊗ … ⊗ A_P)\, x + n$, with one variance per atom of each mode.
 
     $$x_{i_1 … i_P} \sim N\Bigl(0,\; τ^2 \prod_p (C_p λ_p^2)_{i_p}\Bigr), \qquad
       n \sim N(0, σ^2 I),$$
 
-    circular complex normal where the data are complex. The coefficients are integrated
-    out; `recover` draws them back. One mode is classic sparse Bayesian learning.
+    or circular complex normal if the data are complex. The coefficients $x$ are integrated
+    out. `recover` draws them again. One mode is classic sparse Bayesian learning.
 
-    Sites: `global_scale` $τ$, in the units of the coefficients; `local_scale_<mode>`
-    $λ_p$ for each mode that is not frozen, `(atoms of the mode,)` or `(groups,)`,
-    dimensionless; `noise_sd` $σ$, in the units of `y`, unless the data know it.
+    Sites:
+        `global_scale`: $τ$, a number, in the units of the coefficients.
+        `local_scale_<mode>`: $λ_p$ of each mode that is not frozen, one entry per atom or
+            per group of atoms, dimensionless.
+        `noise_sd`: $σ$, a number, in the units of `y`. No site if the data have it.
 
-    The priors are half-Cauchy, for one mode the horseshoe. `sbl.TypeII` and
-    `EM(maximise="likelihood")` leave them out and maximise the evidence
-    $p(y \mid τ, λ, σ)$; there the largest $λ$ of each mode is one by convention.
+    The priors are half-Cauchy. With one mode this is the horseshoe prior. `sbl.TypeII` and
+    `EM(maximise="likelihood")` leave the priors out and maximise the evidence
+    $p(y \mid τ, λ, σ)$. Then the largest $λ$ of each mode is one by convention.
 
-    Attributes:
-        frozen: modes whose $λ_p$ is held at one. With an identity dictionary for its
-            snapshots this is M-SBL.
-        coupling: by mode, the weight of the two neighbours of each atom (a number in
-            [0, 1]) or a matrix $C_p ≥ 0$ with a row an atom; see `neighbours` and
-            `blocks`. Modes not named are not coupled.
-        global_scale: scale of the prior of $τ$, relative to the one at which the prior
-            explains the power of the data.
+    Args:
+        frozen: names of modes whose $λ_p$ is held at one. If the second mode is the
+            snapshots, with an identity dictionary, freezing it gives M-SBL.
+        coupling: a dict from modes to the weight of the two neighbours of each atom (a
+            number in [0, 1]), or to a matrix $C_p ≥ 0$ with one row per atom. See
+            `neighbours` and `blocks`. Modes that are not named are not coupled.
+        global_scale: scale of the prior of $τ$, relative to the $τ$ at which the prior
+            explains the power of the signal. Dimensionless.
         noise_scale: scale of the prior of $σ$, relative to the root mean square of `y`.
+            Dimensionless.
+
+    Raises:
+        ValueError: for a scale that is not positive, or a coupling that is neither a
+            weight in [0, 1] nor a matrix without negative entries and without a row or
+            column of zeros. A mode that the data lack is refused when the model is fitted.
 
     Source: He & Joseph, arXiv 2307.14719; horseshoe: Carvalho, Polson & Scott (2010).
-    Departs: the start is matched to the scale of the data, where the paper's is one.
+    Departs: the start is matched to the scale of the data. The paper starts at one.
     """
 
     frozen: tuple[str, ...] = eqx.field(default=(), converter=_names)
@@ -160,15 +184,14 @@ class KroneckerSBL(AbstractEMModel):
         numpyro.sample("y", self.evidence(sites, data), obs=data.y)
 
     def priors(self, data: Measurements) -> dict[str, dist.Distribution]:
-        """The prior of each site, in the units of the data."""
-        unit, rms = self.units(data)
+        """The prior of each site, `{site: distribution}`, in the units of the data."""
+        unit, rms = self.prior_units(data)
         one = jnp.ones_like(unit)
         priors: dict[str, dist.Distribution] = {
             "global_scale": _half_cauchy(self.global_scale * one, unit)
         }
-        for mode, coupling in zip(data.modes, self.couplings(data), strict=True):
+        for mode, size in zip(data.modes, self.num_scales(data), strict=True):
             if mode not in self.frozen:
-                size = coupling.shape[1]
                 each = dist.HalfCauchy(one).expand([size]).to_event(1)
                 priors[f"local_scale_{mode}"] = each
         if data.noise_sd is None:
@@ -186,24 +209,17 @@ class KroneckerSBL(AbstractEMModel):
         )
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
-        """The prior variances that the sites stand for."""
-        real, couplings = data.y.real.dtype, self.couplings(data)
+        """The prior variances at the sites, in squared units of the coefficients."""
+        coupling, frozen = self.structure(data)
+        real, sizes = data.y.real.dtype, self.num_scales(data)
         local = tuple(
-            jnp.ones(c.shape[1], real)
-            if mode in self.frozen
-            else jnp.asarray(sites[f"local_scale_{mode}"]) ** 2
-            for mode, c in zip(data.modes, couplings, strict=True)
+            jnp.ones(size, real) if held else jnp.asarray(sites[f"local_scale_{mode}"]) ** 2
+            for mode, size, held in zip(data.modes, sizes, frozen, strict=True)
         )
-        given = dict(self.coupling)
-        coupling = tuple(
-            jnp.asarray(c, real) if mode in given else None
-            for mode, c in zip(data.modes, couplings, strict=True)
-        )
-        frozen = tuple(mode in self.frozen for mode in data.modes)
         return Scales(jnp.asarray(sites["global_scale"]) ** 2, local, coupling, frozen)
 
     def sites(self, scales: Scales, noise: Float[Array, ""], data: Measurements) -> Sites:
-        """The sites that stand for prior variances: the inverse of `scales`."""
+        """The sites for given variances: the inverse of `scales` and `noise`."""
         sites = {"global_scale": jnp.sqrt(scales.total)}
         for mode, g, frozen in zip(data.modes, scales.local, scales.frozen, strict=True):
             if not frozen:
@@ -213,12 +229,25 @@ class KroneckerSBL(AbstractEMModel):
         return sites
 
     def noise(self, sites: Sites, data: Measurements) -> Float[Array, ""]:
-        """$σ^2$, learned or known."""
+        """$σ^2$, learned or known, in squared units of `y`."""
         known = sites["noise_sd"] if data.noise_sd is None else data.noise_sd
         return jnp.asarray(known) ** 2
 
+    def structure(
+        self, data: Measurements
+    ) -> tuple[tuple[Float[Array, "_n _k"] | None, ...], tuple[bool, ...]]:
+        """$C_p$ of each mode, None if it is not coupled; and which modes are frozen."""
+        given, real = dict(self.coupling), data.y.real.dtype
+        pairs = zip(data.modes, self.couplings(data), strict=True)
+        coupling = tuple(jnp.asarray(c, real) if m in given else None for m, c in pairs)
+        return coupling, tuple(mode in self.frozen for mode in data.modes)
+
+    def num_scales(self, data: Measurements) -> tuple[int, ...]:
+        """Number of local scales of each mode: one per atom, or one per group."""
+        return tuple(c.shape[1] for c in self.couplings(data))
+
     def couplings(self, data: Measurements) -> tuple[np.ndarray, ...]:
-        """$C_p$ of each mode; the identity where nothing is coupled."""
+        """$C_p$ of each mode, or the identity if it is not coupled."""
         given = dict(self.coupling)
         for what, names in (("frozen", self.frozen), ("coupling", tuple(given))):
             for mode in names:
@@ -239,15 +268,26 @@ class KroneckerSBL(AbstractEMModel):
             if matrix.shape[0] != size:
                 raise ValueError(
                     f"`KroneckerSBL(coupling={{{mode!r}: ...}})` has {matrix.shape[0]} "
-                    f"rows, but the mode has {size} atoms; give a row an atom."
+                    f"rows, but the mode has {size} atoms; give one row per atom."
                 )
             matrices.append(matrix)
         return tuple(matrices)
 
-    def units(self, data: Measurements) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        r"""Scale of $τ$ at which the prior explains the power of the data; rms of `y`.
+    def prior_units(self, data: Measurements) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        r"""The two scales in which priors are given.
 
-        With $λ = 1$ the prior expects $τ^2 \prod_p \|A_p C_p^{1/2} 1\|_F^2$ of signal.
+        The sum of the signal's squares has prior mean
+        $τ^2 \prod_p \sum_{ki} |A_{p,ki}|^2 (C_p 1)_i$ at $λ = 1$.
+
+        Args:
+            data: the measurements.
+
+        Returns:
+            The $τ$ at which this mean is the power of the signal in the data, in units of
+            the coefficients; and the root mean square of `y`, in units of `y`.
+
+        Raises:
+            ValueError: if the data are not `sbl.Measurements`.
         """
         if not isinstance(data, Measurements):
             raise ValueError(
@@ -264,12 +304,17 @@ class KroneckerSBL(AbstractEMModel):
     # The coefficients.
 
     def posterior(self, sites: Sites, data: Measurements) -> Posterior:
-        """Exact posterior of the coefficients for one draw of the sites."""
+        """Exact posterior of the coefficients, given one draw of the sites.
+
+        Args:
+            sites: one draw, `{site: value}`.
+            data: the measurements.
+        """
         variance = self.scales(sites, data).variance()
         return posterior(data, variance, self.noise(sites, data))
 
     def recover(self, sites, data, key):
-        """`coefficient`, one joint draw; its exact mean and sd given the other sites."""
+        """`coefficient`, one joint draw, and its exact mean and sd given the sites."""
         post = self.posterior(sites, data)
         return {
             "coefficient": post.sample(key),
@@ -278,27 +323,8 @@ class KroneckerSBL(AbstractEMModel):
         }
 
     def pointwise(self, sites, data):
-        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others.
-
-        With $α = Σ_y^{-1} y$ and $κ = \mathrm{diag}\, Σ_y^{-1}$, measurement $i$ is normal
-        about the others' prediction, which it misses by $α_i / κ_i$, with variance
-        $1 / κ_i$.
-
-        Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation
-        for Bayesian non-factorized normal and Student-t models", eq. (8).
-        """
-        σ2, variance = self.noise(sites, data), self.scales(sites, data).variance()
-        d, rotation = eigh(KroneckerPlusNoise(grams(data, variance), σ2))
-        pairs = zip(data.reduced.bases, rotation.factors, strict=True)
-        U = [u if q is None else q @ u for q, u in pairs]
-        # Beyond the reach of the dictionaries there is noise alone.
-        gain = 1 / d - 1 / σ2
-        rotated = mode_products(data.y, [u.conj().T for u in U])
-        α = data.y / σ2 + mode_products(gain * rotated, U)
-        κ = 1 / σ2 + mode_products(gain, [abs2(u) for u in U])
-        if data.is_complex:
-            return {"y": jnp.log(κ / math.pi) - abs2(α) / κ}
-        return {"y": 0.5 * (jnp.log(κ / (2 * math.pi)) - α**2 / κ)}
+        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others."""
+        return {"y": self.evidence(sites, data).leave_one_out(data.y)}
 
     def inputs(self, given: Any, data: Measurements) -> Inputs:
         if isinstance(given, Measurements):
@@ -308,7 +334,8 @@ class KroneckerSBL(AbstractEMModel):
         if not isinstance(parts, list | tuple) or len(parts) != len(data.modes):
             raise ValueError(
                 f"`predict(..., inputs)` got {short(given)}; it takes a list of one matrix "
-                f"of new rows a mode ({', '.join(data.modes)}), None for those of the fit."
+                f"of new rows per mode ({', '.join(data.modes)}), None for the rows of the "
+                "fit."
             )
         rows = []
         for part, mode, matrix in zip(parts, data.modes, data.dictionaries, strict=True):
@@ -328,9 +355,9 @@ class KroneckerSBL(AbstractEMModel):
         return Inputs(tuple(rows), data)
 
     def predict(self, sites, inputs, key):
-        """At new rows: `y` drawn, with noise; `mean` and `sd` of it without noise.
+        """At new rows: `y`, one draw with noise, and `mean` and `sd` without noise.
 
-        The mean and sd are exact given the other sites, without a draw.
+        The mean and sd are exact given the sites. They need no draw.
         """
         key_x, key_noise = jax.random.split(key)
         post = self.posterior(sites, inputs.data)
@@ -344,15 +371,15 @@ class KroneckerSBL(AbstractEMModel):
             "sd": jnp.sqrt(variance),
         }
 
-    # EM: a bound of the evidence, which the coefficients as hidden data also give.
+    # EM, with the bound of `bound_sweep` in place of the expected log likelihood.
 
     def start(self, data: Measurements, key: PRNGKeyArray) -> Sites:
-        """Scales that match the power of the data, spread at random."""
-        return self.spread_start(data, key, spread=0.5)
+        """The flat start, with local scales multiplied by factors of log sd 0.5."""
+        return scattered(self.flat_start(data), key, 0.5)
 
     def flat_start(self, data: Measurements) -> Sites:
         """Equal local scales, at the global scale that matches the power of the data."""
-        unit, rms = self.units(data)
+        unit, rms = self.prior_units(data)
         sites = {"global_scale": unit, "noise_sd": math.sqrt(FIRST_NOISE) * rms}
         flat = {
             name: jnp.ones(prior.event_shape, unit.dtype)
@@ -360,47 +387,27 @@ class KroneckerSBL(AbstractEMModel):
         }
         return flat | {name: value for name, value in sites.items() if name in flat}
 
-    def spread_start(self, data: Measurements, key: PRNGKeyArray, spread: Any) -> Sites:
-        """The flat start with local scales of log sd `spread`."""
-        flat = self.flat_start(data)
-        local = {name: a for name, a in flat.items() if a.ndim}
-        # One call for all modes: drawing normals is slow to compile.
-        sizes = [a.size for a in local.values()]
-        noise = jax.random.normal(key, (sum(sizes),), flat["global_scale"].dtype)
-        parts = jnp.split(jnp.exp(spread * noise), np.cumsum(sizes)[:-1])
-        return flat | dict(zip(local, parts, strict=True))
-
-    def normal_form(self, sites: Sites, data: Measurements) -> Sites:
-        """The sites of equal evidence whose local scales have a largest entry of one."""
-        scales = self.scales(sites, data).normalised()
-        return self.sites(scales, self.noise(sites, data), data)
-
     def e_step(self, sites, data):
         """The posterior of the coefficients, and the log evidence."""
         post = self.posterior(sites, data)
         return post, post.log_evidence()
 
     def m_step(self, moments, sites, data, use_prior):
-        """One sweep of the bound: see `updates.bound_sweep`."""
+        """One sweep of the bound, see `updates.bound_sweep`, and a step of the noise."""
         scales = self.scales(sites, data)
         penalty = None
         if use_prior:
-            unit, rms = self.units(data)
+            unit, rms = self.prior_units(data)
             penalty = Penalty(
                 (self.global_scale * unit) ** 2,
                 (self.noise_scale * rms) ** 2,
                 1.0 if data.is_complex else 2.0,
             )
         new = bound_sweep(scales, Evidence.of(moments), penalty)
-        noise = moved_noise("mm", moments, penalty)
-        noise = self.floored(noise, data)
+        noise = noise_variance(moved_noise("mm", moments, penalty), data)
         return self.sites(new if use_prior else new.normalised(), noise, data)
 
-    def floored(self, noise: Float[Array, ""], data: Measurements) -> Float[Array, ""]:
-        """A learned noise variance, kept off zero."""
-        return jnp.maximum(noise, NOISE_FLOOR * data.power)
-
-    # What is said of a draw.
+    # Names of axes, and checks.
 
     def dims(self, data):
         measured = tuple(f"{mode}_measured" for mode in data.modes)
@@ -436,8 +443,8 @@ class KroneckerSBL(AbstractEMModel):
                 explained,
                 "at most",
                 0.9,
-                "little is left to tell noise from signal by: measure more, couple atoms, "
-                "or give `noise_sd`",
+                "too few measurements are left to estimate the noise from: measure more, "
+                "couple atoms, or give `noise_sd`",
             ),
             Check(
                 "digits lost to the range of signal over noise",
@@ -455,8 +462,8 @@ class KroneckerSBL(AbstractEMModel):
                     over_floor,
                     "at least",
                     2.0,
-                    "the model explains everything: noise and a diffuse prior cannot be "
-                    "told apart; give `noise_sd`, or measure more",
+                    "the model explains everything, so that the data do not separate noise "
+                    "from many small coefficients; give `noise_sd`, or measure more",
                     "ratio of variances",
                 )
             )
@@ -477,3 +484,20 @@ def _health(model: KroneckerSBL, sites: Sites, data: Measurements):
 def _half_cauchy(scale: Float[Array, ""], unit: Float[Array, ""]) -> InUnits:
     stretch = AffineTransform(0.0, unit, constraints.positive)
     return InUnits(dist.HalfCauchy(scale), [stretch])
+
+
+def scattered(sites: Sites, key: PRNGKeyArray, log_sd: Any) -> Sites:
+    """The sites with each local scale multiplied by a random factor.
+
+    Args:
+        sites: one draw, `{site: value}`.
+        key: a JAX random key.
+        log_sd: sd of the normal log factors.
+    """
+    local = {name: a for name, a in sites.items() if a.ndim}
+    # One call for all modes: drawing normals is slow to compile.
+    sizes = [a.size for a in local.values()]
+    noise = jax.random.normal(key, (sum(sizes),), sites["global_scale"].dtype)
+    factors = jnp.split(jnp.exp(log_sd * noise), np.cumsum(sizes)[:-1])
+    pairs = zip(local.items(), factors, strict=True)
+    return sites | {name: a * factor for (name, a), factor in pairs}

@@ -1,4 +1,4 @@
-"""What sparse Bayesian learning starts from: measurements, and the dictionaries behind."""
+"""The data of sparse Bayesian learning: measurements and their dictionaries."""
 
 import math
 from collections.abc import Sequence
@@ -18,15 +18,16 @@ from probkit.validate import as_array, as_key, positive, short
 class Reduced(eqx.Module):
     """The measurements in coordinates in which no dictionary is tall.
 
-    With `A_p = Q_p R_p` for a mode with more rows than atoms, `y` splits into
-    `⟦y; Q_p^H⟧`, which the coefficients reach, and a rest, which is noise alone.
+    A dictionary with more rows than atoms is tall. With its QR decomposition
+    `A_p = Q_p R_p`, `y` splits into `⟦y; Q_p^H⟧`, which depends on the coefficients, and a
+    rest, which is noise alone.
 
     Attributes:
-        y: the reachable part, a tensor.
-        dictionaries: `R_p` for tall modes, `A_p` for the others.
-        bases: `Q_p` for tall modes, None for the others.
-        rest: the squared norm of the unreachable part.
-        num_rest: how many coordinates it has.
+        y: the part that depends on the coefficients, a tensor.
+        dictionaries: `R_p` if the dictionary is tall, else `A_p`.
+        bases: `Q_p` if the dictionary is tall, else None.
+        rest: the squared norm of the rest, in squared units of `y`.
+        num_rest: number of dimensions of the rest.
     """
 
     y: Inexact[Array, "..."]
@@ -42,18 +43,20 @@ class Measurements(AbstractData):
     Args:
         y: a tensor of shape `(M_1, …, M_P)`, or a vector of its entries in C order (the
             last mode varies fastest). Real or complex.
-        dictionaries: one matrix a mode, of shape `(M_p, N_p)`, its columns the atoms. A
-            single matrix stands for one mode.
-        noise_sd: the standard deviation of the noise, in the units of `y`, if it is
-            known; of complex noise the root of $E|n_i|^2$. Otherwise it is learned.
-        modes: a name for each mode; by default `atom` for one, else `mode0, mode1, …`.
-        power: the mean square of the entries of `y` in whose terms priors are told; by
-            default that of these. Give it to hold the priors fixed while data change.
+        dictionaries: one matrix per mode, of shape `(M_p, N_p)`, with the atoms as columns.
+            A single matrix is one mode.
+        noise_sd: the standard deviation of the noise, in the units of `y`, if it is known.
+            For complex noise it is the root of $E|n_i|^2$. If None, it is learned.
+        modes: one name per mode. By default `atom` for one mode, else `mode0, mode1, …`.
+        power: a mean square, in squared units of `y`, to which the scales of the priors
+            are relative. The default is the mean square of `y`. Give it to hold the priors
+            fixed while the data change.
 
     Raises:
-        ValueError: for shapes that do not match, a column of zeros, NaN, a noise that is
-            not positive, a complex `y` of real dictionaries or the reverse, a `y` of
-            zeros.
+        ValueError: for shapes that do not match, a column of zeros, NaN, a noise or power
+            that is not positive, a complex `y` with real dictionaries or the reverse, a
+            `y` of zeros, squares out of the range of the dtype, or names of modes that are
+            no identifiers, repeat, or name another axis of a fit.
     """
 
     y: Inexact[Array, "..."]
@@ -96,20 +99,25 @@ class Measurements(AbstractData):
     def snapshots(cls, y: Any, dictionary: Any, noise_sd: Any = None) -> "Measurements":
         """Several measurements with one dictionary, as columns of `y`.
 
-        The second mode, `snapshot`, has the identity for its dictionary. A model that
-        holds it at one, `KroneckerSBL(frozen=("snapshot",))`, is M-SBL: all snapshots
-        share one support.
+        The second mode, `snapshot`, has the identity as its dictionary. With
+        `KroneckerSBL(frozen=("snapshot",))` all snapshots share one support: M-SBL.
 
         Args:
-            y: shape `(M, L)`, a column a snapshot.
-            dictionary: shape `(M, N)`.
-            noise_sd: as for `Measurements`.
+            y: shape `(M, L)`, one column per snapshot.
+            dictionary: shape `(M, N)`, one column per atom.
+            noise_sd: as for `Measurements`, in the units of `y`.
+
+        Returns:
+            Measurements with the modes `atom` and `snapshot`.
+
+        Raises:
+            ValueError: as for `Measurements`, or if `y` is not a matrix.
         """
         y = as_array(y, "Measurements.snapshots(y=...)", complex_too=True)
         if y.ndim != 2:
             raise ValueError(
-                f"`Measurements.snapshots(y=...)` has shape {y.shape}; it takes (M, L), a "
-                "column a snapshot."
+                f"`Measurements.snapshots(y=...)` has shape {y.shape}; it takes (M, L), "
+                "one column per snapshot."
             )
         each = np.eye(y.shape[1], dtype=y.dtype)
         return cls(y, (dictionary, each), noise_sd, modes=("atom", "snapshot"))
@@ -118,7 +126,7 @@ class Measurements(AbstractData):
         return self.y.size
 
     def take(self, indices) -> "Measurements":
-        """Not possible: measurements of one set of coefficients are one observation."""
+        """Refused, because all measurements depend on the same coefficients."""
         raise ValueError(
             "`Measurements` are one observation, and no part stands for the whole; fit "
             "them with `SVI(batch_size=None)`."
@@ -149,7 +157,7 @@ class Measurements(AbstractData):
 
     @property
     def num_atoms(self) -> tuple[int, ...]:
-        """$N_1, …, N_P$."""
+        """$N_1, …, N_P$: the number of atoms of each mode."""
         return tuple(matrix.shape[1] for matrix in self.dictionaries)
 
 
@@ -167,13 +175,17 @@ def simulate(
     Args:
         key: a JAX random key.
         dictionaries: as for `Measurements`.
-        coefficients: $x$, shape `(N_1, …, N_P)`; complex where the dictionaries are.
-        noise_sd: of $n$, in the units of `y`; of complex noise the root of $E|n_i|^2$.
-        noise_known: whether the measurements know it.
+        coefficients: $x$, shape `(N_1, …, N_P)`, real or complex as the dictionaries are.
+        noise_sd: sd of $n$, in the units of `y`. For complex noise it is the root of
+            $E|n_i|^2$.
+        noise_known: whether the measurements hold `noise_sd`; if not, it is learned.
         modes: as for `Measurements`.
 
+    Returns:
+        Measurements whose `y` has shape `(M_1, …, M_P)`.
+
     Raises:
-        ValueError: if the shapes do not match.
+        ValueError: if the shapes do not match, or as for `Measurements`.
     """
     key, matrices = as_key(key, "simulate(key=...)"), _matrices(dictionaries)
     x = as_array(coefficients, "simulate(coefficients=...)", complex_too=True)
@@ -181,7 +193,7 @@ def simulate(
     if x.shape != shape:
         raise ValueError(
             f"`simulate(coefficients=...)` has shape {x.shape}, but the dictionaries have "
-            f"{shape} columns; give one coefficient an atom of each mode."
+            f"{shape} columns; give one coefficient per combination of atoms."
         )
     σ = positive("simulate(noise_sd")(noise_sd)
     signal = mode_products(x, matrices)
@@ -194,19 +206,19 @@ def _matrices(given: Any) -> list[Array]:
     if not single and not isinstance(given, list | tuple):
         raise ValueError(
             f"`Measurements(dictionaries=...)` got a {type(given).__name__}; it takes a "
-            "matrix, or a list of one matrix a mode."
+            "matrix, or a list of one matrix per mode."
         )
     parts = [given] if single else list(given)
     if not parts:
-        raise ValueError("`Measurements(dictionaries=[])`: it takes one matrix a mode.")
+        raise ValueError("`Measurements(dictionaries=[])`: it takes one matrix per mode.")
     matrices = []
     for i, part in enumerate(parts):
         what = f"Measurements(dictionaries=...)[{i}]"
         matrix = as_array(part, what, complex_too=True)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise ValueError(
-                f"`{what}` has shape {matrix.shape}; it takes a matrix, a row a "
-                "measurement and a column an atom."
+                f"`{what}` has shape {matrix.shape}; it takes a matrix, with "
+                "one row per measurement and one column per atom."
             )
         matrices.append(matrix)
     return matrices

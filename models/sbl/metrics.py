@@ -1,4 +1,4 @@
-"""How far an estimate of sparse coefficients is from the truth, in size and in support."""
+"""Errors of estimated sparse coefficients and of their support."""
 
 import math
 from typing import Any
@@ -15,18 +15,27 @@ def nmse(estimate: Any, truth: Any) -> Float[Array, ""]:
 
     Args:
         estimate: $\hat x$, real or complex, any shape.
-        truth: $x$, of the same shape, not all zero.
+        truth: $x$, of the same shape and units, not all zero.
+
+    Returns:
+        A number, 0 if the two are equal.
+
+    Raises:
+        ValueError: for shapes that differ.
     """
     estimate, truth = _pair("nmse", estimate, truth)
     return jnp.sum(jnp.abs(estimate - truth) ** 2) / jnp.sum(jnp.abs(truth) ** 2)
 
 
 def support(coefficients: Any, share: float = 1e-3) -> Bool[Array, "..."]:
-    r"""Which coefficients count: $|x_i| > \text{share} \cdot \max_j |x_j|$.
+    r"""The support: all $i$ with $|x_i| > \text{share} \cdot \max_j |x_j|$.
 
     Args:
-        coefficients: $x$, real or complex, any shape.
-        share: in [0, 1). With 0, all that are not zero.
+        coefficients: $x$, real or complex, any shape, in any units.
+        share: a number in [0, 1). With 0, the support is all nonzero coefficients.
+
+    Returns:
+        Booleans, of the same shape.
     """
     size = jnp.abs(jnp.asarray(coefficients))
     return size > share * size.max()
@@ -36,10 +45,17 @@ def support_recovery(estimate: Any, truth: Any, share: float = 1e-3) -> Float[Ar
     r"""$|\hat S ∩ S| / |\hat S ∪ S|$: one if the supports agree, zero if they are disjoint.
 
     Args:
-        estimate: coefficients, whose support is read by `support(estimate, share)`; or
-            the support itself, as booleans.
-        truth: the true coefficients, whose support is all that is not zero; or booleans.
-        share: what counts in the estimate, as a share of its largest entry.
+        estimate: estimated coefficients, any shape, whose support is
+            `support(estimate, share)`, or the support itself, as booleans.
+        truth: the true coefficients, of the same shape, whose support is all nonzero
+            entries, or booleans.
+        share: threshold on the estimate, as a share of its largest modulus.
+
+    Returns:
+        A number in [0, 1], dimensionless.
+
+    Raises:
+        ValueError: for shapes that differ.
 
     Source: the support recovery rate of He & Joseph, arXiv 2307.14719.
     """
@@ -53,21 +69,22 @@ def support_recovery(estimate: Any, truth: Any, share: float = 1e-3) -> Float[Ar
 
 
 def credible_support(mean: Any, sd: Any, level: float = 0.95) -> Bool[Array, "..."]:
-    r"""Coefficients whose central credible region, each by itself, excludes zero.
+    r"""Coefficients whose own central credible region excludes zero.
 
-    A real coefficient is $N(μ, v)$ and its region the interval of $\sqrt v\, Φ^{-1}((1 +
-    \text{level})/2)$ to both sides. A complex one is circular normal with $E|x - μ|^2 = v$:
-    $|x - μ|^2 / v$ is exponential with mean one, so that the disc of $|x - μ|^2 ≤ -v
-    \log(1 - \text{level})$ around $μ$ holds the probability `level`, and no smaller
-    region does.
+    A real coefficient is $N(μ, v)$. Its region is the interval
+    $μ ± \sqrt v\, Φ^{-1}((1 + \text{level})/2)$. A complex coefficient is circular normal
+    with $E|x - μ|^2 = v$, and $|x - μ|^2 / v$ is exponential with mean one. Its region is
+    the disc $|x - μ|^2 ≤ -v \log(1 - \text{level})$, the smallest with probability `level`.
 
     Args:
         mean: $μ$, real or complex, any shape.
-        sd: $\sqrt v ≥ 0$, real, of the same shape. A coefficient whose mean and sd are
-            both zero is out.
-        level: posterior probability of the region, in (0, 1). The posterior that type-II
-            maximum likelihood gives holds the hyperparameters at one value, and is too
-            narrow.
+        sd: $\sqrt v ≥ 0$, real, of the same shape and units. If mean and sd are both zero,
+            the coefficient is not in the support.
+        level: posterior probability of the region, in (0, 1). With the posterior of a
+            type-II fit the regions are too small, because the variances are held fixed.
+
+    Returns:
+        Booleans, of the same shape.
 
     Raises:
         ValueError: for shapes that differ, a complex `sd`, or a level outside (0, 1).

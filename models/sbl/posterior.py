@@ -1,4 +1,4 @@
-r"""The coefficients given the hyperparameters, from P small eigenproblems.
+r"""The posterior of the coefficients given the variances, from P small eigenproblems.
 
 With prior variances $γ = γ_1 ⊗ … ⊗ γ_P$ and noise variance $σ^2$,
 
@@ -6,8 +6,9 @@ $$Σ_y = σ^2 I + A \,\mathrm{diag}(γ)\, A^H = U \,\mathrm{diag}(d)\, U^H, \qua
   U = ⊗_p U_p, \quad d = σ^2 + ⊗_p s_p, \quad
   A_p \,\mathrm{diag}(γ_p)\, A_p^H = U_p \,\mathrm{diag}(s_p)\, U_p^H.$$
 
-Prior and noise are both Kronecker, so nothing here is an approximation, and no matrix with
-a side of all measurements or all coefficients is ever formed.
+Nothing here is an approximation, because the covariances of signal and noise are both
+Kronecker products. With two or more modes, no matrix has a side as long as all measurements
+or all coefficients.
 """
 
 import math
@@ -30,16 +31,17 @@ class Posterior(eqx.Module):
     r"""Exact posterior of the coefficients, $x \mid y, γ, σ^2$, and the evidence.
 
     Attributes:
-        variance: prior variances $γ_p$ of each mode.
-        noise: $σ^2$.
+        variance: prior variances $γ_p$ of each mode, shape `(N_p,)`. Their product is in
+            squared units of the coefficients.
+        noise: $σ^2$, in squared units of `y`.
         bases: $A_p^H U_p$, shape `(N_p, m_p)`.
         spectrum: $d$, eigenvalues of $Σ_y$, shape `(m_1, …, m_P)`.
         rotated: $Z = U^H y$, of the same shape.
-        rest: squared norm of the part of `y` beyond the reach of all dictionaries.
-        num_rest: how many dimensions that part has.
+        rest: squared norm of the part of `y` that no coefficients can change.
+        num_rest: number of dimensions of that part.
 
-    The cost for equal sizes is $O(m^3 + n m^2)$ a mode for the eigenproblems and
-    $O(n m^P + … + n^P m)$ for each tensor asked for.
+    With $m$ rows and $n$ atoms in each mode, the cost is $O(m^3 + n m^2)$ per mode for the
+    eigenproblems and $O(n m^P + … + n^P m)$ per tensor computed from them.
     """
 
     variance: Vectors
@@ -67,7 +69,7 @@ class Posterior(eqx.Module):
         return -0.5 * (size * math.log(2 * math.pi) + log_det + square)
 
     def score(self) -> Inexact[Array, "..."]:
-        r"""$q = A^H Σ_y^{-1} y$, how each atom correlates with what is unexplained."""
+        r"""$q = A^H Σ_y^{-1} y$, how each atom correlates with the residual."""
         return mode_products(self.rotated / self.spectrum, self.bases)
 
     def leverage(self) -> Float[Array, "..."]:
@@ -86,7 +88,7 @@ class Posterior(eqx.Module):
         return (1 / self.spectrum).sum() + self.num_rest / self.noise
 
     def num_explained(self) -> Float[Array, ""]:
-        r"""$\mathrm{tr}\, A Σ_x A^H / σ^2$: how many parameters the data determine."""
+        r"""$\mathrm{tr}\, A Σ_x A^H / σ^2$: parameters determined by the data."""
         return (1 - self.noise / self.spectrum).sum()
 
     # The coefficients.
@@ -105,7 +107,10 @@ class Posterior(eqx.Module):
         """The posterior covariance of two coefficients.
 
         Args:
-            one, other: their places, an index a mode.
+            one, other: the place of each coefficient, one index per mode.
+
+        Returns:
+            A number, in squared units of the coefficients.
         """
         pairs = zip(self.variance, self.bases, one, other, strict=True)
         rows = [g[i] * g[j] * (b[i] * jnp.conj(b[j]))[None] for g, b, i, j in pairs]
@@ -115,11 +120,14 @@ class Posterior(eqx.Module):
         return jnp.where(same, prior, 0.0) - explained
 
     def sample(self, key: PRNGKeyArray) -> Inexact[Array, "..."]:
-        """One joint draw of all coefficients.
+        """One joint draw of all coefficients, shape `(N_1, …, N_P)`.
 
-        Matheron's rule: draw coefficients and data from the prior, and move them by what
-        the real data say differently. The drawn noise is rotated, which leaves white
-        noise white, so no rotation need be computed.
+        By Matheron's rule: draw coefficients and data from the prior, then add the
+        posterior mean for the difference between the real data and the drawn ones. White
+        noise stays white under a rotation, so the noise is drawn in rotated coordinates.
+
+        Args:
+            key: a JAX random key.
         """
         key_prior, key_noise = jax.random.split(key)
         dtype = self.rotated.dtype
@@ -135,8 +143,11 @@ class Posterior(eqx.Module):
         r"""Mean and variance of $(R_1 ⊗ … ⊗ R_P)\, x$, without noise.
 
         Args:
-            rows: $R_p$, of shape `(k_p, N_p)` each: new rows of the dictionaries, or a
-                synthesis matrix whose columns the atoms are.
+            rows: one matrix $R_p$ per mode, shape `(k_p, N_p)`: new rows of the
+                dictionary, or a matrix that maps coefficients to an image.
+
+        Returns:
+            Two tensors of shape `(k_1, …, k_P)`.
         """
         rows = tuple(jnp.asarray(r) for r in rows)
         mean = mode_products(self.mean(), rows)
@@ -150,13 +161,19 @@ class Posterior(eqx.Module):
 
 
 def grams(data: Measurements, variance: Vectors) -> Matrices:
-    r"""$A_p\, \mathrm{diag}(γ_p)\, A_p^H$ of each mode, where no dictionary is tall."""
+    r"""$A_p\, \mathrm{diag}(γ_p)\, A_p^H$ of each mode, in reduced coordinates."""
     pairs = zip(data.reduced.dictionaries, variance, strict=True)
     return tuple((a * g) @ a.conj().T for a, g in pairs)
 
 
 def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) -> Posterior:
-    """The posterior of the coefficients for prior variances and a noise variance."""
+    """The posterior of the coefficients.
+
+    Args:
+        data: the measurements.
+        variance: prior variances $γ_p$ of each mode, shape `(N_p,)`.
+        noise: $σ^2$, in squared units of `y`.
+    """
     core = data.reduced
     spectrum, rotation = eigh(KroneckerPlusNoise(grams(data, variance), noise))
     rotations = rotation.factors

@@ -1,4 +1,4 @@
-"""One atom at a time: the sequential ascent of Tipping and Faul, for one mode."""
+"""The sequential method of Tipping and Faul, for one mode: one atom per step."""
 
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ from probkit.method import (
 )
 from probkit.method.climb import check_fall, largest_fall
 from probkit.model.check import Check
-from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
+from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
-from probkit.models.sbl.updates import Scales, moved_noise
-from probkit.models.sbl.worth import Worth, as_worth, nats
+from probkit.models.sbl.prune import Worth, as_worth, nats
+from probkit.models.sbl.updates import Scales, moved_noise, noise_variance
 from probkit.validate import positive, whole
 
 
@@ -34,31 +34,37 @@ class SequentialState(NamedTuple):
     score: Inexact[Array, " n"]  # Q: A^H precision y
     objective: Float[Array, ""]
     gain: Float[Array, ""]  # of the last step that was taken
-    since: Int[Array, ""]  # steps since all was computed anew
+    since: Int[Array, ""]  # steps since the last refresh
     num_steps: Int[Array, ""]
     done: Bool[Array, ""]
     result: Any
 
 
 class Sequential(AbstractIterativeMethod):
-    r"""Maximise the evidence of a one-mode `KroneckerSBL` by its best single change.
+    r"""Maximise the evidence of a one-mode `KroneckerSBL`, one atom per step.
 
-    The model begins empty. With atom $i$ taken out of the model the evidence is a function
-    of its variance alone, with its maximum at $γ_i = \max((|q_i|^2 - s_i)/s_i^2, 0)$, so a
-    step adds, re-estimates or deletes the atom that gains most. A step costs
-    $O(M^2 + M N)$; the number of steps grows with the support, not with $N$.
+    The model starts empty. As a function of the variance of atom $i$ alone, the evidence
+    has its maximum at $γ_i = \max((|q_i|^2 - s_i)/s_i^2, 0)$, where $q_i$ and $s_i$ are
+    score and leverage without that atom. A step adds, re-estimates or deletes the atom
+    that gains most. It costs $O(M^2 + M N)$ for $M$ measurements and $N$ atoms. The number
+    of steps grows with the support, not with $N$.
 
-    Attributes:
-        max_steps: the most steps.
-        atol: it ends when no change of one atom gains more than this, in nats.
-        prune: how much evidence, in nats, an atom must be worth to come in and to stay; as
-            in `TypeII`, with None as 0.
-        refresh: after so many steps all is computed anew, against the drift of rounding,
-            and the noise is estimated again unless it is known.
-        num_draws: as in `TypeII`.
+    Args:
+        max_steps: the largest number of steps.
+        atol: the run ends when no change of one atom gains more than this, in nats.
+        prune: the evidence that an atom must add to enter and to stay: "bic" or a number
+            of nats, as in `TypeII`. None is 0.
+        refresh: after so many steps, precision, score and leverage are recomputed, because
+            rounding accumulates. The noise is estimated again unless the data have it.
+        num_draws: number of copies of the optimum, as in `TypeII`.
+
+    Raises:
+        ValueError: for a setting out of its range. A model with coupled or frozen modes,
+            or data with several dictionaries, are refused when the model is fitted.
 
     Source: Tipping & Faul (2003), "Fast marginal likelihood maximisation for sparse
-    Bayesian models". Departs: the noise moves by a bound under which the evidence rises.
+    Bayesian models". Departs: the noise moves to the minimum of a bound, so that the
+    evidence rises.
     """
 
     max_steps: int = eqx.field(default=5000, converter=whole("Sequential(max_steps", 0))
@@ -74,15 +80,14 @@ class Sequential(AbstractIterativeMethod):
         real = data.y.real.dtype
         if start is None:
             variance = jnp.zeros(atoms, real)
-            power = FIRST_NOISE * data.power
-            noise = power if data.noise_sd is None else data.noise_sd**2
+            noise = model.noise(model.flat_start(data), data)
         else:
             (variance,) = model.scales(start, data).variance()
             noise = model.noise(start, data)
         objective = self._worth(data, variance, noise)
         far = jnp.full((), jnp.inf, real)
         count = jnp.zeros((), jnp.int32)
-        precision, leverage, score = _anew(data, variance, noise)
+        precision, leverage, score = _from_scratch(data, variance, noise)
         return SequentialState(
             variance,
             noise,
@@ -107,7 +112,7 @@ class Sequential(AbstractIterativeMethod):
         fresh = nothing | (state.since >= self.refresh)
         state = jax.lax.cond(
             fresh,
-            lambda s: self._refreshed(model, data, s, nothing),
+            lambda s: self._refreshed(data, s, nothing),
             lambda s: _moved(data, s, i, best[i], gain),
             state,
         )
@@ -115,15 +120,15 @@ class Sequential(AbstractIterativeMethod):
         result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
         return state._replace(num_steps=state.num_steps + 1, result=result)
 
-    def _refreshed(self, model, data, state, nothing):
-        """All computed anew; the noise estimated again."""
+    def _refreshed(self, data, state, nothing):
+        """Estimate the noise again, and recompute everything else from scratch."""
         noise = state.noise
         if data.noise_sd is None:
             post = posterior(data, (state.variance,), noise)
-            noise = model.floored(moved_noise("mm", post), data)
+            noise = noise_variance(moved_noise("mm", post), data)
         objective = self._worth(data, state.variance, noise)
         gain = objective - state.objective
-        precision, leverage, score = _anew(data, state.variance, noise)
+        precision, leverage, score = _from_scratch(data, state.variance, noise)
         return state._replace(
             noise=noise,
             precision=precision,
@@ -167,8 +172,8 @@ class Sequential(AbstractIterativeMethod):
     def finish(self, model, data, end):
         state = end.lane(0)
         result, settled = self.outcome(state, state.result)
-        total = jnp.where(state.variance.max() > 0, state.variance.max(), 1.0)
-        scales = Scales(total, (state.variance / total,), (None,), (False,))
+        one = jnp.ones_like(state.noise)
+        scales = Scales(one, (state.variance,), (None,), (False,)).normalised()
         sites = model.sites(scales, state.noise, data)
         count = int((state.variance > 0).sum())
         facts = {
@@ -184,7 +189,7 @@ class Sequential(AbstractIterativeMethod):
             check_fall(
                 facts,
                 limit=1e-7 * abs(facts["evidence"]),
-                remedy="rounding has drifted: lower `refresh`, or use float64",
+                remedy="rounding has accumulated: lower `refresh`, or use float64",
                 note="nats",
             ),
             Check(
@@ -203,14 +208,14 @@ def best_variances(
     score: Inexact[Array, " n"],
     price: float = 0.0,
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    r"""The best variance of each atom with the others held, and what it gains.
+    r"""The best variance of each atom while the others are held, and the gain.
 
-    With atom $i$ out of the model, $s = S/(1 - γS)$ and $q = Q/(1 - γS)$, the part of the
-    cost $\log|Σ_y| + y^H Σ_y^{-1} y$ that it moves is $\log(1 + γs) - |q|^2 γ/(1 + γs)$,
-    and an atom that is in the model costs `price` besides.
+    Without atom $i$, leverage and score are $s = S/(1 - γS)$ and $q = Q/(1 - γS)$. The
+    atom adds $\log(1 + γs) - |q|^2 γ/(1 + γs)$ to the cost
+    $\log|Σ_y| + y^H Σ_y^{-1} y$, and `price` if its variance is positive.
 
     Returns:
-        The variances, and the falls of the cost, which are not negative.
+        The variances, and the decreases of the cost, which are not negative.
     """
     out = 1 - variance * leverage
     s, q2 = leverage / out, abs2(score) / out**2
@@ -224,7 +229,7 @@ def best_variances(
 
 
 def _moved(data, state, i, variance, gain):
-    """Atom `i` at another variance, by a rank-one change of the precision."""
+    """Give atom `i` another variance, by a rank-one change of the precision."""
     (dictionary,) = data.reduced.dictionaries
     change = variance - state.variance[i]
     atom = state.precision @ dictionary[:, i]
@@ -241,8 +246,8 @@ def _moved(data, state, i, variance, gain):
     )
 
 
-def _anew(data, variance, noise):
-    """Precision of the measurements, and each atom's leverage and score, from scratch."""
+def _from_scratch(data, variance, noise):
+    """Precision of the measurements, leverages and scores, from scratch."""
     (dictionary,), y = data.reduced.dictionaries, data.reduced.y
     covariance = (dictionary * variance) @ dictionary.conj().T
     covariance = covariance + noise * jnp.eye(len(y), dtype=covariance.dtype)

@@ -1,4 +1,4 @@
-"""Type-II maximum likelihood: hyperparameters at the maximum of the evidence."""
+"""Type-II maximum likelihood: variances at the maximum of the evidence."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from probkit.method import (
     AbstractIterativeMethod,
@@ -30,9 +30,10 @@ from probkit.method.climb import (
     rounding,
 )
 from probkit.model.density import Sites
-from probkit.models.sbl.kronecker import KroneckerSBL
+from probkit.models.sbl.kronecker import KroneckerSBL, scattered
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.posterior import Vectors, posterior
+from probkit.models.sbl.prune import Worth, as_worth, nats, pruned
 from probkit.models.sbl.updates import (
     GENERAL,
     MONOTONE,
@@ -41,58 +42,83 @@ from probkit.models.sbl.updates import (
     Rule,
     Scales,
     bound_sweep,
+    either,
     moved,
     moved_noise,
+    noise_variance,
 )
-from probkit.models.sbl.worth import Worth, as_worth, nats
 from probkit.validate import positive, short, whole
 
-# Atoms below these shares of their mode's largest variance are tried for removal at once.
-SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
-# The most steps to settle after atoms were taken out.
-AFTER = 500
-# By the end of a search the added noise has fallen to this share of the data's power.
+# At the end of the search the added noise variance is this share of the power of `y`.
 FADED = 1e-5
 
 
+class Squares(NamedTuple):
+    """Squares of the sites: the variances that a step moves.
+
+    The couplings are constants of the model. They are not kept here, because the state is
+    copied for each restart and written to checkpoints.
+    """
+
+    total: Float[Array, ""]  # τ²
+    local: Vectors  # λ² of each mode
+    noise: Float[Array, ""]  # σ²
+
+    @classmethod
+    def of(cls, scales: Scales, noise: Float[Array, ""]) -> "Squares":
+        """Normalised: the largest entry of each mode is one."""
+        scales = scales.normalised()
+        return cls(scales.total, scales.local, noise)
+
+    def scales(self, model: KroneckerSBL, data: Measurements) -> Scales:
+        return Scales(self.total, self.local, *model.structure(data))
+
+
 class TypeIIState(NamedTuple):
-    sites: Sites
-    fallback: Sites  # where the bound would have gone, should the last step have failed
-    searched: Int[Array, ""]  # steps of the search that were taken
+    here: Squares
+    fallback: Squares  # result of the bound, for when the evidence falls
+    searched: Int[Array, ""]  # number of steps, to know when the search ends
     climb: Climb
 
 
 class TypeII(AbstractIterativeMethod):
     r"""Maximise the evidence $p(y \mid τ, λ, σ)$ of `KroneckerSBL`, without its priors.
 
-    The evidence has many maxima, a support each. So each restart first *searches*: noise
-    of the power of the data is added to $σ^2$ and fades away, while MacKay's fixed point
-    takes large steps. Then it *climbs* to the nearest maximum by `update`. The first
-    restart begins flat, at the scale of the data, the others at random; the best evidence
-    becomes the fit. All go side by side.
+    The evidence has many local maxima, which differ in their support. Therefore each
+    restart begins with a *search*. A noise variance as large as the power of `y` is added
+    to $σ^2$ and falls to nearly zero, while MacKay's fixed point takes large steps. Then
+    `update` converges to a local maximum. The first restart starts from equal local
+    scales, the others from random ones. The restart with the largest evidence becomes the
+    fit. All restarts run side by side.
 
-    Attributes:
+    Args:
         update: how a step moves the variances.
-            "mm": the minimum of a bound; the evidence never falls (default).
-            "mackay": the fixed point of MacKay, often in fewer steps; a step that lowers
-            the evidence is taken back and done by the bound.
-            "em": the paper's alternating minimisation. Monotone, and slow.
-            "svd": the paper's approximation by singular vectors.
-            "kl": the same by marginal sums. With these two the evidence may fall.
-        num_restarts: how many starts. Time and memory grow with it.
-        search: steps of the search; 0 to climb at once.
-        spread: log sd of the local variances of the random starts.
-        max_steps: the most steps that a restart takes, its search among them.
-        atol: tolerance on the evidence, in nats, of the last gain and of all to come.
-        inner_sweeps: sweeps over the modes in a step of "em".
-        prune: how much evidence, in nats, an atom must be worth to stay when all has
-            settled. "bic": half the log of the number of measurements, what the Bayesian
-            information criterion charges for a parameter. At its maximum the evidence
-            keeps about half of the atoms that are not there, each with a little of the
-            noise. 0 takes out only what the evidence does not miss, None nothing. What is
-            left settles once more, by the bound.
-        num_draws: how many times the optimum is repeated, for `recover` and `predict` to
-            draw coefficients at it.
+            "mm" (default): to the minimum of a bound, so that the evidence never falls.
+            "mackay": MacKay's fixed point, often in fewer steps. If a step lowers the
+            evidence, a step of the bound replaces it.
+            "em": the paper's alternating minimisation. The evidence never falls, but
+            convergence is slow.
+            "svd": the paper's approximation by singular vectors. The evidence may fall.
+            "kl": an approximation by marginal sums. The evidence may fall.
+        num_restarts: number of starts. Time and memory grow with it.
+        search: number of steps of the search. With 0 there is none.
+        spread: log sd of the local scales of the random starts.
+        max_steps: the largest number of steps per restart, including the search.
+        atol: tolerance on the evidence, in nats. A restart ends when its last gain and the
+            estimate of all later gains are below it.
+        inner_sweeps: sweeps over the modes per step of "em".
+        prune: the evidence, in nats, that an atom must add to stay in the model, tested
+            after the best restart has ended. "bic" (default) is half the log of the number
+            of measurements, as in the Bayesian information criterion. It is needed because
+            at the maximum of the evidence about half of the truly zero coefficients keep a
+            small nonzero variance. 0 removes only atoms that add no evidence. None removes
+            none. After the removal the bound takes up to 500 more steps.
+        num_draws: number of copies of the optimum in the fit. `recover` and `predict` draw
+            coefficients once per copy.
+
+    Raises:
+        ValueError: for a setting out of its range. A model with frozen or coupled modes is
+            refused for "svd" and "kl" when it is fitted.
 
     Source: He & Joseph, arXiv 2307.14719 ("em", "svd"); the others are ours.
     """
@@ -119,46 +145,45 @@ class TypeII(AbstractIterativeMethod):
     def init(self, model, data, key, start):
         if start is None:
             start = model.start(data, key)
-        sites = model.normal_form(start, data)
+        here = Squares.of(model.scales(start, data), model.noise(start, data))
         zero = jnp.zeros((), jnp.int32)
-        return TypeIIState(sites, sites, zero, at_foot(data.y.real.dtype))
+        return TypeIIState(here, here, zero, at_foot(data.y.real.dtype))
 
     def step(self, model, data, state):
         searching = state.searched < self.search
         faded = FADED ** (state.searched / max(self.search, 1))
         extra = jnp.where(searching, faded * data.power, 0.0)
-        scales, noise = model.scales(state.sites, data), model.noise(state.sites, data)
-        post = posterior(data, scales.variance(), noise + extra)
+        scales = state.here.scales(model, data)
+        post = posterior(data, scales.variance(), state.here.noise + extra)
         evidence = Evidence.of(post)
 
-        def to(scales: Scales, noise) -> Sites:
-            # What was added is not part of what is learned.
-            learned = model.floored(noise - extra, data)
-            return model.sites(scales.normalised(), learned, data)
+        def to(new: Scales, noise) -> Squares:
+            # The added noise is not part of the learned noise.
+            return Squares.of(new, noise_variance(noise - extra, data))
 
-        def by_bound(bold) -> Sites:
+        def by_bound(bold) -> Squares:
             exponent = jnp.where(bold, 1.0, 0.5)
             new = bound_sweep(scales, evidence, exponent=exponent)
             mm, mackay = moved_noise("mm", post), moved_noise("mackay", post)
             return to(new, jnp.where(bold, mackay, mm))
 
         if self.update in ("mm", "mackay"):
-            sites = by_bound(searching | (self.update == "mackay"))
+            there = by_bound(searching | (self.update == "mackay"))
         else:
             new = moved(self.update, scales, evidence, self.inner_sweeps)
-            sites = _either(
+            there = either(
                 searching, by_bound(True), to(new, moved_noise(self.update, post))
             )
         objective = post.log_evidence()
         may_fall = self.update not in MONOTONE
-        # While it searches there is no evidence to speak of.
-        climb = _either(searching, state.climb, climbed(state.climb, objective, may_fall))
-        next_state = TypeIIState(sites, sites, state.searched + 1, climb)
+        # During the search the added noise changes, so steps are not compared.
+        climb = either(searching, state.climb, climbed(state.climb, objective, may_fall))
+        next_state = TypeIIState(there, there, state.searched + 1, climb)
         if self.update != "mackay":
             return next_state
         fell = objective < state.climb.objective - rounding(objective)
         back = state.climb._replace(num_steps=climb.num_steps)
-        return _either(
+        return either(
             fell & ~searching,
             TypeIIState(state.fallback, state.fallback, state.searched, back),
             next_state._replace(fallback=by_bound(False)),
@@ -189,29 +214,30 @@ class TypeII(AbstractIterativeMethod):
         method = self
         if start is None:
             start = self._starts(model, data, key_start)
-        else:  # a search would lose it
+        else:  # a search would leave the given start
             method = dataclasses.replace(self, search=0)
         return Begin(method, model, start, key_run, key_end=key_start)
 
     def finish(self, model, data, end):
-        final = np.array(_evidence(model, data, end.states.sites))
+        final = np.array(_evidence(model, data, end.states.here))
         best = best_lane(final)
         chosen = end.lane(best)
-        sites, evidence = chosen.sites, final[best]
+        scales, noise = chosen.here.scales(model, data), chosen.here.noise
+        evidence = final[best]
         if self.prune is not None:
             worth = jnp.asarray(nats(self.prune, data))
-            start = jnp.asarray(evidence)
             tolerance = jnp.asarray(0.1 * self.atol)
-            sites, evidence = _pruned(model, data, sites, start, worth, tolerance)
+            scales, noise, evidence = pruned(data, scales, noise, worth, tolerance)
+        sites = model.sites(scales, noise, data)
         result, settled = self.outcome(chosen, chosen.climb.result)
         trace = end.trace_of_ends("objective", final, best)
-        # While it searches there is no evidence to speak of.
+        # During the search the objective is not the evidence.
         trace["objective"][:, : self.search] = np.nan
-        climbed = trace["objective"][best : best + 1, self.search : end.counts[best]]
+        after = trace["objective"][best : best + 1, self.search : end.counts[best]]
         facts = facts_of_ends(final, best) | {
             "evidence": float(evidence),
             "remaining": float(chosen.climb.remaining),
-            "largest_fall": largest_fall(climbed, rounded=False),
+            "largest_fall": largest_fall(after, rounded=False),
             "settled": settled,
         }
         return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
@@ -229,11 +255,9 @@ class TypeII(AbstractIterativeMethod):
             )
 
     def _starts(self, model, data, key) -> Sites:
-        if self.num_restarts == 1:
-            return _flat_start(model, data)
-        spreads = np.full(self.num_restarts, self.spread)
-        spreads[0] = 0.0
-        return _spread_starts(model, data, jax.random.split(key, len(spreads)), spreads)
+        log_sds = np.full(self.num_restarts, self.spread, data.y.real.dtype)
+        log_sds[0] = 0.0  # the first start is flat
+        return _starts(model, data, jax.random.split(key, len(log_sds)), log_sds)
 
     def checks(self, tree, facts):
         checks = [check_remaining(facts, facts["evidence"], self.atol)]
@@ -244,89 +268,17 @@ class TypeII(AbstractIterativeMethod):
 
 
 @eqx.filter_jit
-def _flat_start(model, data):
-    return jax.tree.map(lambda a: a[None], model.flat_start(data))
+def _starts(model: KroneckerSBL, data: Measurements, keys, log_sds) -> Sites:
+    flat = model.flat_start(data)
+    if len(log_sds) == 1:  # drawing normals is slow to compile
+        return jax.tree.map(lambda a: a[None], flat)
+    return jax.vmap(lambda key, sd: scattered(flat, key, sd))(keys, log_sds)
 
 
 @eqx.filter_jit
-def _spread_starts(model, data, keys, spreads):
-    spreads = spreads.astype(data.y.real.dtype)
-    return jax.vmap(lambda k, s: model.spread_start(data, k, s))(keys, spreads)
+def _evidence(model: KroneckerSBL, data: Measurements, squares: Squares):
+    def of_one(squares):
+        variance = squares.scales(model, data).variance()
+        return posterior(data, variance, squares.noise).log_evidence()
 
-
-@eqx.filter_jit
-def _evidence(model, data, sites):
-    return jax.vmap(lambda s: model.posterior(s, data).log_evidence())(sites)
-
-
-def _either(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-@eqx.filter_jit
-def _pruned(model: KroneckerSBL, data: Measurements, sites: Sites, best, worth, atol):
-    """The sites without the atoms that are not worth their nats, and the evidence.
-
-    `best` is the evidence of the sites. Mode by mode, first all atoms below a share of the
-    largest at once, so that most of the work is done in a few steps; then one by one from
-    the smallest, twice over, since what an atom is worth depends on which others are in.
-    What is left then climbs by the bound until a step gains no more than `atol`.
-    """
-    names = [name for name in sites if name.startswith("local_scale_")]
-    if not names:  # every mode is frozen
-        return sites, best
-    sizes = [sites[name].size for name in names]
-    cuts = np.cumsum(sizes)[:-1]
-    mode = jnp.asarray(np.repeat(np.arange(len(names)), sizes))
-
-    def joined(sites):
-        return jnp.concatenate([sites[name] for name in names])
-
-    def without(sites, out):
-        parts = jnp.split(jnp.where(out, 0.0, joined(sites)), cuts)
-        return {**sites, **dict(zip(names, parts, strict=True))}
-
-    def attempt(carry, trial):
-        sites, best = carry
-        which, share, atom = trial
-        scale = joined(sites)
-        here = mode == which
-        largest = scale.max(where=here, initial=0.0)
-        small = here & (scale**2 < share * largest**2)
-        out = (small | (jnp.arange(scale.size) == atom)) & (scale > 0)
-
-        def remove(carry):
-            fewer = without(sites, out)
-            new = model.posterior(fewer, data).log_evidence()
-            # What is as good as zero is worth nothing, though rounding may disagree.
-            keep = new >= best - worth * out.sum() - rounding(best)
-            return _either(keep, (fewer, new), carry)
-
-        return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
-
-    pairs = [(m, share) for m in range(len(names)) for share in SHARES]
-    modes, shares = (jnp.asarray(column) for column in zip(*pairs, strict=True))
-
-    def sweep(carry, _):
-        order = jnp.argsort(joined(carry[0]))
-        none = jnp.full(len(pairs), -1, order.dtype)
-        trials = (
-            jnp.concatenate([modes, jnp.zeros_like(order, modes.dtype)]),
-            jnp.concatenate([shares.astype(best.dtype), jnp.zeros(order.size, best.dtype)]),
-            jnp.concatenate([none, order]),
-        )
-        return jax.lax.scan(attempt, carry, trials)[0], None
-
-    def rising(carry):
-        _, best, before, step = carry
-        return (best > before + atol) & (step < AFTER)
-
-    def rise(carry):
-        sites, best, _, step = carry
-        moments, _ = model.e_step(sites, data)
-        new = model.m_step(moments, sites, data, use_prior=False)
-        return new, model.posterior(new, data).log_evidence(), best, step + 1
-
-    sites, best = jax.lax.scan(sweep, (sites, best), None, length=2)[0]
-    start = (sites, best, best - 2 * atol, jnp.zeros((), jnp.int32))
-    return jax.lax.while_loop(rising, rise, start)[:2]
+    return jax.vmap(of_one)(squares)

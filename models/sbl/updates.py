@@ -1,41 +1,51 @@
-r"""How hyperparameters move, given what the posterior says of each coefficient.
+r"""Updates of the prior variances and the noise variance, given the posterior.
 
 All updates need two tensors: $|q_i|^2$, the squared score of coefficient $i$, and $w_i$,
-its leverage. In these, no update divides by a variance, so that a variance of zero, an
-atom that is out, stays zero and harms nothing.
+its leverage. Written in these, no update divides by a variance. So the variance of an atom
+that was taken out stays zero, and no update returns NaN because of it.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.linalg import abs2, outer
+from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Posterior, Vectors, contract_others
 
 Rule = Literal["mm", "mackay", "em", "svd", "kl"]
 RULES: tuple[Rule, ...] = ("mm", "mackay", "em", "svd", "kl")
-# Rules that know a frozen mode or a coupled one.
+# Rules for models with frozen or coupled modes.
 GENERAL: tuple[Rule, ...] = ("mm", "mackay", "em")
 # Rules under which the evidence never falls.
 MONOTONE: tuple[Rule, ...] = ("mm", "em")
+# A learned noise variance stays above this share of the mean square of the measurements:
+# with more coefficients than measurements, a diffuse prior can explain noise as signal.
+NOISE_FLOOR = 1e-6
 
 
 class Scales(eqx.Module):
     r"""Prior variances, as squares of the sites: $γ = τ^2\; C_1 g_1 ⊗ … ⊗ C_P g_P$.
 
     Attributes:
-        total: $τ^2$.
-        local: $g_p$ of each mode.
-        coupling: $C_p ≥ 0$, shape `(N_p, len(g_p))`, or None for the identity.
-        frozen: whether the mode stays as it is.
+        total: $τ^2$, in squared units of the coefficients.
+        local: $g_p = λ_p^2$ of each mode, dimensionless.
+        coupling: $C_p ≥ 0$ of each mode, shape `(N_p, len(g_p))`, or None for the identity.
+        frozen: whether $g_p$ is held, one per mode.
     """
 
     total: Float[Array, ""]
     local: Vectors
     coupling: tuple[Float[Array, "_n _k"] | None, ...]
     frozen: tuple[bool, ...] = eqx.field(static=True)
+
+    def at(self, total: Float[Array, ""], local: Sequence[Array]) -> "Scales":
+        """Other variances with the same couplings and frozen modes."""
+        return Scales(total, tuple(local), self.coupling, self.frozen)
 
     def spread(self) -> Vectors:
         """$C_p g_p$ of each mode."""
@@ -50,8 +60,8 @@ class Scales(eqx.Module):
     def normalised(self) -> "Scales":
         """The same prior with a largest entry of one in each mode that is not frozen.
 
-        The evidence sees the product alone; without a prior on its parts, how it is split
-        between them is a matter of convention.
+        The evidence depends only on the product of the variances. Without priors, how the
+        product is split among the modes is a convention.
         """
         total, local = self.total, []
         for g, frozen in zip(self.local, self.frozen, strict=True):
@@ -59,11 +69,11 @@ class Scales(eqx.Module):
             largest = jnp.where(largest > 0, largest, 1.0)
             total = total * largest
             local.append(g / largest)
-        return Scales(total, tuple(local), self.coupling, self.frozen)
+        return self.at(total, local)
 
 
 class Evidence(eqx.Module):
-    """What the updates look at: $|q|^2$ and $w$ of every coefficient."""
+    """$|q|^2$ and $w$ of every coefficient, which determine the updates."""
 
     score2: Float[Array, "..."]
     leverage: Float[Array, "..."]
@@ -76,14 +86,14 @@ class Evidence(eqx.Module):
 class Penalty(eqx.Module):
     r"""Half-Cauchy priors on the roots: $-\log p = \log(1 + g / s^2)$ for each square $g$.
 
-    Concave in $g$, hence below its tangent: the bound that an update minimises gets the
-    slope of the tangent added to its leverage, and stays a bound.
+    This is concave in $g$, so it lies below its tangent. The bound that an update minimises
+    gets the slope of the tangent added to the leverage, and stays a bound.
 
     Attributes:
         total: $s^2$ of $τ^2$.
         noise: $s^2$ of $σ^2$.
-        weight: 2 for real data, 1 for complex ones: the bound counts the log evidence
-            twice for the former.
+        weight: 2 for real data, 1 for complex data, because the cost is $-2 \log p$ for
+            real data and $-\log p$ for complex data.
     """
 
     total: Float[Array, ""]
@@ -95,7 +105,7 @@ class Penalty(eqx.Module):
 
 
 def _ratio(top: Array, bottom: Array) -> Array:
-    """`top / bottom`, and 1 where nothing is known: both are zero."""
+    """`top / bottom`, or 1 if `bottom` is zero."""
     known = bottom > 0
     return jnp.where(known, top / jnp.where(known, bottom, 1.0), 1.0)
 
@@ -106,7 +116,7 @@ def bound_sweep(
     penalty: Penalty | None = None,
     exponent: Any = 0.5,
 ) -> Scales:
-    r"""Every mode in turn, to the minimum of a bound of the cost; the evidence rises.
+    r"""Move each mode in turn to the minimum of a bound of the cost; the evidence rises.
 
     $\log|Σ_y|$ is concave in $γ$ and $y^H Σ_y^{-1} y ≤ \sum_i |μ_i|^2 / γ_i$ + const, with
     equality at the present $γ$. So any $γ$ that lowers $\sum_i (w_i γ_i + |μ_i|^2/γ_i)$
@@ -116,13 +126,13 @@ def bound_sweep(
       a = \sum_{others} |q|^2 \prod_{q ≠ p} t_{q,old}^2 / t_q, \quad
       b = \sum_{others} w \prod_{q ≠ p} t_q.$$
 
-    With `exponent=1` the root is left out: the fixed point of MacKay, faster where it
-    works, without a bound behind it.
+    With `exponent=1` the root is left out. This is MacKay's fixed point, which is often
+    faster but has no bound, so the evidence may fall.
     """
     old = scales.spread()
     new, square = list(old), list(old)  # t and t_old^2 / t
     total, local = scales.total, list(scales.local)
-    # Without a prior on it the total moves with the modes, if any of them moves.
+    # Without priors the modes carry the total, unless all of them are frozen.
     if penalty is not None or all(scales.frozen):
         a = jnp.vdot(outer(old), evidence.score2)
         b = jnp.vdot(outer(old), evidence.leverage)
@@ -142,15 +152,15 @@ def bound_sweep(
         local[p] = local[p] * _ratio(a, b) ** exponent
         new[p] = local[p] if coupling is None else coupling @ local[p]
         square[p] = old[p] * _ratio(old[p], new[p])
-    return Scales(total, tuple(local), scales.coupling, scales.frozen)
+    return scales.at(total, local)
 
 
 def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scales:
     r"""The M-step: minimise $\sum_i (\log γ_i + D_i/γ_i)$, $D_i = E|x_i|^2$, mode by mode.
 
     $γ_p ← \frac{N_p}{N} \sum_{others} D / \prod_{q ≠ p} γ_q$, which is tensor scaling: at
-    the minimum every marginal of $D/γ$ is flat. One sweep is enough for the evidence to
-    rise. A coupled mode takes the multiplicative step that its bound allows.
+    the minimum every marginal of $D/γ$ is constant. One sweep is enough for the evidence to
+    rise. A coupled mode takes the multiplicative step of its own bound.
 
     Source: He & Joseph, arXiv 2307.14719, the alternating minimisation; the coupled step
     is ours.
@@ -184,7 +194,7 @@ def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scale
     total = scales.total
     if all(scales.frozen):
         total = total * moment.sum() / jnp.prod(jnp.stack(count))
-    return Scales(total, tuple(local), scales.coupling, scales.frozen)
+    return scales.at(total, local)
 
 
 def _second_moments(scales: Scales, evidence: Evidence) -> Float[Array, "..."]:
@@ -194,14 +204,13 @@ def _second_moments(scales: Scales, evidence: Evidence) -> Float[Array, "..."]:
 
 
 def _from_vectors(scales: Scales, vectors: list[Array]) -> Scales:
-    one = jnp.ones_like(scales.total)
-    return Scales(one, tuple(vectors), scales.coupling, scales.frozen).normalised()
+    return scales.at(jnp.ones_like(scales.total), vectors).normalised()
 
 
 def svd_sweep(scales: Scales, evidence: Evidence) -> Scales:
-    r"""The second moments $D$, cut to rank one by one singular triple a mode.
+    r"""The second moments $D$, approximated at rank one by one singular vector per mode.
 
-    Not the M-step: the evidence may fall, and where it settles is no optimum of it.
+    This is not the M-step. The evidence may fall, and the limit is no optimum of it.
 
     Source: He & Joseph, arXiv 2307.14719, the SVD-based update.
     """
@@ -232,7 +241,7 @@ def moved(
     evidence: Evidence,
     inner_sweeps: int = 1,
 ) -> Scales:
-    """The prior variances after one step of a rule, in normal form."""
+    """The prior variances after one step of a rule, normalised."""
     if rule == "mm":
         new = bound_sweep(scales, evidence)
     elif rule == "mackay":
@@ -251,9 +260,10 @@ def moved_noise(
 ) -> Float[Array, ""]:
     r"""$σ^2$ after one step.
 
-    The bound of `bound_sweep` holds jointly in $σ^2$, where it is minimised by
-    $σ^2 \sqrt{\|Σ_y^{-1} y\|^2 / \mathrm{tr}\, Σ_y^{-1}}$. The other rules take the paper's
-    EM step, $(\|y - Aμ\|^2 + \mathrm{tr}\, A Σ_x A^H) / M$, and MacKay's its fixed point.
+    The bound of `bound_sweep` also holds in $σ^2$, where its minimum is
+    $σ^2 \sqrt{\|Σ_y^{-1} y\|^2 / \mathrm{tr}\, Σ_y^{-1}}$. "mackay" takes MacKay's fixed
+    point. The other rules take the paper's EM step,
+    $(\|y - Aμ\|^2 + \mathrm{tr}\, A Σ_x A^H) / M$.
     """
     noise, size = post.noise, post.spectrum.size + post.num_rest
     if rule == "mm":
@@ -264,3 +274,15 @@ def moved_noise(
     if rule == "mackay":
         return post.residual() / (size - post.num_explained())
     return (post.residual() + noise * post.num_explained()) / size
+
+
+def noise_variance(moved: Float[Array, ""], data: Measurements) -> Float[Array, ""]:
+    """$σ^2$ after a step: the known value, or the learned one, kept above its floor."""
+    if data.noise_sd is not None:
+        return data.noise_sd**2
+    return jnp.maximum(moved, NOISE_FLOOR * data.power)
+
+
+def either(condition: Any, yes: Any, no: Any) -> Any:
+    """`jnp.where` on every array of two trees."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
+from probkit.distributions.leave_one_out import given_others
 from probkit.linalg.least_squares import decomposed, regress
 
 
@@ -67,19 +68,19 @@ class FactorNormal(Distribution):
     def leave_one_out(self, value: Float[Array, " n"]) -> Float[Array, " n"]:
         r"""$\log p(y_i \mid y_{-i})$ of each entry given all the others.
 
-        In units of the noise, with $C = I + M M^T$, entry $i$ is normal about the others'
-        prediction, which it misses by $r_i / κ_i$ with variance $1 / κ_i$, where
-        $r = C^{-1} y$ and $κ = \mathrm{diag}\, C^{-1}$.
+        Computed in units of the noise, with $C = I + M M^T$: see `given_others`.
 
-        Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation
-        for Bayesian non-factorized normal and Student-t models", eq. (8).
+        Args:
+            value: $y$, `(n,)`.
+
+        Returns:
+            One log density per entry, `(n,)`.
         """
         M = self.factor / self.noise_sd[:, None]
         Q, _, _, left = decomposed(M, (value - self.loc) / self.noise_sd)
         n = len(value)
         κ = 1 - jnp.sum(Q[:n] ** 2, 1)
-        density = 0.5 * (jnp.log(κ / (2 * math.pi)) - left[:n] ** 2 / κ)
-        return density - jnp.log(self.noise_sd)
+        return given_others(left[:n], κ) - jnp.log(self.noise_sd)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         key_factor, key_noise = jax.random.split(key)

@@ -6,10 +6,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float, Inexact
 from numpyro.distributions import Distribution, constraints
 
 from probkit import linalg
+from probkit.distributions.leave_one_out import given_others
 
 
 class KroneckerNormal(Distribution):
@@ -98,6 +99,26 @@ class KroneckerNormal(Distribution):
         beyond = jnp.abs(y - linalg.mode_products(inside, self.bases)) ** 2
         form = linalg.inverse_quadratic_form(self.covariance, inside.reshape(-1))
         return form + beyond.sum() / self.covariance.noise
+
+    def leave_one_out(self, value: Inexact[Array, "..."]) -> Float[Array, "..."]:
+        r"""$\log p(y_i \mid y_{-i})$ of each entry given all the others.
+
+        Args:
+            value: $Y$, a tensor of shape `event_shape`.
+
+        Returns:
+            One log density per entry, of the same shape: see `given_others`.
+        """
+        noise = self.covariance.noise
+        d, rotation = linalg.eigh(self.covariance)
+        pairs = zip(self.bases, rotation.factors, strict=True)
+        U = [u if Q is None else Q @ u for Q, u in pairs]
+        # Beyond the reach of the bases there is noise alone.
+        gain = 1 / d - 1 / noise
+        rotated = linalg.mode_products(value, [u.conj().T for u in U])
+        weighted = value / noise + linalg.mode_products(gain * rotated, U)
+        precision = 1 / noise + linalg.mode_products(gain, [linalg.abs2(u) for u in U])
+        return given_others(weighted, precision, self.is_complex)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
         if self.is_complex and not jnp.iscomplexobj(self.mean):

@@ -40,7 +40,7 @@ class Steps(Protocol):
 
 
 @eqx.filter_jit
-def _init(method, model, data, own, lanes: Lanes):
+def init_lanes(method, model, data, own, lanes: Lanes):
     def lane(data, own):
         key, start = own
         state = method.init(model, data, key, start)
@@ -51,7 +51,7 @@ def _init(method, model, data, own, lanes: Lanes):
 
 
 @eqx.filter_jit
-def _advance(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
+def advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
     """At most `num_steps <= capacity` steps of each lane that is not done."""
 
     def lane(shared, state):
@@ -114,7 +114,7 @@ def iterate(
     """
     keys = jax.random.split(key, lanes.count)
     own = lanes.place((keys, start))
-    like = eqx.filter_eval_shape(_init, method, model, data, own, lanes)
+    like = eqx.filter_eval_shape(init_lanes, method, model, data, own, lanes)
     capacity = _capacity(method, like)
     keep = Checkpoint.open(
         running.checkpoint,
@@ -127,12 +127,12 @@ def iterate(
         lanes=lanes,
     )
     if keep.taken == 0:
-        states = _init(method, model, data, own, lanes)
+        states = init_lanes(method, model, data, own, lanes)
     else:
         states = lanes.place(keep.states)
     taken, done = keep.taken, keep.done
 
-    advance = partial(_advance, method, model, data)
+    advance = partial(advance_lanes, method, model, data)
     # No steps: compiles, so that the clock below sees only the work.
     jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
     length = 1 if running.progress or running.checkpoint else capacity

@@ -269,12 +269,12 @@ def test_em_on_a_model_without_steps_names_the_others(known):
 @pytest.mark.parametrize("method", [pk.EM(3), pk.SVI(max_steps=500), pk.NUTS(2, 30, 30)])
 def test_a_second_fit_of_equal_shapes_does_not_trace_again(pair, regimes, em_fit, method):
     pk.fit(pair, regimes, method, key=jax.random.key(0), throw=False)
-    before = {f: f._cached._cache_size() for f in (loop._init, loop._advance)}
+    before = {f: f._cached._cache_size() for f in (loop.init_lanes, loop.advance_lanes)}
     again = moe.Pairs(regimes.x, -2 * regimes.y)
     same = type(pair)(num_experts=2)
     equal = type(method)(**vars(method))
     pk.fit(same, again, equal, key=jax.random.key(5), throw=False)
-    after = {f: f._cached._cache_size() for f in (loop._init, loop._advance)}
+    after = {f: f._cached._cache_size() for f in (loop.init_lanes, loop.advance_lanes)}
     assert before == after
 
 

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -109,14 +108,6 @@ REFUSED = {
     "steps": (lambda: pde.Closed(max_steps=-1), "max_steps=-1"),
     "a slope": (lambda: pde.Closed(atol=0.0), "atol=0.0"),
 }
-
-
-@pytest.fixture
-def no_checker():
-    # Users run without the shape checker, which would speak before our messages do.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("no_checker")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from probkit.models.sbl import irs
+from probkit.models.sbl.examples import irs
 from probkit.models.sbl.metrics import credible_support, nmse, support, support_recovery
 
 SNR = 12.0

@@ -4,22 +4,15 @@ import math
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
+from doors import NO_COUNT, NO_SIZE, refused
 from probkit.models import pde
-from test_bad_input import NO_COUNT, NO_SIZE, refused
 
-
-@pytest.fixture(autouse=True)
-def no_checker():
-    # Users run without the shape checker, which would speak before our messages do.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("no_checker")
 
 
 ZERO = pde.Dirichlet(0.0)

@@ -11,7 +11,7 @@ from numpyro.infer.util import log_density
 
 import probkit as pk
 from probkit.method.lanes import Lanes
-from probkit.method.loop import _advance, _init
+from probkit.method.loop import advance_lanes, init_lanes
 from probkit.models import pde
 from probkit.models.pde.reproduce import Adam, GridGP, GridNormal
 
@@ -367,10 +367,12 @@ def test_a_step_lowers_for_cuda(small):
     model, problem = small
     method, lanes = Adam(3), Lanes(1, 1, together=True)
     keys = jax.random.split(KEY, 1)
-    states = jax.eval_shape(lambda p: _init(method, model, p, (keys, None), lanes), problem)
+    states = jax.eval_shape(
+        lambda p: init_lanes(method, model, p, (keys, None), lanes), problem
+    )
 
     def steps(problem, states):
-        out = _advance(method, model, problem, states, jnp.int32(3), 3, lanes)
+        out = advance_lanes(method, model, problem, states, jnp.int32(3), 3, lanes)
         return jax.tree.leaves(out)
 
     exported = jax.export.export(jax.jit(lambda s: steps(problem, s)), platforms=["cuda"])

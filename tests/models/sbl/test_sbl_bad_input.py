@@ -1,24 +1,17 @@
-"""Sparse Bayesian learning at the door: wrong gets one clear line, odd things work."""
+"""What users give to sparse Bayesian learning: errors are clear, odd input works."""
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 import probkit as pk
+from doors import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
 from probkit.models import moe, sbl
-from test_bad_input import NO_COUNT, NO_SIZE, POSITIVE, WHOLE, refused
 
-
-@pytest.fixture(autouse=True)
-def no_checker():
-    # Users run without the shape checker, which would speak before our messages do.
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("no_checker")
 
 
 rng = np.random.default_rng(0)
@@ -42,7 +35,7 @@ def without_column(matrix, j):
 # What was given, and words that the message must have, in their order.
 
 ROWS = r"have 6 \(`mode0`\), 5 \(`mode1`\) rows: .* shape \(6, 5\), or a vector of 30"
-MATRIX = r"it takes a matrix, or a list of one matrix a mode"
+MATRIX = r"it takes a matrix, or a list of one matrix per mode"
 RANGE = r"squares of some are beyond the range of {}; use other units"
 NAMES = r"there are 2 dictionaries; give each a name of its own"
 MEASUREMENTS = {
@@ -187,7 +180,7 @@ AGAINST = {
     "an unknown coupled mode": ({"coupling": {"row": 0.5}}, r"coupling=.* names .* `row`"),
     "a row short": (
         {"coupling": {"mode0": sbl.neighbours(7, 0.5)}},
-        r"\{'mode0': ...\}\)` has 7 rows, but the mode has 8 atoms; give a row an atom",
+        r"\{'mode0': ...\}\)` has 7 rows, but the mode has 8 atoms; give one row per atom",
     ),
 }
 
@@ -208,8 +201,11 @@ COUPLINGS = {
         lambda: sbl.neighbours(3, -1),
         r"`neighbours\(weight=-1\)`: .* positive",
     ),
-    "no labels": (lambda: sbl.blocks([]), r"`blocks\(labels=\[\]\)`: .* one label an atom"),
-    "None": (lambda: sbl.blocks(None), r"`blocks\(labels=None\)`: .* one label an atom"),
+    "no labels": (
+        lambda: sbl.blocks([]),
+        r"`blocks\(labels=\[\]\)`: .* one label per atom",
+    ),
+    "None": (lambda: sbl.blocks(None), r"`blocks\(labels=None\)`: .* one label per atom"),
     "one word": (lambda: sbl.blocks("aab"), r"`blocks\(labels='aab'\)`: .* one label"),
     "a table": (lambda: sbl.blocks([[0, 1]]), r"`blocks\(labels=\[\[0, 1\]\]\)`: .* one "),
     "a gap": (lambda: sbl.blocks([0, "a", None]), r"all numbers or all text"),
@@ -323,7 +319,7 @@ def test_fit_refuses(data, args, pattern):
     refused(lambda: pk.fit(model, given, method, key=KEY), pattern)
 
 
-LIST = r"it takes a list of one matrix of new rows a mode \(mode0, mode1\), None for"
+LIST = r"it takes a list of one matrix of new rows per mode \(mode0, mode1\), None for"
 INPUTS = {
     "nothing": (None, r"`predict\(..., inputs\)` got None; " + LIST),
     "one matrix of two": (A, LIST),
@@ -427,7 +423,7 @@ def test_changing_an_array_afterwards_changes_no_data():
     np.testing.assert_array_equal(kept.dictionaries[0], A)
 
 
-def test_new_rows_may_be_told_in_part(data):
+def test_new_rows_may_be_given_for_some_modes(data):
     rows = PLAIN.inputs([None, pd.DataFrame(B[:2])], data).rows
     np.testing.assert_array_equal(rows[0], A)
     np.testing.assert_array_equal(rows[1], B[:2])

@@ -1,4 +1,4 @@
-r"""A radio channel by way of a reflecting surface, as Kronecker-structured measurements.
+r"""A radio channel over a reflecting surface, as Kronecker-structured measurements.
 
 A mobile of $T$ antennas reaches a base station of $R$ antennas over an intelligent
 reflecting surface (IRS) of $L$ elements, whose pattern $θ$ can be set:
@@ -6,13 +6,14 @@ reflecting surface (IRS) of $L$ elements, whose pattern $θ$ can be set:
 $$H(θ) = H_2 \,\mathrm{diag}(θ)\, H_1, \qquad
   Y_i = H_2 \,\mathrm{diag}(θ_i)\, H_1 X + N, \quad i = 1, …, K.$$
 
-Few directions carry the waves. On a grid of $G$ directions at each end, the products of
-arrival and departure at the surface take only $G$ values, and for all patterns together
+The waves travel in few directions. Directions lie on a grid of size $G$. At the surface
+only the difference of arrival and departure matters, which takes $G$ values, so that
+for all patterns together
 
 $$y = (Θ^T K ⊗ X^T \bar A_T ⊗ A_R)\, x + n,$$
 
-with the steering vectors of mobile and station as columns of $A_T$ and $A_R$. What is
-learned of $x$ from a few patterns holds for every pattern.
+where the columns of $A_T$ and $A_R$ are the steering vectors of mobile and station. An
+estimate of $x$ from few patterns gives the channel for every pattern.
 
 Source: He & Joseph (2024), arXiv 2307.14719, section on IRS-aided MIMO channels.
 """
@@ -36,13 +37,13 @@ MODES = ("pattern", "pilot", "antenna")
 
 
 class Training(eqx.Module):
-    """What both ends agree on before: arrays, grid, pilots and patterns.
+    """What both ends know before the measurement: arrays, grid, pilots and patterns.
 
     Attributes:
-        pilots: $X$, a column a pilot vector, each of unit norm.
-        patterns: $Θ$, a column a pattern of the surface, each of unit norm.
-        station: $R$, antennas of the base station.
-        grid: $G$, directions of the grid.
+        pilots: $X$, one column of unit norm per pilot vector.
+        patterns: $Θ$, one column of unit norm per pattern of the surface.
+        station: $R$, number of antennas of the base station.
+        grid: $G$, number of directions.
     """
 
     pilots: Complex[Array, "mobile pilots"]
@@ -51,15 +52,21 @@ class Training(eqx.Module):
     grid: int = eqx.field(static=True)
 
     def dictionaries(self) -> tuple[Array, Array, Array]:
-        r"""$Θ^T K$, $X^T \bar A_T$ and $A_R$: what measures each mode of $x$."""
+        r"""$Θ^T K$, $X^T \bar A_T$ and $A_R$: the dictionaries of the modes."""
         mobile = self.pilots.T @ steering(self.pilots.shape[0], self.grid).conj()
         return self.responses(self.patterns), mobile, steering(self.station, self.grid)
 
     def responses(self, patterns: Array) -> Complex[Array, "patterns grid"]:
-        r"""$Θ^T K$, how the surface answers to each difference of directions.
+        r"""$Θ^T K$: the response of the surface to each difference of directions.
 
-        Column $g$ of $K$ is $a(ψ_0) ∘ \bar a(ψ_g)$: differences of directions on the
-        grid wrap round, as the phase of element $k$ is $2πk$ times a multiple of $1/G$.
+        Column $g$ of $K$ is $a(ψ_0) ∘ \bar a(ψ_g)$. Differences of directions are modulo
+        $G$, because the phase of element $k$ is $2πk$ times a multiple of $1/G$.
+
+        Args:
+            patterns: one column per pattern, shape `(L, k)`.
+
+        Returns:
+            Shape `(k, G)`, dimensionless.
         """
         a = steering(self.patterns.shape[0], self.grid)
         return patterns.T @ (a[:, :1] * a.conj())
@@ -71,7 +78,7 @@ class Link(eqx.Module):
     Attributes:
         data: the measurements, with modes `pattern`, `pilot`, `antenna` and known noise.
         coefficients: $x$, the truth, shape `(G, G, G)`.
-        training: what was sent.
+        training: what both ends knew before.
         first: $H_1$, mobile to surface.
         second: $H_2$, surface to station.
     """
@@ -83,15 +90,28 @@ class Link(eqx.Module):
     second: Complex[Array, "station elements"]
 
     def channel(self, patterns: Array) -> Complex[Array, "patterns station mobile"]:
-        r"""$H_2 \,\mathrm{diag}(θ)\, H_1$ for each column $θ$ of `patterns`."""
+        r"""$H_2 \,\mathrm{diag}(θ)\, H_1$ for each column $θ$ of `patterns`.
+
+        Args:
+            patterns: one column per pattern, shape `(L, k)`.
+
+        Returns:
+            Shape `(k, R, T)`.
+        """
         return jnp.einsum("rl,lp,lt->prt", self.second, patterns, self.first)
 
 
 def steering(size: int, grid: int) -> Complex[Array, "size grid"]:
-    r"""Answers of a half-wavelength line array to the directions of a grid.
+    r"""Response of a line array with half a wavelength between its antennas.
 
-    $a_k(ψ) = e^{jπψk} / \sqrt{\text{size}}$ at cosines $ψ_g = 2g/G - 1$, a column a
-    direction, each of unit norm.
+    $a_k(ψ) = e^{jπψk} / \sqrt{\text{size}}$ at the cosines $ψ_g = 2g/G - 1$.
+
+    Args:
+        size: number of antennas.
+        grid: $G$, number of directions.
+
+    Returns:
+        One column of unit norm per direction, shape `(size, G)`, dimensionless.
     """
     cosine = 2 * np.arange(grid) / grid - 1
     phase = np.pi * np.arange(size)[:, None] * cosine
@@ -101,7 +121,16 @@ def steering(size: int, grid: int) -> Complex[Array, "size grid"]:
 def random_patterns(
     key: PRNGKeyArray, count: int, elements: int = 256
 ) -> Float[Array, "elements count"]:
-    r"""Patterns of the surface with entries $±1/\sqrt L$, a column a pattern."""
+    r"""Patterns of the surface with random entries $±1/\sqrt L$.
+
+    Args:
+        key: a JAX random key.
+        count: number of patterns.
+        elements: $L$, number of elements of the surface.
+
+    Returns:
+        One column per pattern, shape `(L, count)`, dimensionless.
+    """
     return jax.random.rademacher(key, (elements, count), float) / math.sqrt(elements)
 
 
@@ -115,16 +144,22 @@ def draw_training(
     num_pilots: int = 3,
     num_patterns: int = 6,
 ) -> Training:
-    """Random pilots, QPSK over the antennas of the mobile, and random patterns.
+    """Random QPSK pilots, one symbol per antenna of the mobile, and random patterns.
 
     Args:
         key: a JAX random key.
-        mobile: $T$, antennas of the mobile.
-        station: $R$, antennas of the base station.
-        elements: $L$, elements of the surface.
-        grid: $G$, directions.
-        num_pilots: pilot vectors sent under each pattern.
-        num_patterns: patterns of the surface, $K$.
+        mobile: $T$, number of antennas of the mobile.
+        station: $R$, number of antennas of the base station.
+        elements: $L$, number of elements of the surface.
+        grid: $G$, number of directions.
+        num_pilots: number of pilot vectors per pattern.
+        num_patterns: $K$, number of patterns.
+
+    Returns:
+        The training.
+
+    Raises:
+        ValueError: if `key` is not a JAX random key.
     """
     key_pilots, key_patterns = jax.random.split(as_key(key, "draw_training(key=...)"))
     signs = jax.random.rademacher(key_pilots, (2, mobile, num_pilots), float)
@@ -142,19 +177,22 @@ def simulate(
 ) -> Link:
     r"""A channel of few directions, and noisy measurements of it.
 
-    The waves leave the mobile and the surface in one direction each, and arrive at
-    surface and station over `cells` neighbouring ones, with gains $CN(0, 1)$:
+    The waves leave the mobile in one direction and the surface in one direction. They
+    arrive at surface and station from `cells` neighbouring directions, with gains
+    $CN(0, 1)$:
     $x = c\; x_1 ⊗ e_k ⊗ β$, $c = \sqrt{TL/\text{cells}}\,\sqrt{RL/\text{cells}}$.
 
     Args:
         key: a JAX random key.
-        snr_db: ten times the log of the power of the noiseless measurements over that
-            of the noise.
-        training: what is sent; None draws it anew, with the default sizes.
-        cells: neighbouring directions of arrival at the surface and at the station.
+        snr_db: power of the noiseless measurements over the power of the noise, in dB.
+        training: what both ends know before. None draws one of the default sizes.
+        cells: number of neighbouring directions of arrival, at surface and station each.
+
+    Returns:
+        The channel and its measurements.
 
     Raises:
-        ValueError: for more cells than the grid has.
+        ValueError: if `key` is not a JAX random key, or `cells` is not in 1 to $G$.
     """
     key_training, key_link = jax.random.split(as_key(key, "simulate(key=...)"))
     training = draw_training(key_training) if training is None else training
@@ -174,7 +212,7 @@ def _draw(key, snr_db, training: Training, cells: int):
     mobile, elements = training.pilots.shape[0], training.patterns.shape[0]
     keys = jax.random.split(key, 4)
     α, β = jax.random.normal(keys[0], (2, cells), complex)
-    # Neighbouring cells do not wrap round; the single directions may lie anywhere.
+    # Neighbouring cells do not cross the end of the grid; single directions may be any.
     arrive, receive = jax.random.randint(keys[1], (2,), 0, grid - cells + 1)
     leave, depart = jax.random.randint(keys[2], (2,), 0, grid)
     near = jnp.arange(cells)
@@ -196,11 +234,12 @@ def _draw(key, snr_db, training: Training, cells: int):
 def channel(
     coefficients: Any, patterns: Array, training: Training
 ) -> Complex[Array, "patterns station mobile"]:
-    r"""$\hat H(θ)$ that coefficients stand for, for any pattern of the surface.
+    r"""$\hat H(θ)$ from coefficients, for any pattern of the surface.
 
     Args:
         coefficients: $x$, true or estimated, shape `(G, G, G)`.
-        patterns: $θ$ as columns, shape `(L, k)`; they need not have been trained with.
+        patterns: one column $θ$ per pattern, shape `(L, k)`. They may be other patterns
+            than those of the training.
         training: arrays and grid.
 
     Returns:
@@ -221,6 +260,9 @@ def channel_nmse(estimate: Array, truth: Array) -> Float[Array, ""]:
 
     Args:
         estimate, truth: channels, shape `(k, R, T)`: see `channel` and `Link.channel`.
+
+    Returns:
+        A number, dimensionless.
     """
     error = jnp.sum(abs2(estimate - truth), axis=(1, 2))
     return jnp.mean(error / jnp.sum(abs2(truth), axis=(1, 2)))
@@ -234,25 +276,29 @@ def _beam_gain(estimate: Array, truth: Array) -> Complex[Array, " patterns"]:
 
 @jax.jit
 def symbol_error_rate(estimate: Array, truth: Array, snr_db: Any) -> Float[Array, ""]:
-    r"""Share of QPSK symbols misread by a receiver that trusts an estimated channel.
+    r"""Share of QPSK symbols that a receiver with an estimated channel gets wrong.
 
-    With the first singular vectors of $\hat H$ at both ends, a symbol $s$ comes in as
-    $g s + n$, $g = u^H H v$, and the symbol nearest to it times $\hat g = u^H \hat H v >
-    0$ is read: the one in whose quarter of the plane it lies. So only the phase $φ$ of
-    $g$ misleads. With noise relative to the power received, as in the paper, the
-    borders of the right quarter are crossed independently, and no symbol need be sent:
+    Both ends use the first singular vectors of $\hat H$. A symbol $s$ is received as
+    $g s + n$ with $g = u^H H v$. Because $\hat g = u^H \hat H v > 0$, the receiver decides
+    by the quarter of the plane, so that an error of the channel acts through the phase $φ$
+    of $g$ alone. The noise is relative to the received power, as in the paper. Then the two
+    borders of the right quarter are crossed independently, and the rate is exact, without
+    simulation:
 
     $$1 - Φ\bigl(\sqrt{2\,\text{snr}} \cos(φ - π/4)\bigr)\,
           Φ\bigl(\sqrt{2\,\text{snr}} \cos(φ + π/4)\bigr).$$
 
     Args:
-        estimate, truth: channels, shape `(k, R, T)`; the result is the mean over `k`.
-        snr_db: a number, power of $g s$ over that of the noise at the receiver.
+        estimate, truth: channels, shape `(k, R, T)`.
+        snr_db: power of $g s$ over the power of the noise at the receiver, in dB.
+
+    Returns:
+        The mean over the `k` channels, a number in [0, 1].
     """
     phase = jnp.angle(_beam_gain(estimate, truth))
     root = jnp.sqrt(2 * 10 ** (snr_db / 10))
     miss = [ndtr(-root * jnp.cos(phase + turn)) for turn in (jnp.pi / 4, -jnp.pi / 4)]
-    # One less the product of the two hits, without the loss of digits.
+    # One minus the product of the two hits, without cancellation.
     return jnp.mean(miss[0] + miss[1] - miss[0] * miss[1])
 
 
@@ -261,8 +307,12 @@ def spectral_efficiency(estimate: Array, truth: Array, noise_sd: Any) -> Float[A
     r"""$\log_2(1 + |u^H H v|^2 / σ^2)$, in bits per second and hertz, mean over patterns.
 
     Args:
-        estimate, truth: channels, shape `(k, R, T)`. Beams are set by the estimate.
-        noise_sd: $σ$ at each antenna of the base station, for symbols of unit power.
+        estimate, truth: channels, shape `(k, R, T)`. The beams are those of the estimate.
+        noise_sd: $σ$ at each antenna of the base station, in the units of the channels,
+            for symbols of unit power.
+
+    Returns:
+        The mean over the `k` channels, in bits per second and hertz.
     """
     power = abs2(_beam_gain(estimate, truth))
     return jnp.mean(jnp.log2(1 + power / jnp.asarray(noise_sd) ** 2))

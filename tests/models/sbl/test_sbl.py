@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import probkit as pk
+from lowering import lowers_for_cuda
 from probkit.linalg import outer
-from probkit.method.lanes import Lanes
-from probkit.method.loop import _advance, _init
 from probkit.model.density import log_likelihood
 from probkit.models import sbl
+from probkit.models.sbl.kronecker import scattered
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.sequential import best_variances
 from probkit.models.sbl.updates import (
@@ -132,7 +132,7 @@ def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes
     # p(y) / p(without y_i), each from the dense covariance.
     data, _ = problem(sizes, is_complex=field)
     model = sbl.KroneckerSBL()
-    sites = model.spread_start(data, KEY, 1.0)
+    sites = scattered(model.flat_start(data), KEY, 1.0)
     γ = model.scales(sites, data).variance()
     A, y = kron(data.dictionaries), np.asarray(data.y).ravel()
     Σ = float(model.noise(sites, data)) * np.eye(len(y)) + (A * kron(γ)) @ A.conj().T
@@ -218,7 +218,7 @@ def test_program_evidence_and_posterior_evidence_are_one_number(name):
 
     @jax.jit
     def both(key):
-        sites = model.spread_start(data, key, 1.0)
+        sites = scattered(model.flat_start(data), key, 1.0)
         program = log_likelihood(model, data, sites)["y"]
         return program, model.posterior(sites, data).log_evidence()
 
@@ -347,7 +347,7 @@ def test_the_penalised_bound_never_lowers_the_posterior_density():
     # Checked for whole steps in the conformance tests; here that the penalty acts at all.
     data, _ = problem([(3, 4), (4, 5)])
     model = sbl.KroneckerSBL(global_scale=1e-3)
-    sites = model.spread_start(data, KEY, 0.0)
+    sites = scattered(model.flat_start(data), KEY, 0.0)
     moments, _ = model.e_step(sites, data)
     held = model.m_step(moments, sites, data, use_prior=True)
     free = model.m_step(moments, sites, data, use_prior=False)
@@ -638,20 +638,7 @@ def test_sequential_ascent_under_a_price_finds_the_support():
 )
 def test_hot_paths_lower_for_cuda(method, sizes):
     data, _ = problem(sizes, is_complex=True)
-    lanes = Lanes(1, 1, together=True)
-    model = sbl.KroneckerSBL()
-
-    def run(data, seeds):
-        keys = jax.random.wrap_key_data(seeds)
-        states = _init(method, model, data, (keys, None), lanes)
-        out = _advance(method, model, data, states, jnp.int32(5), 5, lanes)
-        return jax.tree.leaves(eqx.filter(out, eqx.is_array))
-
-    seeds = jax.random.key_data(jax.random.split(KEY, 1))
-    arrays, rest = eqx.partition(data, eqx.is_array)
-    flat = jax.jit(lambda arrays, seeds: run(eqx.combine(arrays, rest), seeds))
-    exported = jax.export.export(flat, platforms=["cuda"])(arrays, seeds)
-    assert exported.platforms == ("cuda",)
+    lowers_for_cuda(method, sbl.KroneckerSBL(), data)
 
 
 @pytest.mark.parametrize("method", [sbl.TypeII(), sbl.Sequential()], ids=["TypeII", "Seq."])

@@ -1,0 +1,1 @@
+"""Worked examples of sparse Bayesian learning."""
