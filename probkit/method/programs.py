@@ -86,7 +86,7 @@ def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> No
         *args: its arguments, as for `fingerprint`.
     """
     make_room()
-    kind = owner if callable(owner) and hasattr(owner, "__module__") else type(owner)
+    kind = type(owner) if isinstance(owner, eqx.Module) else owner
     if str(kind.__module__).startswith(OURS):
         return
     described = [
