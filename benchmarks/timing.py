@@ -33,12 +33,24 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
+        "commit": commit(),
         "load_before": round(os.getloadavg()[0], 2),
         "backend": jax.default_backend(),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "numpyro": numpyro.__version__,
     }
+
+
+def commit() -> str:
+    """The commit that the code is of, with a `+` if files differ from it."""
+    git = ["git", "-C", str(HERE)]
+    try:
+        name = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True)
+        differs = subprocess.check_output([*git, "status", "--porcelain"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name.strip() + ("+" if differs.strip() else "")
 
 
 def timed(function: Callable[[], Any]) -> tuple[dict[str, float], Any]:

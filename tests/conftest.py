@@ -22,7 +22,9 @@ import probkit as pk
 from probkit.models import moe
 
 pk.enable_x64()
-pk.use_compilation_cache(Path(__file__).parents[1] / ".jax-cache")
+# Another folder may be named, such as an empty one, to see what a first run costs.
+HERE = Path(__file__).parents[1] / ".jax-cache"
+pk.use_compilation_cache(os.environ.get("PROBKIT_TEST_CACHE") or HERE)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+import own
 from probkit.models import moe, pde, sbl
 
 
@@ -42,16 +43,30 @@ def _pde():
     return pde.SpectralGP(num_nodes=6, equation_sd=1e-3), problem
 
 
+def _counts():
+    rng = np.random.default_rng(9)
+    x = np.linspace(-1, 1, 60)
+    return own.Counts(x, rng.poisson(np.exp(1 + x)))
+
+
+def _values():
+    rng = np.random.default_rng(10)
+    return own.Values(rng.normal([1.0, -2.0], 1.0, (40, 2)))
+
+
 FAMILIES = {
     "moe one input": lambda: _moe(2, 1),
     "moe three inputs": lambda: _moe(3, 3),
     "moe one expert": lambda: _moe(1, 2),
     "pde inverse": _pde,
+    "a program alone": lambda: (own.PoissonRegression(), _counts()),
+    "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
-# Those that EM has nothing to climb for.
-WITHOUT_EM = {"pde inverse"}
+# Those that have an E-step, and one of each kind that can be split into batches.
+WITH_EM = [name for name in FAMILIES if name.startswith(("moe", "sbl"))]
+OF_ROWS = ["moe one input", "a program alone", "a program alone, two columns"]
 
 
 def a_draw(model, data, seed: int = 0):

@@ -55,12 +55,14 @@ class Closed(AbstractMethod):
     atol: float = eqx.field(default=0.1, converter=positive("Closed(atol"))
     num_draws: int = eqx.field(default=1, converter=whole("Closed(num_draws", 1))
 
-    def run(self, model, data, key, start, running):
+    def refuse(self, model, data):
         if not isinstance(model, SpectralGP) or not isinstance(data, Problem):
             raise ValueError(
                 f"`pde.Closed` fits `pde.SpectralGP` to `pde.Problem`, not "
                 f"`{type(model).__name__}` to `{type(data).__name__}`."
             )
+
+    def run(self, model, data, key, start, running):
         if self._learns(model, data):
             if self.max_steps == 0:
                 return Draws({}, {}, {}, RESULTS.no_steps)

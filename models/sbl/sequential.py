@@ -165,9 +165,8 @@ class Sequential(AbstractIterativeMethod):
     def step_limit(self):
         return self.max_steps
 
-    def begin(self, model, data, key, start):
+    def refuse(self, model, data):
         _refuse(model, data)
-        return super().begin(model, data, key, start)
 
     def finish(self, model, data, end):
         state = end.lane(0)

@@ -209,7 +209,6 @@ class TypeII(AbstractIterativeMethod):
         return self.max_steps
 
     def begin(self, model, data, key, start):
-        self._refuse(model, data)
         key_start, key_run = jax.random.split(key)
         method = self
         if start is None:
@@ -242,7 +241,7 @@ class TypeII(AbstractIterativeMethod):
         }
         return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
 
-    def _refuse(self, model: Any, data: Any) -> None:
+    def refuse(self, model: Any, data: Any) -> None:
         if not isinstance(model, KroneckerSBL) or not isinstance(data, Measurements):
             raise ValueError(
                 f"`sbl.TypeII` fits `sbl.KroneckerSBL` to `sbl.Measurements`, not "

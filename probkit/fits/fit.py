@@ -68,6 +68,7 @@ def fit(
         ("fit(checkpoint=...)", checkpoint),
     )
     key = as_key(key, "fit(key=...)")
+    method.refuse(model, data)
     refuse_wrong_labels(model, data)
     renew("fit", model, partial(asked, model), data, key)
     if progress is None:

@@ -112,13 +112,12 @@ class EM(AbstractIterativeMethod):
     def step_limit(self):
         return self.max_steps
 
-    def begin(self, model, data, key, start):
+    def refuse(self, model, data):
         if not isinstance(model, AbstractEMModel):
             raise ValueError(
                 f"`{type(model).__name__}` has no E-step and M-step; "
                 "fit it with `pk.MAP()`, `pk.NUTS()` or `pk.SVI()`."
             )
-        return super().begin(model, data, key, start)
 
     def finish(self, model, data, end):
         ended = jax.device_get(_ended(self, model, data, end.states))

@@ -90,6 +90,14 @@ class AbstractMethod(eqx.Module):
         """How many draws of an earlier fit it can start from: chains, restarts, starts."""
         return 1
 
+    def refuse(self, model: Any, data: Any) -> None:
+        """Refuse a model or data that this method cannot fit, before anything else is done.
+
+        Raises:
+            ValueError: with what it fits instead.
+        """
+        return None
+
     @abstractmethod
     def run(
         self,

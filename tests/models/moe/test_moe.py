@@ -276,14 +276,6 @@ def test_recovered_labels_follow_the_responsibilities(em_fit, regimes, pair):
     assert np.abs(share - r[:, 1]).mean() < 0.05
 
 
-def test_a_batch_stands_for_all_observations(pair, regimes):
-    sites = {k: jnp.asarray(v) for k, v in TRUTH.items()}
-    parts = jnp.split(jnp.arange(len(regimes)), 6)
-    values = [log_densities(pair, regimes.take(p), sites)[1] for p in parts]
-    whole = log_densities(pair, regimes, sites)[1]
-    assert float(np.mean(values)) == pytest.approx(float(whole), rel=1e-12)
-
-
 def test_float32_is_enough_for_a_fit(regimes, em_fit):
     half = moe.Pairs(np.asarray(regimes.x, np.float32), np.asarray(regimes.y, np.float32))
     fitted = pk.fit(moe.SoftmaxMoE(2), half, pk.EM(num_restarts=8), key=jax.random.key(0))

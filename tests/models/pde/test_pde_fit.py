@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import probkit as pk
+from probkit.method import loop
+from probkit.method.checkpoint import Checkpoint
 from probkit.models import moe, pde
-from probkit.models.pde import closed
 
 KEY = jax.random.key(0)
 
@@ -44,23 +45,26 @@ class Killed(Exception):
 
 
 def test_a_killed_search_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    real, calls = closed._loss_and_slope, []
+    real, added = Checkpoint.add, []
 
-    def counted(*args):
-        calls.append(args)
-        if len(calls) == 5:
+    def add(self, kept, states, taken, done):
+        real(self, kept, states, taken, done)
+        added.append(taken)
+        if len(added) == 3:
             raise Killed
-        return real(*args)
 
-    monkeypatch.setattr(closed, "_loss_and_slope", counted)
+    monkeypatch.setattr(loop, "CHUNK_STEPS", 3)
+    monkeypatch.setattr(Checkpoint, "add", add)
     run = functools.partial(pk.fit, MODEL, problem(), pde.Closed(), key=KEY)
     with pytest.raises(Killed):
         run(checkpoint=tmp_path / "run")
     resumed = run(checkpoint=tmp_path / "run")
-    whole = len(calls) - 1  # the one that was killed was asked again
+    # The steps before the kill were not taken again.
+    assert added[3] > added[2]
     assert resumed.posterior.equals(fitted().posterior)
+    whole = len(added)
     run(checkpoint=tmp_path / "run")
-    assert len(calls) - 1 == whole  # everything was told already
+    assert len(added) == whole  # a finished run takes no step
 
 
 def test_a_search_of_no_steps_is_no_success():
