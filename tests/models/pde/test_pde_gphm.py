@@ -13,7 +13,8 @@ import probkit as pk
 from probkit.method.lanes import Lanes
 from probkit.method.loop import advance_lanes, init_lanes
 from probkit.models import pde
-from probkit.models.pde.reproduce import Adam, GridGP, GridNormal
+from probkit.models.pde import Adam, GridGP
+from probkit.models.pde.gphm.grid import GridNormal
 
 ENVELOPES = ("student_t", "gaussian")
 both = pytest.mark.parametrize("envelope", ENVELOPES)
