@@ -8,7 +8,7 @@ processes", arXiv 2311.04465, and the authors' code.
 """
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,14 +20,15 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from probkit.gp import SpectralMixture, gram
+from probkit.gp.mixture import Envelope, as_envelope
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
+from probkit.models.pde import kernels
 from probkit.models.pde.conditions import Condition
-from probkit.models.pde.problem import Problem
-from probkit.validate import as_array, positive, short, whole
+from probkit.models.pde.equation import Orders
+from probkit.models.pde.problem import Inputs, Problem
+from probkit.validate import positive, whole
 
-Envelope = Literal["student_t", "gaussian"]
-Orders = tuple[int, ...]
 # The paper's parameters, real and without limits: what Adam moves.
 Position = dict[str, Array]
 # Priors are flat up to here, in the logarithm and in maximal frequencies.
@@ -124,15 +125,6 @@ class Terms(NamedTuple):
     equation: dist.Normal
 
 
-def _as_envelope(value: Any) -> Envelope:
-    if value not in get_args(Envelope):
-        raise ValueError(
-            f"`GridGP(envelope={short(value)})`: it takes "
-            f"{' or '.join(map(repr, get_args(Envelope)))}."
-        )
-    return value
-
-
 class GridGP(AbstractModel):
     r"""The paper's joint density of a solution on a grid, its kernels and precisions.
 
@@ -163,7 +155,7 @@ class GridGP(AbstractModel):
     that is singular to rounding ends the run here.
     """
 
-    envelope: Envelope = eqx.field(default="student_t", converter=_as_envelope)
+    envelope: Envelope = eqx.field(default="student_t", converter=as_envelope("GridGP"))
     num_components: int = eqx.field(default=30, converter=whole("GridGP(num_components", 1))
     max_frequency: float = eqx.field(
         default=20.0, converter=positive("GridGP(max_frequency")
@@ -199,15 +191,7 @@ class GridGP(AbstractModel):
 
     def mixtures(self, sites: Sites, problem: Problem) -> tuple[SpectralMixture, ...]:
         """The kernel of each axis."""
-        return tuple(
-            SpectralMixture(
-                sites[f"weight_{axis}"],
-                sites[f"frequency_{axis}"],
-                sites[f"lengthscale_{axis}"],
-                self.envelope,
-            )
-            for axis in problem.axes
-        )
+        return kernels.mixtures(sites, problem.axes, self.envelope)
 
     def factors(self, sites: Sites, problem: Problem) -> tuple[Factor, ...]:
         """$K_j + ε I$ of each axis."""
@@ -220,14 +204,14 @@ class GridGP(AbstractModel):
         self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]
     ) -> dict[Orders, Float[Array, "..."]]:
         """The derivatives of u on the grid that the equation and the conditions ask for."""
-        U, kernels = sites["solution"], self.mixtures(sites, problem)
+        U, mixtures = sites["solution"], self.mixtures(sites, problem)
 
         def of(orders):
             field = U
             for j, n in enumerate(orders):
                 if n:
                     field = factors[j].solve(field, j)
-                    moved = gram(kernels[j], problem.grid[j], n)
+                    moved = gram(mixtures[j], problem.grid[j], n)
                     field = jnp.moveaxis(jnp.tensordot(moved, field, [[1], [j]]), 0, j)
             return field
 
@@ -333,31 +317,18 @@ class GridGP(AbstractModel):
     # What is said of a draw.
 
     def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
-        named = dict(data.dims())
-        for axis in data.axes:
-            sites = ("weight", "frequency", "lengthscale")
-            named |= {f"{name}_{axis}": (f"component_{axis}",) for name in sites}
+        named = data.dims() | kernels.dims(data.axes)
         named |= {"boundary_precision": (), "equation_precision": ()}
         named |= {"solution": data.axes, "u": ("point",)}
         return named | {"boundary": ("face_point",), "equation": data.axes}
 
     def coords(self, data: Problem) -> dict[str, Any]:
-        labels = {f"component_{axis}": np.arange(self.num_components) for axis in data.axes}
-        grid = {a: np.asarray(x) for a, x in zip(data.axes, data.grid, strict=True)}
+        labels = kernels.coords(dict.fromkeys(data.axes, self.num_components))
         faces = sum(condition.values.size for condition in data.conditions)
-        return data.coords() | grid | labels | {"face_point": np.arange(faces)}
+        return data.coords() | labels | {"face_point": np.arange(faces)}
 
-    def inputs(self, given: Any, data: Problem) -> "Inputs":
-        points = as_array(given, "predict(..., inputs)")
-        d = len(data.axes)
-        if d == 1 and points.ndim < 2:
-            points = points.reshape(-1, 1)
-        if points.ndim != 2 or points.shape[1] != d:
-            raise ValueError(
-                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
-                f"row each, with a column an axis ({', '.join(data.axes)})."
-            )
-        return Inputs(points, data)
+    def inputs(self, given: Any, data: Problem) -> Inputs:
+        return data.inputs(given)
 
     def predict(self, sites, inputs, key):
         """`u` at points: the conditional mean given the values on the grid."""
@@ -365,22 +336,15 @@ class GridGP(AbstractModel):
         weights = sites["solution"]
         for j, K in enumerate(self.factors(sites, problem)):
             weights = K.solve(weights, j)
-        kernels = self.mixtures(sites, problem)
+        mixtures = self.mixtures(sites, problem)
 
         def at(point):
             value = weights
-            for k, x, here in zip(kernels, problem.grid, point, strict=True):
+            for k, x, here in zip(mixtures, problem.grid, point, strict=True):
                 value = jnp.tensordot(k(here - x), value, 1)
             return value
 
         return {"u": jax.lax.map(at, points, batch_size=256)}
-
-
-class Inputs(eqx.Module):
-    """Points at which to predict, and the problem that the fit is of."""
-
-    points: Float[Array, "n d"]
-    problem: Problem
 
 
 def _flat_in_log():
