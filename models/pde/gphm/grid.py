@@ -8,19 +8,24 @@ processes", arXiv 2311.04465, and the authors' code.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
+from probkit import linalg
 from probkit.gp import SpectralMixture, gram
 from probkit.gp.mixture import Envelope, as_envelope
+from probkit.linalg import mode_products
+from probkit.linalg.kronecker import Inverse
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
 from probkit.models.pde import kernels
@@ -31,54 +36,15 @@ from probkit.validate import positive, whole
 
 # The paper's parameters, real and without limits: what Adam moves.
 Position = dict[str, Array]
+# $K_j$ of each axis, tagged positive definite.
+Factors = tuple[lx.MatrixLinearOperator, ...]
 # Priors are flat up to here, in the logarithm and in maximal frequencies.
 FAR, FAR_FREQUENCY = 50.0, 10.0
 
 
-class Factor(NamedTuple):
-    r"""$K$ of one axis with its Cholesky factor, computed once for all that ask.
-
-    Attributes:
-        matrix: $K$, `(n, n)`, positive definite.
-        root: lower triangular $R$ with $R R^T = K$, taken as a constant: derivatives go
-            through the equations that are solved, not through the decomposition.
-    """
-
-    matrix: Float[Array, "n n"]
-    root: Float[Array, "n n"]
-
-    @classmethod
-    def of(cls, matrix: Float[Array, "n n"]) -> "Factor":
-        return cls(matrix, jnp.linalg.cholesky(jax.lax.stop_gradient(matrix)))
-
-    def solve(self, tensor: Array, axis: int) -> Array:
-        """$K^{-1}$ along an axis of a tensor."""
-        columns = jnp.moveaxis(tensor, axis, 0)
-        flat = columns.reshape(len(columns), -1)
-
-        def solution(_, b):
-            return jax.scipy.linalg.cho_solve((self.root, True), b)
-
-        solved = jax.lax.custom_linear_solve(
-            lambda b: self.matrix @ b, flat, solution, symmetric=True
-        )
-        return jnp.moveaxis(solved.reshape(columns.shape), 0, axis)
-
-    def logdet(self) -> Float[Array, ""]:
-        return _logdet(self.matrix, self.root)
-
-
-@jax.custom_jvp
-def _logdet(matrix, root):
-    return 2 * jnp.log(jnp.diagonal(root)).sum()
-
-
-@_logdet.defjvp
-def _(primals, tangents):
-    # d log|K| = tr K⁻¹ dK
-    matrix, root = primals
-    inverse = jax.scipy.linalg.cho_solve((root, True), jnp.eye(len(root)))
-    return _logdet(matrix, root), jnp.vdot(inverse, tangents[0])
+def _solved(tensor: Array, factors: Sequence[lx.MatrixLinearOperator | None]) -> Array:
+    """$K_p^{-1}$ along each axis of a tensor, or nothing where there is None."""
+    return mode_products(tensor, [None if K is None else Inverse(K) for K in factors])
 
 
 class GridNormal(Distribution):
@@ -93,7 +59,7 @@ class GridNormal(Distribution):
 
     def __init__(self, factors, *, validate_args: bool | None = None):
         self.factors = tuple(factors)
-        event_shape = tuple(len(K.matrix) for K in self.factors)
+        event_shape = tuple(K.in_size() for K in self.factors)
         super().__init__((), event_shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False)
@@ -103,18 +69,15 @@ class GridNormal(Distribution):
     def log_prob(self, value, intermediates=None):
         # <U, (K_1 ⊗ K_2)⁻¹ U> = <K_1⁻¹ U, U K_2⁻¹>: what derivatives of U need, too.
         first, *others = self.factors
-        left, right = first.solve(value, 0), value
-        for axis, K in enumerate(others, 1):
-            right = K.solve(right, axis)
+        left = _solved(value, [first, *[None] * len(others)])
+        right = _solved(value, [None, *others])
         size = math.prod(self.event_shape)
-        logdet = sum(size // len(K.matrix) * K.logdet() for K in self.factors)
+        logdet = linalg.logdet(linalg.Kronecker(self.factors))
         return -0.5 * (size * math.log(2 * math.pi) + logdet + jnp.vdot(left, right))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
-        draws = jax.random.normal(key, (*sample_shape, *self.event_shape))
-        for axis, K in enumerate(self.factors, len(sample_shape)):
-            draws = jnp.moveaxis(jnp.tensordot(K.root, draws, [[1], [axis]]), 0, axis)
-        return draws
+        draws = linalg.sample(linalg.Kronecker(self.factors), key, sample_shape)
+        return draws.reshape(*sample_shape, *self.event_shape)
 
 
 class Terms(NamedTuple):
@@ -193,27 +156,27 @@ class GridGP(AbstractModel):
         """The kernel of each axis."""
         return kernels.mixtures(sites, problem.axes, self.envelope)
 
-    def factors(self, sites: Sites, problem: Problem) -> tuple[Factor, ...]:
+    def factors(self, sites: Sites, problem: Problem) -> Factors:
         """$K_j + ε I$ of each axis."""
         pairs = zip(self.mixtures(sites, problem), problem.grid, strict=True)
         return tuple(
-            Factor.of(gram(k, x) + self.jitter * jnp.eye(len(x))) for k, x in pairs
+            lx.MatrixLinearOperator(
+                gram(k, x) + self.jitter * jnp.eye(len(x)), lx.positive_semidefinite_tag
+            )
+            for k, x in pairs
         )
 
     def derivatives(
-        self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]
+        self, sites: Sites, problem: Problem, factors: Factors
     ) -> dict[Orders, Float[Array, "..."]]:
         """The derivatives of u on the grid that the equation and the conditions ask for."""
         U, mixtures = sites["solution"], self.mixtures(sites, problem)
 
         def of(orders):
-            field = U
-            for j, n in enumerate(orders):
-                if n:
-                    field = factors[j].solve(field, j)
-                    moved = gram(mixtures[j], problem.grid[j], n)
-                    field = jnp.moveaxis(jnp.tensordot(moved, field, [[1], [j]]), 0, j)
-            return field
+            inner = [K if n else None for K, n in zip(factors, orders, strict=True)]
+            pairs = zip(mixtures, problem.grid, orders, strict=True)
+            outer = [gram(k, x, n) if n else None for k, x, n in pairs]
+            return mode_products(_solved(U, inner), outer)
 
         wanted = {
             *problem.equation.orders,
@@ -221,7 +184,7 @@ class GridGP(AbstractModel):
         }
         return {orders: of(orders) for orders in sorted(wanted)}
 
-    def terms(self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]) -> Terms:
+    def terms(self, sites: Sites, problem: Problem, factors: Factors) -> Terms:
         """The boundary and the equation as observations."""
         fields = self.derivatives(sites, problem, factors)
         faces, told = [], []
@@ -333,9 +296,7 @@ class GridGP(AbstractModel):
     def predict(self, sites, inputs, key):
         """`u` at points: the conditional mean given the values on the grid."""
         points, problem = inputs.points, inputs.problem
-        weights = sites["solution"]
-        for j, K in enumerate(self.factors(sites, problem)):
-            weights = K.solve(weights, j)
+        weights = _solved(sites["solution"], self.factors(sites, problem))
         mixtures = self.mixtures(sites, problem)
 
         def at(point):
