@@ -423,6 +423,16 @@ def test_jitter_lets_cholesky_pass_at_any_scale(dtype, scale):
     assert jnp.abs(raised - G).max() <= 60 * 20 * jnp.finfo(dtype).eps * scale
 
 
+def test_jitter_of_a_toeplitz_operator_is_that_of_its_matrix():
+    op = linalg.Toeplitz(0.9 ** jnp.arange(5.0))
+    for given in ({}, {"factor": 1e6}, {"amount": 0.25}):
+        raised = linalg.with_jitter(op, **given)
+        assert isinstance(raised, linalg.Toeplitz)
+        expected = linalg.with_jitter(linalg.dense(op), **given)
+        np.testing.assert_allclose(linalg.dense(raised), expected, rtol=1e-15, atol=1e-15)
+    assert linalg.with_jitter(jnp.eye(2), amount=0.25)[0, 0] == 1.25
+
+
 BIG = {
     "KroneckerSum": lambda: linalg.KroneckerSum([jnp.eye(8)] * 3),
     "KroneckerGramPlusNoise": lambda: linalg.KroneckerGramPlusNoise(

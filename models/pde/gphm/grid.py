@@ -24,7 +24,7 @@ from numpyro.distributions import Distribution, constraints
 from probkit import linalg
 from probkit.gp import SpectralMixture, gram
 from probkit.gp.mixture import Envelope, as_envelope
-from probkit.linalg import mode_products
+from probkit.linalg import mode_products, with_jitter
 from probkit.linalg.kronecker import Inverse
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
@@ -161,7 +161,7 @@ class GridGP(AbstractModel):
         pairs = zip(self.mixtures(sites, problem), problem.grid, strict=True)
         return tuple(
             lx.MatrixLinearOperator(
-                gram(k, x) + self.jitter * jnp.eye(len(x)), lx.positive_semidefinite_tag
+                with_jitter(gram(k, x), amount=self.jitter), lx.positive_semidefinite_tag
             )
             for k, x in pairs
         )
