@@ -48,9 +48,9 @@ SCALING, RANK = (64, 128, 256, 512, 1024), 16
 
 def row(name: str, envelope: str) -> dict:
     """Cold and warm, of one problem and kernel."""
-    from probkit import reproduce
+    from probkit.models.pde.gphm import table as gphm
 
-    return reproduce.attempt(name, envelope)._asdict()
+    return gphm.attempt(name, envelope)._asdict()
 
 
 def curve(name: str, side: str) -> list[dict]:
@@ -64,9 +64,9 @@ def curve(name: str, side: str) -> list[dict]:
 
 
 def closed(name: str) -> list[dict]:
-    from probkit import reproduce
+    from probkit.models.pde.gphm import table as gphm
 
-    told = [reproduce.attempt(name, "gaussian", num) for num in CLOSED[name]]
+    told = [gphm.attempt(name, "gaussian", num) for num in CLOSED[name]]
     return [
         {"num": num, "error": one.error, "cpu_s": one.warm_s, "cold_s": one.cold_s}
         for num, one in zip(CLOSED[name], told, strict=True)
@@ -95,14 +95,14 @@ def adam(name: str) -> list[dict]:
     import equinox as eqx
     import jax
 
-    from probkit import reproduce
     from probkit.models import pde
+    from probkit.models.pde.gphm import table as gphm
 
     problem, exact = getattr(pde.examples, name)(ADAM[name])
     model, method = pde.GridGP("gaussian", max_frequency=20.0), pde.Adam(1)
     if name == "u7":  # as far as this grid sees
         model = pde.GridGP("gaussian", max_frequency=6.0)
-    grid = reproduce.even_points(problem)
+    grid = gphm.even_points(problem)
     points = np.stack([a.reshape(-1) for a in np.meshgrid(*grid, indexing="ij")], axis=-1)
     truth = np.asarray(exact(problem.coordinates(grid))).reshape(-1)
 
@@ -140,8 +140,8 @@ def scaling() -> list[dict]:
     import jax
 
     import probkit as pk
-    from probkit import reproduce
     from probkit.models import pde
+    from probkit.models.pde.gphm import table as gphm
 
     model, key = pde.SpectralGP(rank=RANK), jax.random.key(0)
 
@@ -167,7 +167,7 @@ def scaling() -> list[dict]:
         for what, run in (("solution", once), ("fit", fit)):
             told[f"{what}_cold_s"] = timed(run)[0]["cpu_s"]
             told[f"{what}_s"] = [timed(run)[0]["cpu_s"] for _ in range(3)]
-        grid = reproduce.even_points(problem)
+        grid = gphm.even_points(problem)
         truth = np.asarray(exact(problem.coordinates(grid)))
         off = np.asarray(once().derivative(grid, (0, 0))) - truth
         told["error"] = float(np.linalg.norm(off) / np.linalg.norm(truth))
@@ -202,10 +202,10 @@ def pinned(calls: list[tuple[str, ...]], at_once: int) -> Iterator[tuple[Any, An
 
 
 def run_table(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
-    from probkit import reproduce
+    from probkit.models.pde.gphm import table as gphm
 
-    names = reproduce.chosen(args.only, args.quick)
-    every = [(name, e) for name in reproduce.PUBLISHED for e in reproduce.KERNELS]
+    names = gphm.chosen(args.only, args.quick)
+    every = [(name, e) for name in gphm.PUBLISHED for e in gphm.KERNELS]
     # With --only the others are kept, each with its time.
     mine: dict[tuple, dict] = {}
     calls = [("--row", *which) for which in every if which[0] in names]

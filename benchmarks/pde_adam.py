@@ -85,11 +85,10 @@ def stepper(objective, position, learning_rate: float):
 def race(envelope: str, n: int, components: int, steps: dict[str, int], repeats: int):
     """Seconds a step of both sides, and how far their objectives are apart."""
     from probkit.models import pde
-    from probkit.models.pde.reproduce import Adam, GridGP
 
     problem, _ = pde.examples.u1(n)
-    model = GridGP(envelope, num_components=components)
-    rate = Adam(1).learning_rate
+    model = pde.GridGP(envelope, num_components=components)
+    rate = pde.Adam(1).learning_rate
     position = model.position(model.start_sites(problem), problem)
     ours = functools.partial(model.objective, problem=problem)
     sides = {

@@ -111,18 +111,18 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from probkit import reproduce
-
-    names = reproduce.chosen(options.only, options.quick)
     import probkit as pk
+    from probkit.models.pde.gphm import table
+
+    names = table.chosen(options.only, options.quick)
 
     pk.enable_x64()
-    print(reproduce.ABOUT)
+    print(table.ABOUT)
     if options.quick and options.only is None:
-        print(f"{reproduce.SHORT}\n")
-    for line in reproduce.rows(names, options.kernel):
+        print(f"{table.SHORT}\n")
+    for line in table.rows(names, options.kernel):
         print(line, flush=True)
-    print(f"\n{reproduce.LEGEND}")
+    print(f"\n{table.LEGEND}")
     return 0
 
 

@@ -9,7 +9,6 @@ Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Ga
 processes", arXiv 2311.04465.
 """
 
-from probkit.models.pde import examples
 from probkit.models.pde.aliases import AliasWarning
 from probkit.models.pde.closed import Closed
 from probkit.models.pde.conditions import (
@@ -19,9 +18,11 @@ from probkit.models.pde.conditions import (
     Observations,
     Periodic,
 )
+from probkit.models.pde.gphm import problems as examples
+from probkit.models.pde.gphm.adam import Adam
+from probkit.models.pde.gphm.grid import GridGP
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
-from probkit.models.pde.reproduce import Adam, GridGP
 
 __all__ = [
     "Adam",

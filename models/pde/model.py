@@ -1,6 +1,6 @@
 r"""The model: a Gaussian process whose kernel is a spectral mixture, given an equation."""
 
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from jaxtyping import Array
 from numpyro.distributions.transforms import AffineTransform, ExpTransform
 
 from probkit.distributions import FactorNormal, InUnits
-from probkit.gp.mixture import Envelope
+from probkit.gp.mixture import Envelope, as_envelope
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
 from probkit.models.pde import kernels, system
@@ -100,7 +100,7 @@ class SpectralGP(AbstractModel):
     evenly.
     """
 
-    envelope: Envelope = "gaussian"
+    envelope: Envelope = eqx.field(default="gaussian", converter=as_envelope("SpectralGP"))
     frequencies: tuple[tuple[str, tuple[float, ...]], ...] = eqx.field(
         default=(), converter=_FREQUENCIES
     )
@@ -112,13 +112,6 @@ class SpectralGP(AbstractModel):
         default=None, converter=optional(whole("SpectralGP(rank", 2))
     )
     calibrated: bool = True
-
-    def __check_init__(self):
-        if self.envelope not in get_args(Envelope):
-            raise ValueError(
-                f"`SpectralGP(envelope={short(self.envelope)})`: it takes one of "
-                f"{', '.join(map(repr, get_args(Envelope)))}."
-            )
 
     # The program.
 

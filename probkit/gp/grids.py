@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.gp.mixture import SpectralMixture, covariance
-from probkit.linalg import Kronecker, Toeplitz
+from probkit.linalg import Kronecker, Toeplitz, with_jitter
 from probkit.validate import as_array
 
 # Steps of an even grid differ by rounding of its ends, and by no more than this share.
@@ -67,7 +67,7 @@ def toeplitz(
     """
     x = _even_axis(x, "toeplitz")
     column = (-1) ** order * mixture(x - x[0], order=2 * order)
-    return Toeplitz(column.at[0].add(jitter))
+    return with_jitter(Toeplitz(column), amount=jitter)
 
 
 def kronecker(
@@ -100,8 +100,7 @@ def kronecker(
         if even:
             factors.append(toeplitz(mixture, axis, jitter=jitter))
         else:
-            K = covariance(mixture, x, x)
-            factors.append(K + jitter * jnp.eye(len(x), dtype=K.dtype))
+            factors.append(with_jitter(covariance(mixture, x, x), amount=jitter))
     return Kronecker(factors)
 
 

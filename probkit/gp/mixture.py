@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -15,6 +16,20 @@ from probkit.validate import as_array, short
 Envelope = Literal["student_t", "gaussian"]
 # The Matérn-5/2 envelope has four derivatives at zero; the fifth jumps.
 HIGHEST = 4
+
+
+def as_envelope(name: str) -> Callable[[Any], Envelope]:
+    """A field converter that refuses other envelopes, for a class of that name."""
+
+    def convert(value: Any) -> Envelope:
+        if value not in get_args(Envelope):
+            raise ValueError(
+                f"`{name}(envelope={short(value)})`: it takes "
+                f"{' or '.join(map(repr, get_args(Envelope)))}."
+            )
+        return value
+
+    return convert
 
 
 class SpectralMixture(eqx.Module):
@@ -56,15 +71,10 @@ class SpectralMixture(eqx.Module):
         lengthscale: Any,
         envelope: Any = "student_t",
     ):
-        if envelope not in get_args(Envelope):
-            raise ValueError(
-                f"`SpectralMixture(envelope={short(envelope)})`: it takes "
-                f"{' or '.join(map(repr, get_args(Envelope)))}."
-            )
         self.weight = _vector(weight, "weight")
         self.frequency = _vector(frequency, "frequency")
         self.lengthscale = _vector(lengthscale, "lengthscale")
-        self.envelope = envelope
+        self.envelope = as_envelope("SpectralMixture")(envelope)
 
     def __check_init__(self):
         sizes = len(self.weight), len(self.frequency), len(self.lengthscale)

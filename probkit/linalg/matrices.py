@@ -1,5 +1,6 @@
 """The questions of lineax's own dense and diagonal operators: the leaves of a structure."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 
 from probkit.linalg.arguments import check_square, check_vector
-from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt
+from probkit.linalg.questions import diagonal, eigh, hermitian_solve, logdet, solve, sqrt
 from probkit.linalg.spectral import eigh_of_matrix, hermitian
 
 
@@ -23,7 +24,10 @@ def _(op, vector):
     check_square(op, "solve")
     check_vector(vector, op.out_size(), "solve")
     if lx.is_positive_semidefinite(op):
-        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(op.matrix), True), vector)
+        A = hermitian(op.matrix)
+        root = jnp.linalg.cholesky(jax.lax.stop_gradient(A))
+        solution = functools.partial(jax.scipy.linalg.cho_solve, (root, True))
+        return hermitian_solve(lx.MatrixLinearOperator(A), vector, solution)
     return jnp.linalg.solve(op.matrix, vector)
 
 
@@ -32,8 +36,22 @@ def _(op):
     # log|L Lᴴ| = 2 Σ log L_ii; log|P L U| = Σ log|U_ii|
     check_square(op, "logdet")
     if lx.is_positive_semidefinite(op):
-        return 2 * jnp.log(jnp.diagonal(jnp.linalg.cholesky(op.matrix)).real).sum()
+        return _positive_logdet(hermitian(op.matrix))
     return jnp.linalg.slogdet(op.matrix)[1]
+
+
+@jax.custom_jvp
+def _positive_logdet(matrix):
+    return 2 * jnp.log(jnp.diagonal(jnp.linalg.cholesky(matrix)).real).sum()
+
+
+@_positive_logdet.defjvp
+def _(primals, tangents):
+    # d log|A| = tr A⁻¹ dA
+    (matrix,), (tangent,) = primals, tangents
+    root = jnp.linalg.cholesky(matrix), True
+    inverse = jax.scipy.linalg.cho_solve(root, jnp.eye(len(matrix), dtype=matrix.dtype))
+    return _positive_logdet(matrix), jnp.vdot(inverse, tangent).real
 
 
 @diagonal.register(lx.MatrixLinearOperator)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import check_vector, inexact
+from probkit.linalg.jitter import default_jitter, with_jitter
 from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve
 from probkit.linalg.structured import AbstractHermitian, is_complex
 
@@ -140,3 +141,11 @@ def _weighted_correlation(x):
 @diagonal.register(Toeplitz)
 def _(op):
     return jnp.full(op.shape[0], op.column[0])
+
+
+@with_jitter.register(Toeplitz)
+def _(op, factor=10.0, *, amount=None):
+    # the diagonal of T is c_0 everywhere
+    if amount is None:
+        amount = default_jitter(factor, op.shape[0] * op.column[0].real, op.dtype)
+    return Toeplitz(op.column.at[0].add(amount))

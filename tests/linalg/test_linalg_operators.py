@@ -307,6 +307,27 @@ def test_gram_of_a_khatri_rao_product():
     close(op.gram().as_matrix(), dense.conj().T @ dense)
 
 
+@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
+def test_a_positive_matrix_has_second_derivatives(is_complex):
+    # Its solution and log-determinant do not differentiate the decomposition.
+    rng = np.random.default_rng(9)
+    A, D = (jnp.asarray(reference.positive(rng, 3, is_complex)) for _ in range(2))
+    b = jnp.asarray(reference.matrix(rng, 3, 1, is_complex)[:, 0])
+
+    def answers(t):
+        op = lx.MatrixLinearOperator(A + t * D, lx.positive_semidefinite_tag)
+        return linalg.logdet(op), jnp.vdot(b, linalg.solve(op, t * b)).real
+
+    def dense(t):
+        M = A + t * D
+        logdet = jnp.linalg.slogdet(M)[1]
+        return logdet, jnp.vdot(b, jnp.linalg.solve(M, t * b)).real
+
+    for take in (lambda f: f, jax.jacfwd, lambda f: jax.jacfwd(jax.jacrev(f))):
+        got, expected = (jax.jit(take(f))(0.7) for f in (answers, dense))
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
 def test_kronecker_sum_differentiates_at_equal_eigenvalues():
     turn = jnp.array([[0.3, 1.0], [1.0, -0.2]])
 
@@ -400,6 +421,16 @@ def test_jitter_lets_cholesky_pass_at_any_scale(dtype, scale):
     assert jnp.isfinite(jnp.linalg.cholesky(raised)).all()
     assert raised.dtype == G.dtype
     assert jnp.abs(raised - G).max() <= 60 * 20 * jnp.finfo(dtype).eps * scale
+
+
+def test_jitter_of_a_toeplitz_operator_is_that_of_its_matrix():
+    op = linalg.Toeplitz(0.9 ** jnp.arange(5.0))
+    for given in ({}, {"factor": 1e6}, {"amount": 0.25}):
+        raised = linalg.with_jitter(op, **given)
+        assert isinstance(raised, linalg.Toeplitz)
+        expected = linalg.with_jitter(linalg.dense(op), **given)
+        np.testing.assert_allclose(linalg.dense(raised), expected, rtol=1e-15, atol=1e-15)
+    assert linalg.with_jitter(jnp.eye(2), amount=0.25)[0, 0] == 1.25
 
 
 BIG = {

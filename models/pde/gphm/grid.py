@@ -8,87 +8,43 @@ processes", arXiv 2311.04465, and the authors' code.
 """
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
+from probkit import linalg
 from probkit.gp import SpectralMixture, gram
-from probkit.method import (
-    RESULTS,
-    AbstractIterativeMethod,
-    Draws,
-    Lanes,
-    choose,
-    repeated,
-)
+from probkit.gp.mixture import Envelope, as_envelope
+from probkit.linalg import mode_products, with_jitter
+from probkit.linalg.kronecker import Inverse
 from probkit.model import AbstractModel
-from probkit.model.check import Check
 from probkit.model.density import Sites
+from probkit.models.pde import kernels
 from probkit.models.pde.conditions import Condition
-from probkit.models.pde.equation import Equation
-from probkit.models.pde.problem import Problem
-from probkit.validate import as_array, positive, short, whole
+from probkit.models.pde.equation import Orders
+from probkit.models.pde.problem import Inputs, Problem
+from probkit.validate import positive, whole
 
-Envelope = Literal["student_t", "gaussian"]
-Orders = tuple[int, ...]
 # The paper's parameters, real and without limits: what Adam moves.
 Position = dict[str, Array]
+# $K_j$ of each axis, tagged positive definite.
+Factors = tuple[lx.MatrixLinearOperator, ...]
 # Priors are flat up to here, in the logarithm and in maximal frequencies.
 FAR, FAR_FREQUENCY = 50.0, 10.0
 
 
-class Factor(NamedTuple):
-    r"""$K$ of one axis with its Cholesky factor, computed once for all that ask.
-
-    Attributes:
-        matrix: $K$, `(n, n)`, positive definite.
-        root: lower triangular $R$ with $R R^T = K$, taken as a constant: derivatives go
-            through the equations that are solved, not through the decomposition.
-    """
-
-    matrix: Float[Array, "n n"]
-    root: Float[Array, "n n"]
-
-    @classmethod
-    def of(cls, matrix: Float[Array, "n n"]) -> "Factor":
-        return cls(matrix, jnp.linalg.cholesky(jax.lax.stop_gradient(matrix)))
-
-    def solve(self, tensor: Array, axis: int) -> Array:
-        """$K^{-1}$ along an axis of a tensor."""
-        columns = jnp.moveaxis(tensor, axis, 0)
-        flat = columns.reshape(len(columns), -1)
-
-        def solution(_, b):
-            return jax.scipy.linalg.cho_solve((self.root, True), b)
-
-        solved = jax.lax.custom_linear_solve(
-            lambda b: self.matrix @ b, flat, solution, symmetric=True
-        )
-        return jnp.moveaxis(solved.reshape(columns.shape), 0, axis)
-
-    def logdet(self) -> Float[Array, ""]:
-        return _logdet(self.matrix, self.root)
-
-
-@jax.custom_jvp
-def _logdet(matrix, root):
-    return 2 * jnp.log(jnp.diagonal(root)).sum()
-
-
-@_logdet.defjvp
-def _(primals, tangents):
-    # d log|K| = tr K⁻¹ dK
-    matrix, root = primals
-    inverse = jax.scipy.linalg.cho_solve((root, True), jnp.eye(len(root)))
-    return _logdet(matrix, root), jnp.vdot(inverse, tangents[0])
+def _solved(tensor: Array, factors: Sequence[lx.MatrixLinearOperator | None]) -> Array:
+    """$K_p^{-1}$ along each axis of a tensor, or nothing where there is None."""
+    return mode_products(tensor, [None if K is None else Inverse(K) for K in factors])
 
 
 class GridNormal(Distribution):
@@ -103,7 +59,7 @@ class GridNormal(Distribution):
 
     def __init__(self, factors, *, validate_args: bool | None = None):
         self.factors = tuple(factors)
-        event_shape = tuple(len(K.matrix) for K in self.factors)
+        event_shape = tuple(K.in_size() for K in self.factors)
         super().__init__((), event_shape, validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=False)
@@ -113,18 +69,15 @@ class GridNormal(Distribution):
     def log_prob(self, value, intermediates=None):
         # <U, (K_1 ⊗ K_2)⁻¹ U> = <K_1⁻¹ U, U K_2⁻¹>: what derivatives of U need, too.
         first, *others = self.factors
-        left, right = first.solve(value, 0), value
-        for axis, K in enumerate(others, 1):
-            right = K.solve(right, axis)
+        left = _solved(value, [first, *[None] * len(others)])
+        right = _solved(value, [None, *others])
         size = math.prod(self.event_shape)
-        logdet = sum(size // len(K.matrix) * K.logdet() for K in self.factors)
+        logdet = linalg.logdet(linalg.Kronecker(self.factors))
         return -0.5 * (size * math.log(2 * math.pi) + logdet + jnp.vdot(left, right))
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
-        draws = jax.random.normal(key, (*sample_shape, *self.event_shape))
-        for axis, K in enumerate(self.factors, len(sample_shape)):
-            draws = jnp.moveaxis(jnp.tensordot(K.root, draws, [[1], [axis]]), 0, axis)
-        return draws
+        draws = linalg.sample(linalg.Kronecker(self.factors), key, sample_shape)
+        return draws.reshape(*sample_shape, *self.event_shape)
 
 
 class Terms(NamedTuple):
@@ -133,15 +86,6 @@ class Terms(NamedTuple):
     boundary: dist.Normal
     told: Float[Array, " b"]
     equation: dist.Normal
-
-
-def _as_envelope(value: Any) -> Envelope:
-    if value not in get_args(Envelope):
-        raise ValueError(
-            f"`GridGP(envelope={short(value)})`: it takes "
-            f"{' or '.join(map(repr, get_args(Envelope)))}."
-        )
-    return value
 
 
 class GridGP(AbstractModel):
@@ -174,7 +118,7 @@ class GridGP(AbstractModel):
     that is singular to rounding ends the run here.
     """
 
-    envelope: Envelope = eqx.field(default="student_t", converter=_as_envelope)
+    envelope: Envelope = eqx.field(default="student_t", converter=as_envelope("GridGP"))
     num_components: int = eqx.field(default=30, converter=whole("GridGP(num_components", 1))
     max_frequency: float = eqx.field(
         default=20.0, converter=positive("GridGP(max_frequency")
@@ -185,7 +129,7 @@ class GridGP(AbstractModel):
     jitter: float = eqx.field(default=1e-6, converter=positive("GridGP(jitter"))
 
     def __call__(self, data: Problem) -> None:
-        _refuse(data)
+        refuse_other_problems(data)
         sites: Sites = {}
         shape = (self.num_components,)
         for axis in data.axes:
@@ -210,37 +154,29 @@ class GridGP(AbstractModel):
 
     def mixtures(self, sites: Sites, problem: Problem) -> tuple[SpectralMixture, ...]:
         """The kernel of each axis."""
-        return tuple(
-            SpectralMixture(
-                sites[f"weight_{axis}"],
-                sites[f"frequency_{axis}"],
-                sites[f"lengthscale_{axis}"],
-                self.envelope,
-            )
-            for axis in problem.axes
-        )
+        return kernels.mixtures(sites, problem.axes, self.envelope)
 
-    def factors(self, sites: Sites, problem: Problem) -> tuple[Factor, ...]:
+    def factors(self, sites: Sites, problem: Problem) -> Factors:
         """$K_j + ε I$ of each axis."""
         pairs = zip(self.mixtures(sites, problem), problem.grid, strict=True)
         return tuple(
-            Factor.of(gram(k, x) + self.jitter * jnp.eye(len(x))) for k, x in pairs
+            lx.MatrixLinearOperator(
+                with_jitter(gram(k, x), amount=self.jitter), lx.positive_semidefinite_tag
+            )
+            for k, x in pairs
         )
 
     def derivatives(
-        self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]
+        self, sites: Sites, problem: Problem, factors: Factors
     ) -> dict[Orders, Float[Array, "..."]]:
         """The derivatives of u on the grid that the equation and the conditions ask for."""
-        U, kernels = sites["solution"], self.mixtures(sites, problem)
+        U, mixtures = sites["solution"], self.mixtures(sites, problem)
 
         def of(orders):
-            field = U
-            for j, n in enumerate(orders):
-                if n:
-                    field = factors[j].solve(field, j)
-                    moved = gram(kernels[j], problem.grid[j], n)
-                    field = jnp.moveaxis(jnp.tensordot(moved, field, [[1], [j]]), 0, j)
-            return field
+            inner = [K if n else None for K, n in zip(factors, orders, strict=True)]
+            pairs = zip(mixtures, problem.grid, orders, strict=True)
+            outer = [gram(k, x, n) if n else None for k, x, n in pairs]
+            return mode_products(_solved(U, inner), outer)
 
         wanted = {
             *problem.equation.orders,
@@ -248,7 +184,7 @@ class GridGP(AbstractModel):
         }
         return {orders: of(orders) for orders in sorted(wanted)}
 
-    def terms(self, sites: Sites, problem: Problem, factors: tuple[Factor, ...]) -> Terms:
+    def terms(self, sites: Sites, problem: Problem, factors: Factors) -> Terms:
         """The boundary and the equation as observations."""
         fields = self.derivatives(sites, problem, factors)
         faces, told = [], []
@@ -344,203 +280,32 @@ class GridGP(AbstractModel):
     # What is said of a draw.
 
     def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
-        named = dict(data.dims())
-        for axis in data.axes:
-            sites = ("weight", "frequency", "lengthscale")
-            named |= {f"{name}_{axis}": (f"component_{axis}",) for name in sites}
+        named = data.dims() | kernels.dims(data.axes)
         named |= {"boundary_precision": (), "equation_precision": ()}
         named |= {"solution": data.axes, "u": ("point",)}
         return named | {"boundary": ("face_point",), "equation": data.axes}
 
     def coords(self, data: Problem) -> dict[str, Any]:
-        labels = {f"component_{axis}": np.arange(self.num_components) for axis in data.axes}
-        grid = {a: np.asarray(x) for a, x in zip(data.axes, data.grid, strict=True)}
+        labels = kernels.coords(dict.fromkeys(data.axes, self.num_components))
         faces = sum(condition.values.size for condition in data.conditions)
-        return data.coords() | grid | labels | {"face_point": np.arange(faces)}
+        return data.coords() | labels | {"face_point": np.arange(faces)}
 
-    def inputs(self, given: Any, data: Problem) -> "Inputs":
-        points = as_array(given, "predict(..., inputs)")
-        d = len(data.axes)
-        if d == 1 and points.ndim < 2:
-            points = points.reshape(-1, 1)
-        if points.ndim != 2 or points.shape[1] != d:
-            raise ValueError(
-                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
-                f"row each, with a column an axis ({', '.join(data.axes)})."
-            )
-        return Inputs(points, data)
+    def inputs(self, given: Any, data: Problem) -> Inputs:
+        return data.inputs(given)
 
     def predict(self, sites, inputs, key):
         """`u` at points: the conditional mean given the values on the grid."""
         points, problem = inputs.points, inputs.problem
-        weights = sites["solution"]
-        for j, K in enumerate(self.factors(sites, problem)):
-            weights = K.solve(weights, j)
-        kernels = self.mixtures(sites, problem)
+        weights = _solved(sites["solution"], self.factors(sites, problem))
+        mixtures = self.mixtures(sites, problem)
 
         def at(point):
             value = weights
-            for k, x, here in zip(kernels, problem.grid, point, strict=True):
+            for k, x, here in zip(mixtures, problem.grid, point, strict=True):
                 value = jnp.tensordot(k(here - x), value, 1)
             return value
 
         return {"u": jax.lax.map(at, points, batch_size=256)}
-
-
-class Inputs(eqx.Module):
-    """Points at which to predict, and the problem that the fit is of."""
-
-    points: Float[Array, "n d"]
-    problem: Problem
-
-
-class AdamState(NamedTuple):
-    position: Position
-    moments: Any
-    objective: Float[Array, ""]  # at the place before the last step, as is the misfit
-    misfit: Float[Array, ""]
-    num_steps: Int[Array, ""]
-
-
-class Adam(AbstractIterativeMethod):
-    r"""Adam on the joint density of `GridGP`, in the coordinates of the paper.
-
-    One learning rate for all of $\log w$, $μ$, `log ls`, $\log τ$ and $U$, no schedule.
-    The density has no maximum: precisions grow for as long as the fit gets closer, and
-    near the end the steps bounce. The fit is where the last step went, not the best place
-    on the way.
-
-    Attributes:
-        num_steps: how many steps. The paper takes from 1e5 to 3e6.
-        learning_rate: the size of a step.
-        tolerance: stop when the mean square on the boundary plus that of the residual
-            falls below it, the paper's rule; 0 to take all steps.
-        num_draws: how many times the result is repeated.
-
-    Source: arXiv 2311.04465 and the authors' code, whose settings are the defaults.
-    """
-
-    unread: ClassVar[tuple[str, ...]] = ("num_steps", "num_draws")
-
-    num_steps: int = eqx.field(converter=whole("Adam(num_steps", 0))
-    learning_rate: float = eqx.field(default=1e-2, converter=positive("Adam(learning_rate"))
-    tolerance: float = eqx.field(
-        default=0.0, converter=positive("Adam(tolerance", zero=True)
-    )
-    num_draws: int = eqx.field(default=1, converter=whole("Adam(num_draws", 1))
-
-    # The three functions.
-
-    def init(self, model, data, key, start):
-        sites = model.start_sites(data) if start is None else start
-        position = model.position(sites, data)
-        infinite = jnp.full((), jnp.inf)
-        moments = self._optimiser().init(position)
-        return AdamState(position, moments, infinite, infinite, jnp.zeros((), jnp.int32))
-
-    def step(self, model, data, state):
-        climb = jax.value_and_grad(model.objective_and_misfit, has_aux=True)
-        (objective, misfit), gradient = climb(state.position, data)
-        change, moments = self._optimiser().update(gradient, state.moments)
-        position = optax.apply_updates(state.position, change)
-        return AdamState(position, moments, objective, misfit, state.num_steps + 1)
-
-    def terminate(self, state):
-        failed = ~jnp.isfinite(state.objective) & (state.num_steps > 0)
-        return failed | (state.misfit < self.tolerance)
-
-    def record(self, state):
-        return {"objective": -state.objective, "misfit": state.misfit}
-
-    def _optimiser(self):
-        return optax.adam(self.learning_rate)
-
-    # The run as a whole.
-
-    def lanes(self):
-        return Lanes(1, 1, together=True)
-
-    @property
-    def label(self):
-        return "Adam"
-
-    @property
-    def step_limit(self):
-        return self.num_steps
-
-    def begin(self, model, data, key, start):
-        if not isinstance(model, GridGP) or not isinstance(data, Problem):
-            raise ValueError(
-                f"`pde.Adam` fits `pde.GridGP` to a `pde.Problem`, not "
-                f"`{type(model).__name__}` to `{type(data).__name__}`."
-            )
-        _refuse(data)
-        return super().begin(model, data, key, start)
-
-    def finish(self, model, data, end):
-        ended = jax.device_get(_finish(model, data, end.lane(0).position))
-        sites = ended.pop("sites")
-        facts = {name: float(value) for name, value in ended.items()}
-        trace = end.trace_of_ends("objective", np.array([facts["objective"]]), 0)
-        finite = jnp.isfinite(facts["objective"])
-        result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
-        return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
-
-    def checks(self, tree, facts):
-        return (
-            Check(
-                "misfit on the boundary",
-                facts["boundary"],
-                "at most",
-                1e-2,
-                "take more steps: raise `num_steps`",
-                "rms, relative to the solution",
-            ),
-            Check(
-                "residual of the equation",
-                facts["residual"],
-                "at most",
-                1e-2,
-                "take more steps, or more components that reach the frequencies of the "
-                "source: raise `num_steps`, `max_frequency`",
-                "rms, relative to the rms of its largest term",
-            ),
-            Check(
-                "kernel above the grid's Nyquist frequency",
-                facts["aliased"],
-                "at most",
-                0.01,
-                "the grid cannot tell these frequencies from lower ones, and the residual "
-                "does not show it: raise `shape` of the problem",
-                "share of the variance",
-            ),
-        )
-
-
-@eqx.filter_jit
-def _finish(model: GridGP, problem: Problem, position: Position) -> dict[str, Any]:
-    """The sites, and numbers for the checks, at the last place."""
-    sites = model.sites(position, problem)
-    factors = model.factors(sites, problem)
-    fields = model.derivatives(sites, problem, factors)
-    boundary, told, equation = model.terms(sites, problem, factors)
-    parts = zip(problem.equation.monomials, problem.equation.coefficients, strict=True)
-    terms = [Equation((monomial,), (c,))(fields) for monomial, c in parts]
-    largest = jnp.stack([_rms(term) for term in terms]).max()
-    size = jnp.maximum(_rms(told), _rms(sites["solution"]))
-    pairs = zip(model.mixtures(sites, problem), problem.grid, strict=True)
-    aliased = [k.power_above(0.5 / (x[1] - x[0])) for k, x in pairs]
-    return {
-        "sites": sites,
-        "objective": -model.objective(position, problem),
-        "boundary": _rms(boundary.loc - told) / size,
-        "residual": _rms(equation.loc) / largest,
-        "aliased": jnp.stack(aliased).max(),
-    }
-
-
-def _rms(x):
-    return jnp.sqrt(jnp.mean(x**2))
 
 
 def _flat_in_log():
@@ -552,7 +317,7 @@ def _orders(condition: Condition, problem: Problem) -> Orders:
     return tuple(condition.order if j == condition.axis else 0 for j in axes)
 
 
-def _refuse(problem: Problem) -> None:
+def refuse_other_problems(problem: Problem) -> None:
     """Problems that the paper has no place for.
 
     Raises:

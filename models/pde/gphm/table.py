@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Envelope = Literal["student_t", "gaussian"]
+from probkit.gp.mixture import Envelope
+
 KERNELS: dict[Envelope, str] = {"student_t": "StM", "gaussian": "GM"}
 # Relative L2 errors of GP-HM with Student-t and with Gaussian bumps. Source: Fang et al.
 # (2024), arXiv 2311.04465, as the run logs in the history of the authors' code have them.

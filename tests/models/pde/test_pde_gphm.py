@@ -13,7 +13,8 @@ import probkit as pk
 from probkit.method.lanes import Lanes
 from probkit.method.loop import advance_lanes, init_lanes
 from probkit.models import pde
-from probkit.models.pde.reproduce import Adam, GridGP, GridNormal
+from probkit.models.pde import Adam, GridGP
+from probkit.models.pde.gphm.grid import GridNormal
 
 ENVELOPES = ("student_t", "gaussian")
 both = pytest.mark.parametrize("envelope", ENVELOPES)
@@ -200,6 +201,22 @@ def test_gradients_are_those_of_finite_differences(envelope):
         expected = np.dot(f, [1, -8, 8, -1]) / (12 * h)
         got = float(jnp.vdot(gradient[name], towards))
         assert got == pytest.approx(expected, rel=1e-6), name
+
+
+def test_curvature_is_that_of_finite_differences():
+    problem, model = PROBLEMS["Allen-Cahn"](), settings("gaussian")
+    position = somewhere(model, problem)
+    rng, h = np.random.default_rng(2), 1e-4
+    towards = jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape)), position)
+
+    def at(s):
+        return jax.tree.map(lambda a, b: a + s * b, position, towards)
+
+    slope = jax.grad(lambda s: objective(model, at(s), problem))
+    curvature = float(jax.jit(jax.grad(slope))(0.0))
+    f = [float(jax.jit(slope)(s * h)) for s in (-2.0, -1.0, 1.0, 2.0)]
+    expected = np.dot(f, [1, -8, 8, -1]) / (12 * h)
+    assert curvature == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_program_has_the_density_of_the_objective():
