@@ -98,14 +98,13 @@ class Adam(AbstractIterativeMethod):
     def step_limit(self):
         return self.num_steps
 
-    def begin(self, model, data, key, start):
+    def refuse(self, model, data):
         if not isinstance(model, GridGP) or not isinstance(data, Problem):
             raise ValueError(
                 f"`pde.Adam` fits `pde.GridGP` to a `pde.Problem`, not "
                 f"`{type(model).__name__}` to `{type(data).__name__}`."
             )
         refuse_other_problems(data)
-        return super().begin(model, data, key, start)
 
     def finish(self, model, data, end):
         ended = jax.device_get(_finish(model, data, end.lane(0).position))
