@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import probkit as pk
-from probkit.models import moe, pde
-from probkit.models.pde import closed
+from probkit.method import loop
+from probkit.method.checkpoint import Checkpoint
+from probkit.models import pde
 
 KEY = jax.random.key(0)
 
@@ -44,23 +45,25 @@ class Killed(Exception):
 
 
 def test_a_killed_search_goes_on_to_the_same_end(tmp_path, monkeypatch):
-    real, calls = closed._loss_and_slope, []
+    monkeypatch.setattr(loop, "CHUNK_STEPS", 3)
+    add, taken = Checkpoint.add, []
 
-    def counted(*args):
-        calls.append(args)
-        if len(calls) == 5:
+    def counted(self, kept, states, steps, done):
+        taken.append(steps)
+        if len(taken) == 3:
             raise Killed
-        return real(*args)
+        return add(self, kept, states, steps, done)
 
-    monkeypatch.setattr(closed, "_loss_and_slope", counted)
+    monkeypatch.setattr(Checkpoint, "add", counted)
     run = functools.partial(pk.fit, MODEL, problem(), pde.Closed(), key=KEY)
     with pytest.raises(Killed):
         run(checkpoint=tmp_path / "run")
     resumed = run(checkpoint=tmp_path / "run")
-    whole = len(calls) - 1  # the one that was killed was asked again
+    assert taken[3] > taken[1]  # the two chunks that were kept are not run again
     assert resumed.posterior.equals(fitted().posterior)
+    whole = len(taken)
     run(checkpoint=tmp_path / "run")
-    assert len(calls) - 1 == whole  # everything was told already
+    assert len(taken) == whole  # a finished run takes no step
 
 
 def test_a_search_of_no_steps_is_no_success():
@@ -95,15 +98,15 @@ REFUSED = {
     ),
     "nothing to learn from": (
         lambda: pk.fit(pde.SpectralGP(equation_sd=None), problem(), pde.Closed(), key=KEY),
-        "only observations tell",
+        "is estimated from observations, and the problem has none",
     ),
-    "another family's model": (
-        lambda: pk.fit(moe.SoftmaxMoE(2), problem(), pde.Closed(), key=KEY),
-        "fits `pde.SpectralGP` to `pde.Problem`, not `SoftmaxMoE`",
+    "another model": (
+        lambda: pk.fit(pde.GridGP(), problem(), pde.Closed(), key=KEY),
+        "fits `pde.SpectralGP` to `pde.Problem`, not `GridGP` to `Problem`",
     ),
     "points of two axes": (
         lambda: pk.predict(fitted(), np.zeros((3, 2)), key=KEY),
-        r"shape \(3, 2\).*a column an axis \(x\)",
+        r"shape \(3, 2\).*one column per axis \(x\)",
     ),
     "steps": (lambda: pde.Closed(max_steps=-1), "max_steps=-1"),
     "a slope": (lambda: pde.Closed(atol=0.0), "atol=0.0"),
