@@ -2,8 +2,8 @@ r"""Differential equations with a spectral mixture for a prior.
 
 $$P(u, ∂u, ∂²u)(x) = 0, \qquad B u = g, \qquad u \sim GP(0, \text{spectral mixture}).$$
 
-A problem is said by its residual, which is zero for the solution, by conditions on the
-faces of a box, and by observations.
+A problem has a residual, which is zero for the solution, conditions on the faces of a
+box, and observations.
 
 Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
 processes", arXiv 2311.04465.

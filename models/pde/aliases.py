@@ -1,4 +1,4 @@
-"""Frequencies of a source that a grid takes for lower ones."""
+"""A warning if a source has frequencies above the Nyquist frequency of a grid."""
 
 import math
 import warnings
@@ -11,22 +11,23 @@ from jaxtyping import Array, Float
 
 from probkit.models.pde.spectrum import power
 
-# A thousandth of the amplitude: what is above Nyquist comes back as a lower frequency,
-# which the inverse of the equation enlarges. Less could be a nonlinear term's, such as the
+# A thousandth of the amplitude. What is above Nyquist appears as a lower frequency, which
+# the inverse of the equation amplifies. Less may come from a nonlinear term, such as the
 # 1e-9 of u^3 in the Allen-Cahn examples, whose aliases in u and in the source are the same.
 ALIASED_POWER = 1e-6
-# Of a source that varies by less than rounding, nothing can be said.
+# A source that varies by less than rounding has no spectrum to look at.
 ROUNDING_POWER = 1e-20
-# Up to which share of its own Nyquist frequency the fine grid is believed.
+# The fine grid resolves frequencies up to this share of its own Nyquist frequency.
 SEEN = 0.9
-# A warning is for the line of the user's that made the problem.
+# The warning names the user's line that made the problem, not a line of the library.
 _INSIDE = (str(Path(__file__).parents[2]), str(Path(eqx.__file__).parent))
 
 
 class AliasWarning(UserWarning):
-    """The grid is too coarse for the source: frequencies above Nyquist fold to lower ones.
+    """The grid is too coarse, so that frequencies of the source appear as lower ones.
 
-    The residual does not tell: it is zero at every grid point for the false frequency.
+    The residual does not show it, because it is zero at every grid point for the false
+    frequency as well.
     """
 
 
@@ -37,14 +38,17 @@ def warn_of_aliases(
     length: Sequence[float],
     nyquist: Sequence[float],
 ) -> None:
-    """Warn of each axis along which the source is too fast for the grid.
+    """Warn for each axis along which the source is too fast for the grid.
 
     Args:
-        source: on the fine grid, or a number.
-        axes: their names.
-        shape: how many points the grid has along each.
-        length: of each axis.
-        nyquist: the highest frequency that the grid can tell, along each.
+        source: the source on the fine grid, or a number, in units of the residual.
+        axes: names of the axes.
+        shape: number of grid points along each axis.
+        length: length of each axis, in its units.
+        nyquist: highest frequency that the grid resolves, in cycles per unit of each axis.
+
+    Warns:
+        AliasWarning: for each axis along which too much power is above Nyquist.
     """
     values = np.asarray(source)
     if values.ndim == 0:
@@ -65,9 +69,9 @@ def warn_of_aliases(
         points = f"{count} points would do" if resolved else f"{count} are too few"
         warnings.warn(
             f"The source has a frequency of {peak:.4g} cycles per unit of `{axis}`, but "
-            f"`Problem(shape=...)` with {shape[i]} points tells frequencies only up to "
-            f"{nyquist[i]:.4g} (Nyquist): a lower, false frequency fits the equation at "
-            f"every grid point as well. Along `{axis}`, {points}.",
+            f"`Problem(shape=...)` with {shape[i]} points resolves frequencies only up "
+            f"to {nyquist[i]:.4g} (Nyquist). A lower, false frequency therefore fits the "
+            f"equation at every grid point as well. Along `{axis}`, {points}.",
             AliasWarning,
             skip_file_prefixes=_INSIDE,
         )

@@ -12,11 +12,11 @@ from probkit.validate import short, whole
 
 FEWEST_POINTS = 8
 MOST_AXES = 3
-# Of an axis: fourth powers of its length stay finite, and points on it stay apart.
+# Limits of an axis, so that fourth powers of its length are finite and its points differ.
 LONGEST = 1e60
 NARROWEST = 1e-6
-# Of the finer grid on which the source is looked at: how much finer, how many points it
-# has at least on a line, and at most in all.
+# The finer grid on which the source is evaluated: how much finer it is, its least number of
+# points in one dimension, and its largest number of points in all.
 FINER = 4
 FEWEST_FINE = 1000
 MOST_FINE = 2_000_000
@@ -37,8 +37,8 @@ def refuse_float32(what: str) -> None:
     """Refuse to work without float64."""
     if jnp.result_type(float) != jnp.float64:
         raise ValueError(
-            f"`{what}` needs float64: kernel matrices here have condition numbers of 1e10 "
-            "and more. Call `pk.enable_x64()` first."
+            f"`{what}` needs float64, because kernel matrices here have condition numbers "
+            "of 1e10 and more. Call `pk.enable_x64()` first."
         )
 
 
@@ -74,8 +74,8 @@ def _refuse_name(name: Any, what: str, such_as: str) -> None:
     fits = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
     if not fits or name.startswith("_"):
         raise ValueError(
-            f"`{what}` has the name {short(name)}; it takes names as of variables, such as "
-            f"`{such_as}`."
+            f"`{what}` has the name {short(name)}; it takes names that a "
+            f"variable can have, such as `{such_as}`."
         )
     stem, _, end = name.rpartition("_")
     numbered = stem in ("term", "held_out", "condition") and end.isdigit()
@@ -87,13 +87,13 @@ def _refuse_name(name: Any, what: str, such_as: str) -> None:
 
 
 def _ends(ends: Any, argument: str, name: str) -> tuple[float, float]:
-    told = f"Problem({argument}={{{name!r}: {short(ends)}}})"
+    what = f"Problem({argument}={{{name!r}: {short(ends)}}})"
     try:
         low, high = (float(end) for end in ends)
     except (TypeError, ValueError):
-        raise ValueError(f"`{told}`: it takes two numbers, (low, high).") from None
+        raise ValueError(f"`{what}`: it takes two numbers, (low, high).") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"`{told}`: it takes two finite numbers, the lower one first.")
+        raise ValueError(f"`{what}`: it takes two finite numbers, the lower one first.")
     return low, high
 
 

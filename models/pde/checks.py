@@ -1,4 +1,4 @@
-"""What can go wrong with the solution of one draw, in numbers and in words."""
+"""Checks of the solution of one draw."""
 
 import math
 
@@ -10,11 +10,12 @@ from probkit.model.check import Check
 from probkit.models.pde import system
 from probkit.models.pde.solution import Solver, some
 
-# Limits: the residual and the misfit relative to their sizes, and how wide a combination
-# of u may be left, relative to the widest a priori; looked for at about so many points.
+# Limits of the residual and of the misfit, relative to their sizes; and about how many
+# points there are at which combinations of u are looked at.
 LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
-# Exact conditions leave 1e-10 to 1e-5 of the prior's width to a problem that is well
-# posed, and 1e-4 to 1 to one that is not; noisy observations leave what they leave.
+# How much of the prior sd of a combination of u may be left. Exact conditions leave 1e-10
+# to 1e-5 in a problem that is well posed, and 1e-4 to 1 in one that is not. Noisy
+# observations may leave more.
 OPEN_EXACT, OPEN_NOISY = 3e-5, 0.5
 
 
@@ -28,7 +29,7 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
     for rows in solver.faces:
         squares += jnp.sum((rows.factor @ found.mean + rows.loc - rows.value) ** 2)
     count = sum(condition.values.size for condition in problem.conditions)
-    # What the conditions say about u where it is wide a priori, and what they leave.
+    # Combinations of u by their prior sd, and the sd that the conditions leave them.
     places = some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
     prior = system.kron([s(x) for s, x in zip(found.spans, places, strict=True)])
     after = jax.scipy.linalg.solve_triangular(found.root, prior.T, trans=1)
@@ -52,7 +53,10 @@ def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
 
     Args:
         found: the numbers of `measured`.
-        tolerance: of the equation, relative to the size of the residual.
+        tolerance: tolerance of the equation, relative to the size of the residual.
+
+    Returns:
+        One check per way in which a solution can be wrong.
     """
     remedy = (
         "the grid is too coarse, so that a false frequency fits it as well, or the "
@@ -82,7 +86,7 @@ def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
             found["frequency"],
             "at most",
             1.0,
-            "the grid cannot tell this frequency from a lower one: raise `shape`",
+            "the grid cannot distinguish this frequency from a lower one: raise `shape`",
             "of the kernel, with two widths of its bump",
         ),
         Check(
@@ -90,8 +94,8 @@ def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
             int(found["open"]),
             "at most",
             0,
-            "the conditions do not determine the solution: tell it on more faces (an "
-            "inflow, an initial velocity), or observe it",
+            "the conditions do not determine the solution: give it on more faces (an "
+            "inflow, an initial velocity), or add observations",
             "combinations of u of which little is known",
         ),
     )

@@ -18,33 +18,37 @@ from probkit.models.pde.problem import Problem
 from probkit.models.pde.solution import Fields, zero
 from probkit.validate import positive, whole
 
-# The tolerance of the equation during the search. The evidence at that of the solution is
-# a ridge some 1e9 times longer than wide.
+# Tolerance of the equation during the search. At the tolerance of the solution itself the
+# evidence is a ridge about 1e9 times longer than it is wide.
 SEARCH_SD = 1e-5
 LARGEST_NEWTON = 1e-6
-# A nonlinear equation is linearised anew until no standardised coordinate moves by more.
+# A nonlinear equation is linearised again until no standardised coordinate moves by more.
 MOST_ROUNDS, ROUND_TOLERANCE = 6, 0.05
 
 
 class Closed(AbstractMethod):
     r"""$u$ in closed form; the kernel at the maximum of $p(\text{data} \mid θ)\, p(θ)$.
 
-    For a given kernel the solution of a linear equation is one least-squares problem;
-    that of a nonlinear one takes a few Gauss-Newton steps. What is left to search for is
-    the kernel $θ$, some ten numbers (and what else is unknown), by L-BFGS, at a looser
-    tolerance of the equation. A nonlinear equation is linearised for that about its
-    solution under the last $θ$, a few times over.
+    For a given kernel the solution of a linear equation is one least-squares problem. The
+    solution of a nonlinear equation takes a few Gauss-Newton steps. L-BFGS then estimates
+    $θ$: the kernel, about ten numbers, and whatever else is unknown. The search uses a
+    looser tolerance of the equation. During the search a nonlinear equation is linearised
+    about its solution under the last $θ$, and again after each search, at most six times.
 
     Attributes:
-        learn: whether to search. By default in one dimension, and wherever something
-            besides the kernel is unknown; in more dimensions a step costs seconds, and
-            the start, from the spectrum of the data, usually serves: `pk.diagnose` tells
-            where it does not.
-        max_steps: the most steps of the search.
+        learn: whether to search. By default it searches in one dimension, and wherever
+            something besides the kernel is unknown. In more dimensions one step takes
+            seconds and the start, from the spectrum of the data, is usually good enough;
+            `pk.diagnose` shows where it is not.
+        max_steps: the largest number of steps of one search.
         atol: the search has settled when no standardised coordinate has a slope of more
             than this many nats.
-        num_draws: how many times the optimum is repeated, for `predict` to draw solutions
-            at it.
+        num_draws: how many times the optimum is repeated, so that `predict` makes that
+            many draws of the solution at it.
+
+    Raises:
+        ValueError: for a setting out of range; in `pk.fit`, for another model than
+            `pde.SpectralGP` or other data than `pde.Problem`.
 
     Source: the closed forms are those of Gaussian process regression; Fang et al. (2024),
     arXiv 2311.04465, maximise over $u$ and $θ$ together.
@@ -92,7 +96,7 @@ class Closed(AbstractMethod):
             looser = dataclasses.replace(model, equation_sd=SEARCH_SD)
         sites = _begin(model, data, start)
         folder = running.checkpoint
-        # Each round keeps its own run; this says whose they are.
+        # Each round keeps a run of its own; this records which fit they belong to.
         Checkpoint.open(
             folder,
             {},
@@ -119,10 +123,10 @@ class Closed(AbstractMethod):
             sites = {name: jnp.asarray(found.sites[name][0, 0]) for name in sites}
             objectives.append(found.trace["objective"][0])
             moved = float(_apart(program, data, before, sites))
-            # Where nothing moves, the linearisation does not either.
+            # If the sites do not move, the linearisation does not either.
             if not moved >= ROUND_TOLERANCE:
                 break
-        # At this tolerance of the equation rounding may hide the last tenth of a nat.
+        # At this tolerance of the equation the last tenth of a nat may be lost in rounding.
         settled = bool(found.result == RESULTS.successful)
         settled |= found.facts["settled"] and found.facts["remaining"] < self.atol
         settled &= data.equation.is_linear or moved < ROUND_TOLERANCE or not data.unknown
@@ -174,7 +178,7 @@ def _apart(program, data, before: Sites, after: Sites):
 
 @eqx.filter_jit
 def _solved(model: SpectralGP, data: Problem, sites: Sites) -> tuple[Fields, dict]:
-    """What to linearise about; the evidence, and whether Newton's method has converged."""
+    """The derivatives to linearise about; the evidence, and the last Newton step."""
     fields, change = zero(data), jnp.zeros(())
     if not data.equation.is_linear:
         found = model.solver(sites, data).newton()

@@ -1,4 +1,4 @@
-"""What is known of a solution besides its equation: on faces, and at points."""
+"""Conditions on faces of the domain, and observations at points."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,13 @@ Value = Callable[[Any], Any] | Any
 
 @dataclass(frozen=True, eq=False)
 class Dirichlet:
-    """u is told on faces of the domain.
+    """u is given on faces of the domain. `Problem` checks the arguments.
 
     Args:
-        value: a number, an array of the face's shape, or a function of the coordinates.
+        value: u, in its own units: a number, an array of the shape of the face (that of
+            the grid without the axis), or a function of the coordinates.
         on: `"x"` for both ends of axis x, `"x-"` for the low, `"x+"` for the high one, or
-            several in a tuple. By default every face that nothing else speaks of.
+            several in a tuple. By default every face that no other condition takes.
     """
 
     value: Value
@@ -38,13 +39,13 @@ class Dirichlet:
 
 @dataclass(frozen=True, eq=False)
 class Neumann:
-    """The derivative of u along the axis is told on faces of the domain.
+    """The derivative of u along the axis is given on faces of the domain.
 
-    It is ∂u/∂x in the direction of the axis itself, at either end: at the low end it is
-    minus the derivative along the outward normal.
+    It is ∂u/∂x in the direction of the axis at both ends. At the low end it is therefore
+    minus the derivative along the outward normal. `Problem` checks the arguments.
 
     Args:
-        value: as for `Dirichlet`, in units of u over those of the axis.
+        value: as for `Dirichlet`, in units of u per unit of the axis.
         on: as for `Dirichlet`.
     """
 
@@ -57,7 +58,7 @@ class Periodic:
     """u and its derivative along an axis agree at the two ends.
 
     Args:
-        axis: its name.
+        axis: the name of the axis. `Problem` checks it.
     """
 
     axis: str
@@ -65,12 +66,15 @@ class Periodic:
 
 @dataclass(frozen=True, eq=False)
 class Initial:
-    """u is told at the low end of an axis, and nothing at its high end.
+    """u is given at the low end of an axis, and nothing at its high end.
+
+    `Problem` checks the arguments.
 
     Args:
-        value: of u; as for `Dirichlet`.
-        velocity: of ∂u/∂t, for equations of second order in time.
-        axis: the name of time.
+        value: u, as for `Dirichlet`.
+        velocity: ∂u/∂t in units of u per unit of the axis, as for `Dirichlet`; for
+            equations of second order in time. None if it is not given.
+        axis: the name of the axis of time.
     """
 
     value: Value
@@ -80,12 +84,13 @@ class Initial:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Values of u at points, measured with noise.
+    """Values of u at points, measured with noise. `Problem` checks the arguments.
 
     Args:
-        points: shape `(m, d)`, a column an axis; in one dimension `(m,)` will do.
-        values: shape `(m,)`.
-        noise_sd: the standard deviation of the noise, in units of u. None to learn it.
+        points: shape `(m, d)`, one row per point and one column per axis, in units of the
+            axes; in one dimension also `(m,)`.
+        values: shape `(m,)`, in units of u.
+        noise_sd: the standard deviation of the noise, in units of u. None to estimate it.
     """
 
     points: Any
@@ -98,10 +103,10 @@ class Condition(eqx.Module):
 
     Attributes:
         axis: the axis that the face is across.
-        side: its low or high end; or both: `"periodic"` says that their difference, high
-            less low, is `values`.
-        order: of the derivative along the axis that is told; 0 is u itself.
-        values: of the face's shape, the grid's without the axis.
+        side: its low or high end. With `"periodic"` `values` is the difference of both,
+            high less low.
+        order: order of the derivative along the axis that is given; 0 is u itself.
+        values: shape of the face, which is that of the grid without the axis.
     """
 
     axis: int = eqx.field(static=True)
@@ -110,7 +115,7 @@ class Condition(eqx.Module):
     values: Float[Array, "..."]
 
 
-class _Told(NamedTuple):
+class _Face(NamedTuple):
     """A condition as the user gave it, on one face."""
 
     axis: int
@@ -123,19 +128,19 @@ class _Told(NamedTuple):
 def read_conditions(
     given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray]
 ) -> tuple[Condition, ...]:
-    """Conditions on the grid, from what the user said of the boundary."""
-    told: list[_Told] = []
+    """Conditions on the grid, from what the user gave as `boundary`."""
+    faces: list[_Face] = []
     for one in _listed(given):
-        for face in _faces(one, axes, told):
-            _refuse_twice(face, told, axes)
-            told.append(face)
+        for face in _faces(one, axes):
+            _refuse_twice(face, faces, axes)
+            faces.append(face)
     for one in _without_place(given):
-        told += _remaining(one, axes, told)
+        faces += _remaining(one, axes, faces)
     # By face, so that the order of a user's list makes no difference.
-    told.sort(key=lambda face: (face.axis, face.side != "low", face.order))
+    faces.sort(key=lambda face: (face.axis, face.side != "low", face.order))
     return tuple(
         Condition(face.axis, face.side, face.order, _values(face, axes, grid))
-        for face in told
+        for face in faces
     )
 
 
@@ -161,28 +166,28 @@ def _without_place(given: Any) -> list[Dirichlet | Neumann]:
     if len(everywhere) > 1:
         raise ValueError(
             "`Problem(boundary=...)` has two conditions without `on`, each for all faces "
-            'that remain; say where, such as `on="x-"`.'
+            'that remain; give `on` to one, such as `on="x-"`.'
         )
     return everywhere
 
 
-def _faces(one: Any, axes: tuple[str, ...], told: list[_Told]) -> Iterator[_Told]:
+def _faces(one: Any, axes: tuple[str, ...]) -> Iterator[_Face]:
     name = type(one).__name__
     match one:
         case Periodic(axis):
             i = _axis(axis, axes, f"Periodic({short(axis)})")
             for order in (0, 1):
-                yield _Told(i, "periodic", order, 0.0, name)
+                yield _Face(i, "periodic", order, 0.0, name)
         case Initial(value, velocity, axis):
             i = _axis(axis, axes, f"Initial(axis={short(axis)})")
-            yield _Told(i, "low", 0, value, "Initial(...)")
+            yield _Face(i, "low", 0, value, "Initial(...)")
             if velocity is not None:
-                yield _Told(i, "low", 1, velocity, "Initial(velocity=...)")
+                yield _Face(i, "low", 1, velocity, "Initial(velocity=...)")
         case Dirichlet(value, on) | Neumann(value, on) if on is not None:
             order = int(isinstance(one, Neumann))
             for i, side in _places(on, axes, name):
                 face = f"{axes[i]}{'-' if side == 'low' else '+'}"
-                yield _Told(i, side, order, value, f'{name}(on="{face}")')
+                yield _Face(i, side, order, value, f'{name}(on="{face}")')
 
 
 def _axis(name: Any, axes: tuple[str, ...], what: str) -> int:
@@ -213,8 +218,8 @@ def _places(on: Any, axes: tuple[str, ...], name: str) -> Iterator[tuple[int, Si
             yield axes.index(axis), side
 
 
-def _refuse_twice(face: _Told, told: list[_Told], axes: tuple[str, ...]) -> None:
-    for other in told:
+def _refuse_twice(face: _Face, before: list[_Face], axes: tuple[str, ...]) -> None:
+    for other in before:
         glued = "periodic" in (face.side, other.side)
         both_glued = face.side == other.side == "periodic"
         if face.axis != other.axis:
@@ -222,20 +227,20 @@ def _refuse_twice(face: _Told, told: list[_Told], axes: tuple[str, ...]) -> None
         if glued and not both_glued:
             raise ValueError(
                 f"`Problem(boundary=...)`: axis `{axes[face.axis]}` is `Periodic`, and has "
-                "no ends where something else could be told; drop one of the two."
+                "no ends for another condition; drop one of the two."
             )
         if (face.side, face.order) == (other.side, other.order):
             end = "" if both_glued else f"the {face.side} end of "
             raise ValueError(
-                f"`Problem(boundary=...)` tells {end}`{axes[face.axis]}` twice, by "
+                f"`Problem(boundary=...)` gives {end}`{axes[face.axis]}` twice, by "
                 f"`{other.what}` and `{face.what}`; drop one."
             )
 
 
-def _remaining(one: Any, axes: tuple[str, ...], told: list[_Told]) -> list[_Told]:
-    taken = {(face.axis, face.side) for face in told}
-    # Time has a beginning; what it leads to is not told.
-    for face in told:
+def _remaining(one: Any, axes: tuple[str, ...], before: list[_Face]) -> list[_Face]:
+    taken = {(face.axis, face.side) for face in before}
+    # At the high end of time nothing is given, because the equation leads there.
+    for face in before:
         if face.side == "periodic" or face.what.startswith("Initial"):
             taken |= {(face.axis, "low"), (face.axis, "high")}
     name, order = type(one).__name__, int(isinstance(one, Neumann))
@@ -243,14 +248,14 @@ def _remaining(one: Any, axes: tuple[str, ...], told: list[_Told]) -> list[_Told
     faces = [(i, s) for i in range(len(axes)) for s in sides if (i, s) not in taken]
     if not faces:
         raise ValueError(
-            f"`{name}(...)` without `on` is for the faces that remain, and none does; drop "
-            "it, or say where."
+            f"`{name}(...)` without `on` is for the faces that remain, and there are none; "
+            "drop it, or give `on`."
         )
-    return [_Told(i, side, order, one.value, f"{name}(...)") for i, side in faces]
+    return [_Face(i, side, order, one.value, f"{name}(...)") for i, side in faces]
 
 
 def _values(
-    face: _Told, axes: tuple[str, ...], grid: Sequence[np.ndarray]
+    face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray]
 ) -> Float[Array, "..."]:
     shape = tuple(len(x) for i, x in enumerate(grid) if i != face.axis)
     end = -1 if face.side == "high" else 0
@@ -262,7 +267,7 @@ def _values(
     value = call(face.value, [places], face.what) if callable(face.value) else face.value
     numbers = as_numbers(value, face.what)
     if numbers.shape not in ((), shape):
-        wanted = f"one a point of the face, shape {shape}" if shape else "no array"
+        wanted = f"one per point of the face, shape {shape}" if shape else "no array"
         raise ValueError(
             f"`{face.what}` has values of shape {numbers.shape} at the {face.side} end of "
             f"`{axes[face.axis]}`; it takes a number, or {wanted}."
@@ -295,7 +300,8 @@ def read_observations(
     if points.ndim != 2 or points.shape[1] != len(axes) or len(points) == 0:
         raise ValueError(
             f"`Observations(points=...)` has shape {points.shape}; it takes "
-            f"(m, {len(axes)}), a row a point and a column an axis ({_names(axes)})."
+            f"(m, {len(axes)}), one row per point and one column per axis "
+            f"({_names(axes)})."
         )
     if values.shape != points.shape[:1]:
         raise ValueError(
@@ -327,5 +333,5 @@ def _noise(given: Any) -> Array:
     except ValueError:
         raise ValueError(
             f"`Observations(noise_sd={short(given)})`: it takes a positive number, or None "
-            "to have it learned."
+            "to estimate it."
         ) from None

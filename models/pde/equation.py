@@ -96,7 +96,7 @@ class Equation(eqx.Module):
         return slopes
 
     def source(self, unknowns: Mapping[str, Any] | None = None) -> Float[Array, "..."]:
-        """The part of the residual that is free of u: -f, where the equation is Pu = f.
+        """The part of the residual without u: -f, if the equation is Pu = f.
 
         Returns:
             An array of the grid's shape, or of shape `()`.

@@ -21,8 +21,7 @@ from probkit.models.pde.problem import Inputs, Problem
 from probkit.models.pde.solution import Collocation, Fields, Parameters, Solution, Solver
 from probkit.validate import as_array, optional, pairs, positive, short, whole
 
-# Priors: how far from the start a kernel may be, in logarithms and in cycles over the
-# domain.
+# Prior sds of the kernel about its start: of logarithms, and in cycles over the domain.
 WEIGHT_SPREAD, LENGTHSCALE_SPREAD, FREQUENCY_SPREAD = 1.0, 0.5, 0.1
 # Lengthscales at the start, of a trend and of a tone, in lengths of the domain.
 TREND, TONE = 0.5, 8.0
@@ -45,7 +44,7 @@ def _tones(axis: Any, given: Any) -> tuple[float, ...]:
     if array.ndim > 1 or (array <= 0).any():
         raise ValueError(
             f"`SpectralGP(frequencies={{{axis!r}: {short(given)}}})`: it takes a list of "
-            "positive numbers; the trend, of frequency zero, is always there."
+            "positive numbers; the trend, of frequency zero, is added to them."
         )
     return tuple(float(f) for f in array.reshape(-1))
 
@@ -69,20 +68,21 @@ class SpectralGP(AbstractModel):
 
     Sites, for each axis: `weight_<axis>` $w$, squared units of $u$ (on axes after the
     first only ratios count); `frequency_<axis>` $μ$, cycles per unit of the axis;
-    `lengthscale_<axis>` $ℓ$, units of the axis. `noise_sd` of the observations, unless
-    they know it; `equation_sd`, if it is to be learned; and the problem's unknown
-    coefficients, by their names.
+    `lengthscale_<axis>` $ℓ$, units of the axis. `noise_sd`, the sd of the observations in
+    units of $u$, unless it is given; `equation_sd`, if it is to be estimated; and the
+    problem's unknown coefficients, by their names.
 
-    The priors are log-normal and normal about a start: a trend (frequency zero), and a
-    tone for each peak in the spectrum of what the problem tells.
+    The priors are log-normal and normal about a start: a trend (frequency zero), and one
+    tone per peak in the spectrum of the source and of the values on faces.
 
     Attributes:
         envelope: "gaussian" or "student_t". Solutions under the second have fewer
-            derivatives and take a higher `rank`.
-        frequencies: by axis, those to start from instead, without the trend's.
+            derivatives and need a higher `rank`.
+        frequencies: the frequencies to start from instead, by axis, in cycles per unit of
+            the axis, without the zero of the trend.
         equation_sd: tolerance of the equation, relative to the prior sd of the residual.
-            Use 1e-9 to solve, about 1e-3 with noisy observations, and None to learn it
-            from them, if the equation itself is in doubt.
+            Use 1e-9 to solve, about 1e-3 with noisy observations, and None to estimate
+            it from them, if the equation itself is in doubt.
         num_nodes: waves per bump of the spectrum. Lengthscales shorter than about
             `length / num_nodes` need more.
         rank: the number of functions of each axis; by default all waves in one
@@ -90,7 +90,12 @@ class SpectralGP(AbstractModel):
         calibrated: whether posterior sds are multiplied by a factor, such that 95 %
             intervals cover 95 % of the differences to a second, stricter solution. The
             exact posterior treats the tolerance `equation_sd` as noise. Nobody added that
-            noise, so its sds are far too large.
+            noise, so that its sds are far too large.
+
+    Raises:
+        ValueError: for a setting out of range; in `pk.fit`, for data that are not a
+            `pde.Problem`, an axis in `frequencies` that the problem does not have, or
+            `equation_sd=None` without observations.
 
     Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
     processes", arXiv 2311.04465: kernel and collocation.
@@ -185,9 +190,9 @@ class SpectralGP(AbstractModel):
                 )
         if self.equation_sd is None and problem.values is None:
             raise ValueError(
-                "`SpectralGP(equation_sd=None)` is to be learned, but only observations "
-                "tell how far the equation is off: give `Problem(observations=...)`, or a "
-                "small number."
+                "`SpectralGP(equation_sd=None)` is estimated from observations, and the "
+                "problem has none: give `Problem(observations=...)`, or a small number "
+                "such as 1e-9."
             )
 
     def starts(self, problem: Problem) -> tuple[Start, ...]:

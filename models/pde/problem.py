@@ -1,4 +1,4 @@
-"""A PDE problem: an equation on a box, and what is known besides."""
+"""A PDE problem: an equation on a box, conditions on its faces, and observations."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -39,41 +39,44 @@ class Problem(AbstractData):
     $$P(u, ∂u, ∂²u; θ)(x) = 0 \quad (x \text{ on the grid}), \qquad B u = g.$$
 
     Args:
-        domain: `(low, high)` of each axis by its name, in their order; one to three axes.
+        domain: `(low, high)` of each axis by its name, in the units of the axis; one to
+            three axes, whose order is that of arrays on the grid.
         residual: a function of `u` and the coordinates that is zero for the solution,
             such as `lambda u, x: u.dxx - f(x)`. It is called with a stand-in for u, once
             for each set of points, and must be a polynomial in `u` and its derivatives of
-            order up to two in each variable. Coordinates are the array itself in one
-            dimension, and a named tuple of arrays, `p.x`, `p.y`, in more. With `unknown`
+            order up to two in each variable. In one dimension the coordinates are one
+            array; in more they are a named tuple of arrays, `p.x`, `p.y`. With `unknown`
             it has a third argument: `lambda u, x, c: u.dx + c.rate * u`.
         boundary: `pde.Dirichlet`, `pde.Neumann`, `pde.Periodic`, `pde.Initial`, or a list
             of them.
         shape: the number of grid points along each axis, end points included; one number
             for all.
         observations: `pde.Observations`, values of u at points.
-        unknown: `(low, high)` of each unknown coefficient by its name; a priori it is
-            uniform between them.
+        unknown: `(low, high)` of each unknown coefficient by its name, in its units as
+            they follow from the residual; a priori it is uniform between them.
 
     Attributes:
         axes: names of the axes.
-        grid: coordinates along each axis.
+        grid: coordinates along each axis, one array of shape `(n,)` per axis.
         equation: the residual on the grid.
         held_out: the same equation on the midpoints of the grid.
-        fine_source: the part of the residual that is free of u, unknown coefficients in
-            the middle of their ranges, on a finer grid (`fine_grid`); a number if it is
+        fine_source: the part of the residual without u, on a finer grid (`fine_grid`),
+            with unknown coefficients in the middle of their ranges; a number if it is
             the same everywhere.
-        conditions: what is told on faces.
-        points: where u was observed, shape `(m, d)`, or None.
-        values: what was observed, shape `(m,)`, or None.
-        noise_sd: standard deviation of its noise, or None to learn it.
+        conditions: the conditions on faces, on the grid.
+        points: where u was observed, shape `(m, d)`, in units of the axes, or None.
+        values: what was observed, shape `(m,)`, in units of u, or None.
+        noise_sd: standard deviation of the noise, in units of u, or None to estimate it.
         unknown: name, low and high of each unknown coefficient.
-        tones: along each axis, frequencies that the source and the conditions tell of.
-        size: of the solution, as far as these tell it.
+        tones: the frequencies along each axis that the source and the conditions have.
+        size: size of the solution, in units of u, estimated from the source, the
+            conditions and the observations; 1 if they do not determine it.
 
     Raises:
-        ValueError: for a residual that is no such polynomial; a source, value or
-            observation that is NaN, infinite or of the wrong shape; a face that does not
-            exist or is told twice; a grid of fewer than 8 points an axis; in float32.
+        ValueError: if the residual is not such a polynomial; if a source, value or
+            observation is NaN, infinite or of the wrong shape; if a face does not exist
+            or has two conditions of the same kind; if the grid has fewer than 8 points
+            per axis; and in float32.
 
     Warns:
         AliasWarning: if the source has frequencies above the grid's Nyquist frequency.
@@ -123,14 +126,14 @@ class Problem(AbstractData):
         self.points, self.values, self.noise_sd = observed or (None, None, None)
         if not self.conditions and observed is None:
             raise ValueError(
-                "`Problem(boundary=..., observations=...)` are both empty: nothing tells "
-                "the solutions of the equation apart. Give one of them."
+                "`Problem(boundary=..., observations=...)` are both empty, so that the "
+                "equation has many solutions. Give one of them."
             )
         self.tones, self.size = self._spectrum()
         warn_of_aliases(self.fine_source, self.axes, self.shape, self.length, self.nyquist)
 
     def _spectrum(self) -> tuple[tuple[Tones, ...], Float[Array, ""]]:
-        """What the problem tells of its solution's frequencies and size."""
+        """Frequencies and size of the solution, estimated from the problem."""
         middle = {name: (low + high) / 2 for name, low, high in self.unknown}
         tones, size = of_problem(
             self.length,
@@ -152,11 +155,11 @@ class Problem(AbstractData):
     def take(self, indices) -> "Problem":
         """Not possible: an equation on its grid is one observation."""
         raise ValueError(
-            "A `Problem` is one observation, and no part stands for the whole; fit it with "
-            "`SVI(batch_size=None)`."
+            "A `Problem` is one observation and cannot be divided into batches; fit it "
+            "with `SVI(batch_size=None)`."
         )
 
-    # What follows from the fields.
+    # What follows from these.
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -170,7 +173,7 @@ class Problem(AbstractData):
 
     @property
     def nyquist(self) -> tuple[float, ...]:
-        """The highest frequency that the grid can tell, in cycles per unit of each axis."""
+        """The highest frequency that the grid resolves, in cycles per unit of each axis."""
         pairs = zip(self.shape, self.length, strict=True)
         return tuple((n - 1) / (2 * length) for n, length in pairs)
 
@@ -194,14 +197,18 @@ class Problem(AbstractData):
         return coordinates(self.axes, [np.asarray(x) for x in grid or self.grid])
 
     def inputs(self, given: Any) -> "Inputs":
-        """Points at which to predict, as a user gave them.
+        """Points at which to predict, from what the user gave.
 
         Args:
-            given: shape `(n, d)`, in one dimension also `(n,)`; or a problem on the same
-                axes, for its observations or, without any, its grid.
+            given: points, shape `(n, d)`, one row per point and one column per axis, in
+                units of the axes; in one dimension also `(n,)`. Or a problem on the same
+                axes: its observed points, or its grid if it has no observations.
+
+        Returns:
+            The points, shape `(n, d)`, and this problem.
 
         Raises:
-            ValueError: for another shape, and for what are no finite numbers.
+            ValueError: for another shape, and for values that are not finite numbers.
         """
         if isinstance(given, Problem):
             mesh = jnp.meshgrid(*given.grid, indexing="ij")
@@ -215,15 +222,15 @@ class Problem(AbstractData):
             points = points.reshape(-1, 1)
         if points.ndim != 2 or points.shape[1] != d:
             raise ValueError(
-                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes points, a "
-                f"row each, with a column an axis ({', '.join(self.axes)})."
+                f"`predict(..., inputs)` has shape {jnp.shape(given)}; it takes one row "
+                f"per point and one column per axis ({', '.join(self.axes)})."
             )
         return Inputs(points, self)
 
     # In a file, and in a labelled tree.
 
     def arrays(self) -> dict[str, Array]:
-        # Not the grid: what is called after an axis is its label in a tree, no variable.
+        # Without the grid, because a tree holds the coordinates of an axis as its labels.
         named = {f"term_{k}": c for k, c in enumerate(self.equation.coefficients)}
         named |= {f"held_out_{k}": c for k, c in enumerate(self.held_out.coefficients)}
         named["source"] = self.fine_source
@@ -274,7 +281,7 @@ class Problem(AbstractData):
             "noise_sd": arrays.get("noise_sd"),
             "unknown": tuple((name, low, high) for name, low, high in fields["unknown"]),
         }
-        # The residual is not kept, so the constructor cannot be asked.
+        # The residual is not kept, so that the constructor cannot be used.
         for name, value in known.items():
             object.__setattr__(problem, name, value)
         _refuse_other_shapes(problem)
@@ -316,7 +323,7 @@ class Problem(AbstractData):
 
 
 class Inputs(eqx.Module):
-    """Points at which to predict, and the problem that the posterior is of."""
+    """Points at which to predict, and the problem that was fitted."""
 
     points: Float[Array, "n d"]
     problem: Problem
@@ -329,5 +336,5 @@ def _refuse_other_shapes(problem: Problem) -> None:
         if array.shape != wanted:
             raise ValueError(
                 f"`Problem.restore`: `{name}` has shape {array.shape}, where {wanted} "
-                "belongs; the arrays are not those of the fields."
+                "belongs; the arrays are not those of the settings."
             )

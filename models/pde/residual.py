@@ -1,4 +1,4 @@
-"""The residual as the user writes it: a function of a stand-in for u, asked on grids."""
+"""The residual as the user writes it: a function, called with a stand-in for u on grids."""
 
 import inspect
 import operator
@@ -26,12 +26,12 @@ ONE = Monomial((), ())
 
 
 class Space(NamedTuple):
-    """What a polynomial is over: the axes, and how many points each has.
+    """The points at which a polynomial has its coefficients.
 
     Attributes:
-        axes: their names.
-        shape: the points that coefficients are told at.
-        grid_shape: those of the problem's grid, which may be others.
+        axes: names of the axes.
+        shape: number of these points along each axis.
+        grid_shape: number of points of the problem's own grid along each axis.
     """
 
     axes: tuple[str, ...]
@@ -146,7 +146,7 @@ class Polynomial:
     __radd__ = __add__
     __rmul__ = __mul__
 
-    # What would otherwise give an answer, and a wrong one.
+    # Operations that would otherwise give a wrong answer.
 
     def __eq__(self, other: Any) -> Any:
         _refuse("a comparison")
@@ -191,9 +191,9 @@ def _orders(name: str, u: Polynomial) -> Orders:
     # The longest name first: an axis may be called as another and more.
     names = "|".join(re.escape(axis) for axis in sorted(axes, key=len, reverse=True))
     if letters and re.fullmatch(f"d({letters})+", name):
-        told = re.findall(letters, name[1:])
+        named = re.findall(letters, name[1:])
     elif re.fullmatch(f"d(_({names}))+", name):
-        told = re.findall(f"_({names})(?=_|$)", name[1:])
+        named = re.findall(f"_({names})(?=_|$)", name[1:])
     else:
         first = axes[0] if len(axes[0]) == 1 else f"_{axes[0]}"
         listed = ", ".join(f"`{axis}`" for axis in axes)
@@ -203,7 +203,7 @@ def _orders(name: str, u: Polynomial) -> Orders:
             name=name,
             obj=u,
         )
-    return tuple(told.count(axis) for axis in axes)
+    return tuple(named.count(axis) for axis in axes)
 
 
 def _coefficient(value: Any, space: Space) -> np.ndarray:
@@ -213,17 +213,17 @@ def _coefficient(value: Any, space: Space) -> np.ndarray:
     if array.shape == space.grid_shape:
         raise ValueError(
             f"`Problem(residual=...)` has a coefficient of shape {array.shape}, that of "
-            "the grid, but is asked at other points, too; compute it from the coordinates."
+            "the grid, but is needed at other points, too; compute it from the coordinates."
         )
     hint = all_at_once(array.shape, len(space.axes), space.shape)
     raise ValueError(
         f"`Problem(residual=...)` has a coefficient or source of shape {array.shape}; it "
-        f"takes a number, or one a point: {space.shape}.{hint}"
+        f"takes a number, or one per point: {space.shape}.{hint}"
     )
 
 
 def all_at_once(shape: tuple[int, ...], num_axes: int, wanted: tuple[int, ...]) -> str:
-    """Words for a function that took the named tuple for an array."""
+    """A hint, if a function took the named tuple for an array."""
     if shape != (num_axes, *wanted):
         return ""
     return " Coordinates are a named tuple: give functions one of them, such as `p.x`."
@@ -252,8 +252,8 @@ def coordinates(axes: Sequence[str], grid: Sequence[np.ndarray]) -> Any:
     """Coordinates of a tensor grid's points, as a user's functions get them.
 
     Returns:
-        In one dimension the array; else a named tuple of arrays of the grid's shape, its
-        fields called after the axes.
+        In one dimension the array, shape `(n,)`; otherwise a named tuple with one array
+        per axis, each of the shape of the grid.
     """
     if len(axes) == 1:
         return np.array(grid[0])
@@ -267,18 +267,19 @@ def tuple_of(kind: str, names: Sequence[str], values: Sequence[Any]) -> Any:
 
 
 def call(function: Callable[..., Any], arguments: Sequence[Any], what: str) -> Any:
-    """`function(*arguments)`, with mistakes of its writing told as ours are.
+    """`function(*arguments)`, with a clear message for mistakes in the user's function.
 
     Raises:
-        ValueError: for an operator that polynomials have not, an axis that is none, an
-            unknown coefficient that is not declared, another number of arguments.
+        ValueError: for an operator that polynomials do not have, an axis that does not
+            exist, an unknown coefficient that is not declared, or another number of
+            arguments.
     """
     if not takes(function, len(arguments)):
         words = ("coordinates",) if len(arguments) == 1 else ("u", "coordinates", "unknown")
         wanted = ", ".join(words[: len(arguments)])
         raise ValueError(f"`{what}`: it takes a function of ({wanted}).")
     try:
-        # What is not finite is told with its place, later.
+        # Values that are not finite are refused later, with their place.
         with np.errstate(all="ignore"):
             return function(*arguments)
     except AttributeError as error:
@@ -305,21 +306,21 @@ def call(function: Callable[..., Any], arguments: Sequence[Any], what: str) -> A
 
 
 def takes(function: Any, count: int) -> bool:
-    """Whether `function` can be called with `count` arguments; True if nobody knows."""
+    """Whether `function` can be called with `count` arguments; True if that is unknown."""
     if not callable(function):
         return False
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # some functions of C tell nothing
+    except ValueError:  # some functions written in C have no signature
         return True
     return True
 
 
 def _what_failed(error: Exception) -> str:
     line = str(error).splitlines()[0]
-    # In the two ways that JAX's functions say it.
+    # The two forms of JAX's own message.
     of_jax = re.search(r"<function (\w+)|^(\w+) requires ndarray", line)
     if of_jax:
         return f"`{of_jax[1] or of_jax[2]}` of JAX"
@@ -345,13 +346,13 @@ def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
 
     Args:
         residual: the user's function.
-        axes: their names.
-        grid: points of each axis.
-        counts: how many points each axis of the problem's own grid has.
+        axes: names of the axes.
+        grid: points of each axis, one array of shape `(n,)` per axis.
+        counts: number of points along each axis of the problem's own grid.
         unknown: name, low and high of each unknown coefficient.
 
     Raises:
-        ValueError: for what is no such function, or is not finite somewhere.
+        ValueError: if it is not such a function, or not finite at some point.
     """
     what = "Problem(residual=...)"
     shape = tuple(len(x) for x in grid)
@@ -399,7 +400,7 @@ def equations(polynomials: list[Polynomial]) -> list[Equation]:
             "`Problem(residual=...)` has other terms on the grid than between its points; "
             "it takes the same expression everywhere."
         )
-    # What cancels, as in u * u - u**2, is no term.
+    # Terms that cancel, as in u * u - u**2, are dropped.
     kept = sorted(
         monomial
         for monomial in kinds
@@ -421,6 +422,6 @@ def refuse_without_u(equation: Equation, unknown) -> None:
     unused = [name for name, _, _ in unknown if name not in equation.unknowns]
     if unused:
         raise ValueError(
-            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not: nothing "
-            "tells its value. Drop it, or put it into the residual."
+            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not, so "
+            "that nothing determines its value. Drop it, or put it into the residual."
         )

@@ -24,12 +24,12 @@ from probkit.models.pde.equation import Equation
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.system import Basis, Orders, Rows, Span
 
-# How far the conditions on faces are from exact, relative to the size of the solution.
+# Tolerance of the conditions on faces, relative to the size of the solution.
 FACE_SD = 1e-9
 # How many test functions there are for each function of an axis.
 TEST_SHARE = 1.5
-# The reference solution, by which sds are calibrated, has that share of the tolerance and
-# so many more functions per axis.
+# The reference solution, by which sds are calibrated, has this share of the tolerance and
+# this many more functions per axis.
 STRICTER, MORE_RANK = 1e-2, 4
 # Points per axis at which the two solutions are compared, by dimension.
 COMPARED = {1: 1000, 2: 60, 3: 12}
@@ -348,7 +348,7 @@ class Solver(eqx.Module):
             return (state.change > NEWTON_TOLERANCE) & (state.num_steps < MOST_NEWTON)
 
         if observed:
-            # A curve through the observations, whatever the equation says.
+            # A curve through the observations, without the equation.
             z = _regressed(observed[0]).mean
             fields = derivatives(z)
         else:

@@ -1,8 +1,8 @@
-"""The frequencies that a problem's own data speak of: where the search for a kernel starts.
+"""The frequencies in a problem's own data, at which the search for a kernel starts.
 
-The likelihood of a frequency has a basin about one over the length of the domain wide, so
-a search that starts elsewhere ends elsewhere. But the source of a linear equation has the
-frequencies of its solution, and so have initial and boundary values.
+The likelihood of a frequency has a basin about one over the length of the domain wide. A
+search that starts outside ends at another frequency. The source of a linear equation has
+the frequencies of its solution, and so have initial and boundary values.
 """
 
 from typing import NamedTuple
@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 MOST_TONES = 7
-# Peaks below this share of the power of the lines are what is left of a smooth trend, or
-# side lobes.
+# Peaks below this share of the power of the lines are the rest of a smooth trend, or side
+# lobes.
 LEAST_POWER = 1e-6
 PADDING = 16
 MOST_LINES = 256
-# Slower than this many cycles over the domain, a wave is no tone but a trend, which the
-# component at frequency zero has.
+# A wave of fewer cycles over the domain is a trend, which the component at frequency zero
+# represents.
 SLOWEST = 2.0
 # Tones closer than this many cycles over the domain are one.
 CLOSEST = 0.9
@@ -41,17 +41,17 @@ class Tones(NamedTuple):
 def power(lines: np.ndarray, length: float, padding: int = 1):
     """Power by frequency of lines along an even grid, summed over the lines.
 
-    A line less its linear trend is weighted by the Blackman-Harris window, whose side
-    lobes are below 1e-9 in power: what is not periodic does not leak above that.
+    The linear trend is removed, and the rest multiplied by the Blackman-Harris window. Its
+    side lobes are below 1e-9 in power, so that lines that are not periodic leak no more.
 
     Args:
         lines: shape `(lines, n)`, both ends of the axis included.
-        length: of the axis.
-        padding: how much finer than one over the length the frequencies are told.
+        length: length of the axis, in its units.
+        padding: number of frequencies per one over the length.
 
     Returns:
-        Frequencies in cycles per unit, and the power of each: for a sine its squared
-        amplitude.
+        Frequencies in cycles per unit of the axis, and the power at each, which is the
+        squared amplitude for a sine. Both have shape `(padding * n // 2 + 1,)`.
 
     Source: Harris (1978), "On the use of windows for harmonic analysis with the discrete
     Fourier transform".
@@ -72,9 +72,13 @@ def tones(lines: np.ndarray, length: float, symbol=lambda s: np.ones_like(s)) ->
     """The peaks of the spectrum of lines, as waves of the solution.
 
     Args:
-        lines: shape `(lines, n)`.
-        length: of the axis.
-        symbol: what the equation multiplies a wave of a frequency by, in amplitude.
+        lines: shape `(lines, n)`, both ends of the axis included.
+        length: length of the axis, in its units.
+        symbol: the factor by which the equation multiplies the amplitude of a wave, as a
+            function of its frequency.
+
+    Returns:
+        The tones, strongest first.
     """
     lines = lines[:: -(-len(lines) // MOST_LINES)]
     frequency, level = power(lines, length, PADDING)
@@ -98,7 +102,7 @@ def _vertex(level: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def periodic_tones(lines: np.ndarray, length: float) -> Tones:
-    """The waves of lines along a periodic axis: whole cycles, told by Fourier's series."""
+    """The waves of lines along a periodic axis, by their Fourier series."""
     n = lines.shape[-1] - 1  # the last point is the first
     level = (np.abs(np.fft.rfft(lines[:, :-1])) ** 2).sum(0) * (2 / n) ** 2 / len(lines)
     level[0] = 0.0
@@ -127,19 +131,19 @@ def _apart(frequency: np.ndarray, amplitude: np.ndarray, length: float):
 
 
 def of_problem(length, nyquist, equation, source, conditions, unknowns):
-    r"""The tones of each axis, and the size of the solution, from what a problem tells.
+    r"""The tones of each axis, and the size of the solution, estimated from a problem.
 
     Args:
-        length: of each axis.
-        nyquist: the highest frequency that the grid of each axis tells.
-        equation: of the problem.
-        source: the part of its residual that is free of $u$, on a fine even grid, or a
-            number.
-        conditions: on faces.
+        length: length of each axis, in its units.
+        nyquist: highest frequency that the grid resolves, in cycles per unit of each axis.
+        equation: the equation of the problem.
+        source: the part of its residual without $u$, on a fine even grid, or a number.
+        conditions: the conditions on faces.
         unknowns: a value of each unknown coefficient.
 
     Returns:
-        A `Tones` an axis, and a number in units of the solution, 0 if nothing tells it.
+        One `Tones` per axis, and the size in units of the solution; 0 if neither source
+        nor conditions determine it.
     """
     d = len(length)
     zero = {orders: jnp.zeros(()) for orders in equation.orders}
@@ -205,16 +209,16 @@ def _allowed(
                 symbol[2 - orders[axis]] += complex(np.mean(coefficient)) * rate
         for root in np.roots(np.trim_zeros(symbol, "f")):
             frequency = abs(root.imag) / (2 * np.pi)
-            # What also grows or fades by more than it turns is no wave.
-            told = 1 < frequency * length[axis] < nyquist[axis] * length[axis]
-            if told and abs(root.real) < abs(root.imag):
+            # A root that grows or decays faster than it oscillates is not a wave.
+            resolved = 1 < frequency * length[axis] < nyquist[axis] * length[axis]
+            if resolved and abs(root.real) < abs(root.imag):
                 found.append(frequency)
                 amplitude.append(a)
     return Tones(np.array(found), np.array(amplitude))
 
 
 def _symbol(operator, axis: int):
-    """What the equation multiplies a wave along one axis by, in amplitude."""
+    """The factor of the amplitude of a wave along one axis, under the equation."""
     own = {
         orders[axis]: complex(np.mean(coefficient))
         for orders, coefficient in operator.items()

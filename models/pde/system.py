@@ -38,7 +38,7 @@ class Span(eqx.Module):
     Attributes:
         mixture: the kernel.
         mix: which combinations of its waves to keep, `(p, r)`; None for all.
-        num_nodes: how many waves stand for a bump.
+        num_nodes: number of waves per bump of the spectrum.
     """
 
     mixture: SpectralMixture
@@ -55,7 +55,7 @@ class Span(eqx.Module):
         if rank is None:
             return cls(mixture, None, num_nodes)
         fixed = jax.lax.stop_gradient(mixture)
-        # At enough points to tell `rank` functions apart, however coarse the grid is.
+        # At enough points to distinguish `rank` functions, however coarse the grid is.
         points = jnp.linspace(x[0], x[-1], max(len(x), 2 * rank))
         Φ = features(fixed, points, 0, num_nodes)
         # A combination that is left out would add next to nothing, whatever it was: the
@@ -82,7 +82,7 @@ def test_functions(span: Span, x: Array, orders: set[int], count: int) -> Array:
 
 
 class Linearised(NamedTuple):
-    r"""A residual $\sum_k c_k ∂^k u + s$, as an operator and what is free of $u$."""
+    r"""A residual $\sum_k c_k ∂^k u + s$, as an operator and the part without $u$."""
 
     operator: Operator
     rest: Float[Array, "..."]
@@ -158,7 +158,7 @@ def equation_rows(
 
 
 def _tested_rows(coefficient: Array, parts: list[Array], against) -> Array:
-    r"""$\sum_x c(x) \prod_j q_{j a_j}(x_j) φ_{j i_j}(x_j)$, a row $a$ and a column $i$."""
+    r"""$\sum_x c(x) \prod_j q_{j a_j}(x_j) φ_{j i_j}(x_j)$ in row $a$ and column $i$."""
     if jnp.ndim(coefficient) == 0:
         if against is not None:
             parts = [q.T @ p for q, p in zip(against, parts, strict=True)]

@@ -1,4 +1,4 @@
-"""Adam on the paper's joint density, and where it ends."""
+"""Adam on the paper's joint density, and the numbers at its end."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,7 +27,7 @@ from probkit.validate import positive, whole
 class AdamState(NamedTuple):
     position: Position
     moments: Any
-    objective: Float[Array, ""]  # at the place before the last step, as is the misfit
+    objective: Float[Array, ""]  # before the last step, as is the misfit
     misfit: Float[Array, ""]
     num_steps: Int[Array, ""]
 
@@ -35,17 +35,22 @@ class AdamState(NamedTuple):
 class Adam(AbstractIterativeMethod):
     r"""Adam on the joint density of `GridGP`, in the coordinates of the paper.
 
-    One learning rate for all of $\log w$, $μ$, `log ls`, $\log τ$ and $U$, no schedule.
-    The density has no maximum: precisions grow for as long as the fit gets closer, and
-    near the end the steps bounce. The fit is where the last step went, not the best place
-    on the way.
+    There is one learning rate for $\log w$, $μ$, `log ls`, $\log τ$ and $U$, and no
+    schedule. The density has no maximum, because precisions grow as long as the fit gets
+    closer. Near the end the steps go back and forth. The fit is the position after the
+    last step, not the best one on the way.
 
     Attributes:
-        num_steps: how many steps. The paper takes from 1e5 to 3e6.
-        learning_rate: the size of a step.
-        tolerance: stop when the mean square on the boundary plus that of the residual
-            falls below it, the paper's rule; 0 to take all steps.
+        num_steps: number of steps. The paper takes from 1e5 to 3e6.
+        learning_rate: size of a step, in the paper's parameters.
+        tolerance: stop when the mean square on the boundary (squared units of $u$) plus
+            that of the residual (its squared units) falls below it, as the paper does; 0
+            to take all steps.
         num_draws: how many times the result is repeated.
+
+    Raises:
+        ValueError: for a setting out of range; in `pk.fit`, for another model than
+            `pde.GridGP` or another problem than the paper's.
 
     Source: arXiv 2311.04465 and the authors' code, whose settings are the defaults.
     """
@@ -69,8 +74,8 @@ class Adam(AbstractIterativeMethod):
         return AdamState(position, moments, infinite, infinite, jnp.zeros((), jnp.int32))
 
     def step(self, model, data, state):
-        climb = jax.value_and_grad(model.objective_and_misfit, has_aux=True)
-        (objective, misfit), gradient = climb(state.position, data)
+        with_gradient = jax.value_and_grad(model.objective_and_misfit, has_aux=True)
+        (objective, misfit), gradient = with_gradient(state.position, data)
         change, moments = self._optimiser().update(gradient, state.moments)
         position = optax.apply_updates(state.position, change)
         return AdamState(position, moments, objective, misfit, state.num_steps + 1)
@@ -139,8 +144,8 @@ class Adam(AbstractIterativeMethod):
                 facts["aliased"],
                 "at most",
                 0.01,
-                "the grid cannot tell these frequencies from lower ones, and the residual "
-                "does not show it: raise `shape` of the problem",
+                "the grid cannot distinguish these frequencies from lower ones, and the "
+                "residual does not show it: raise `shape` of the problem",
                 "share of the variance",
             ),
         )
@@ -148,21 +153,21 @@ class Adam(AbstractIterativeMethod):
 
 @eqx.filter_jit
 def _finish(model: GridGP, problem: Problem, position: Position) -> dict[str, Any]:
-    """The sites, and numbers for the checks, at the last place."""
+    """The sites, and numbers for the checks, after the last step."""
     sites = model.sites(position, problem)
     factors = model.factors(sites, problem)
-    fields = model.derivatives(sites, problem, factors)
-    boundary, told, equation = model.terms(sites, problem, factors)
+    u = model.derivatives(sites, problem, factors)
+    boundary, known, equation = model.terms(sites, problem, factors)
     parts = zip(problem.equation.monomials, problem.equation.coefficients, strict=True)
-    terms = [Equation((monomial,), (c,))(fields) for monomial, c in parts]
+    terms = [Equation((monomial,), (c,))(u) for monomial, c in parts]
     largest = jnp.stack([_rms(term) for term in terms]).max()
-    size = jnp.maximum(_rms(told), _rms(sites["solution"]))
+    size = jnp.maximum(_rms(known), _rms(sites["solution"]))
     pairs = zip(model.mixtures(sites, problem), problem.grid, strict=True)
     aliased = [k.power_above(0.5 / (x[1] - x[0])) for k, x in pairs]
     return {
         "sites": sites,
         "objective": -model.objective(position, problem),
-        "boundary": _rms(boundary.loc - told) / size,
+        "boundary": _rms(boundary.loc - known) / size,
         "residual": _rms(equation.loc) / largest,
         "aliased": jnp.stack(aliased).max(),
     }

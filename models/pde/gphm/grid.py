@@ -1,7 +1,7 @@
-r"""The method of the paper as it is: one joint density of everything, climbed by Adam.
+r"""The model of the paper as it is: one joint density of values, kernels and precisions.
 
-Values on a grid, kernels and noise precisions move together towards a maximum. Kept for
-comparison; `SpectralGP` integrates the values out instead, and says how sure it is.
+`pde.Adam` increases it in all of them together. It is kept for comparison. `SpectralGP`
+integrates the values out instead, and has a posterior sd.
 
 Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
 processes", arXiv 2311.04465, and the authors' code.
@@ -34,16 +34,16 @@ from probkit.models.pde.equation import Orders
 from probkit.models.pde.problem import Inputs, Problem
 from probkit.validate import positive, whole
 
-# The paper's parameters, real and without limits: what Adam moves.
+# The paper's parameters, which are real and without limits. Adam moves these.
 Position = dict[str, Array]
 # $K_j$ of each axis, tagged positive definite.
 Factors = tuple[lx.MatrixLinearOperator, ...]
-# Priors are flat up to here, in the logarithm and in maximal frequencies.
+# Priors are flat up to here, in the logarithm and in multiples of the maximal frequency.
 FAR, FAR_FREQUENCY = 50.0, 10.0
 
 
 def _solved(tensor: Array, factors: Sequence[lx.MatrixLinearOperator | None]) -> Array:
-    """$K_p^{-1}$ along each axis of a tensor, or nothing where there is None."""
+    """$K_p^{-1}$ along each axis of a tensor; an axis with None is left as it is."""
     return mode_products(tensor, [None if K is None else Inverse(K) for K in factors])
 
 
@@ -51,7 +51,7 @@ class GridNormal(Distribution):
     r"""A tensor $U$ with $\mathrm{vec}\, U \sim N(0, K_1 ⊗ … ⊗ K_d)$.
 
     Args:
-        factors: $K_p$, one an axis.
+        factors: $K_p$, one lineax operator per axis, `(n_p, n_p)`, positive definite.
     """
 
     arg_constraints: ClassVar[dict] = {}
@@ -67,7 +67,7 @@ class GridNormal(Distribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def log_prob(self, value, intermediates=None):
-        # <U, (K_1 ⊗ K_2)⁻¹ U> = <K_1⁻¹ U, U K_2⁻¹>: what derivatives of U need, too.
+        # <U, (K_1 ⊗ K_2)⁻¹ U> = <K_1⁻¹ U, U K_2⁻¹>, both of which derivatives need as well
         first, *others = self.factors
         left = _solved(value, [first, *[None] * len(others)])
         right = _solved(value, [None, *others])
@@ -81,10 +81,10 @@ class GridNormal(Distribution):
 
 
 class Terms(NamedTuple):
-    """What is observed in the joint density: on faces, and of the equation."""
+    """The observed parts of the joint density: conditions on faces, and the equation."""
 
     boundary: dist.Normal
-    told: Float[Array, " b"]
+    known: Float[Array, " b"]
     equation: dist.Normal
 
 
@@ -96,26 +96,31 @@ class GridGP(AbstractModel):
     0 \sim N(P(U), τ_2^{-1} I)$$
 
     Derivatives of $u$ are those of the conditional mean given $U$: along axis $j$
-    $K_j'' (K_j + ε I)^{-1}$. $u_b$ are the grid values on the faces with a condition, one
-    after the other: corners count once a face. $λ_b$ is a power of the density, no scale.
+    $K_j'' (K_j + ε I)^{-1}$. $u_b$ are the grid values on the faces with a condition, face
+    by face, so that a corner counts once per face. $λ_b$ is a power of the density.
 
     Sites, for each axis: `weight_<axis>`, `frequency_<axis>`, `lengthscale_<axis>`, as
     `probkit.gp.SpectralMixture` has them; `boundary_precision` $τ_1$,
-    `equation_precision` $τ_2$; `solution` $U$. Positive ones have the density $1/x$ that
-    is flat in the logarithm, frequencies a flat one. Their limits, $e^{±50}$ and $±10 F$,
-    only make the prior proper, and `pde.Adam`, by which to fit it, does not see them: the
-    density itself grows without limit as precisions do.
+    `equation_precision` $τ_2$; `solution` $U$. Positive sites have the density $1/x$,
+    which is flat in the logarithm; that of frequencies is flat. The limits, $e^{±50}$ and
+    $±10 F$, make the prior proper. Fit it by `pde.Adam`, which does not use these limits.
+    Without them the density has no maximum, because it grows as precisions do.
 
     Attributes:
         envelope: "student_t" or "gaussian".
-        num_components: $Q$, of each axis.
-        max_frequency: $F$: frequencies start evenly from 0 to it, in cycles per unit.
-        boundary_weight: $λ_b$.
-        jitter: $ε$, absolute.
+        num_components: $Q$, the number of components of each axis.
+        max_frequency: $F$, in cycles per unit of the axis; frequencies start evenly spaced
+            from 0 to $F$.
+        boundary_weight: $λ_b$, without units.
+        jitter: $ε$, in squared units of $u$.
 
-    Departs: nothing of the density. Kernel matrices are made from their lags and solved by
-    Cholesky, where the authors' code evaluates all pairs and solves by LU; so a matrix
-    that is singular to rounding ends the run here.
+    Raises:
+        ValueError: for a setting out of range; in `pk.fit`, for a problem with
+            observations or unknown coefficients, or without conditions.
+
+    Departs: not in the density. Kernel matrices are made from their lags and solved by
+    Cholesky, where the authors' code evaluates all pairs and solves by LU. A matrix that
+    is singular to rounding therefore ends the run here.
     """
 
     envelope: Envelope = eqx.field(default="student_t", converter=as_envelope("GridGP"))
@@ -147,7 +152,7 @@ class GridGP(AbstractModel):
         sites["solution"] = numpyro.sample("solution", GridNormal(factors))
         terms = self.terms(sites, data, factors)
         with numpyro.handlers.scale(scale=self.boundary_weight):
-            numpyro.sample("boundary", terms.boundary, obs=terms.told)
+            numpyro.sample("boundary", terms.boundary, obs=terms.known)
         numpyro.sample("equation", terms.equation, obs=jnp.zeros(data.shape))
 
     # The density, and its parts.
@@ -186,21 +191,21 @@ class GridGP(AbstractModel):
 
     def terms(self, sites: Sites, problem: Problem, factors: Factors) -> Terms:
         """The boundary and the equation as observations."""
-        fields = self.derivatives(sites, problem, factors)
-        faces, told = [], []
+        u = self.derivatives(sites, problem, factors)
+        faces, known = [], []
         for condition in problem.conditions:
-            field = jnp.moveaxis(fields[_orders(condition, problem)], condition.axis, 0)
-            sides = {"low": field[0], "high": field[-1]}
-            sides["periodic"] = field[-1] - field[0]
+            values = jnp.moveaxis(u[_orders(condition, problem)], condition.axis, 0)
+            sides = {"low": values[0], "high": values[-1]}
+            sides["periodic"] = values[-1] - values[0]
             faces.append(sides[condition.side].reshape(-1))
-            told.append(condition.values.reshape(-1))
-        residual = jnp.broadcast_to(problem.equation(fields), problem.shape)
+            known.append(condition.values.reshape(-1))
+        residual = jnp.broadcast_to(problem.equation(u), problem.shape)
         sd_boundary = sites["boundary_precision"] ** -0.5
         sd_equation = sites["equation_precision"] ** -0.5
-        # A place without a Cholesky factor has the density NaN; it is no mistake.
+        # Where there is no Cholesky factor the density is NaN, which is not a mistake.
         return Terms(
             dist.Normal(jnp.concatenate(faces), sd_boundary, validate_args=False),
-            jnp.concatenate(told),
+            jnp.concatenate(known),
             dist.Normal(residual, sd_equation, validate_args=False),
         )
 
@@ -214,26 +219,29 @@ class GridGP(AbstractModel):
         Args:
             position: the paper's parameters, see `position`.
             problem: the problem.
+
+        Returns:
+            One number, in nats.
         """
         return self.objective_and_misfit(position, problem)[0]
 
     def objective_and_misfit(self, position: Position, problem: Problem):
-        """It, and the misfit that the paper stops by: mean squares on faces and inside."""
+        """The objective, and the misfit by which the paper stops: mean squares, added."""
         sites = self.sites(position, problem)
         factors = self.factors(sites, problem)
         prior = GridNormal(factors).log_prob(sites["solution"])
-        boundary, told, equation = self.terms(sites, problem, factors)
-        on_faces, inside = boundary.log_prob(told), equation.log_prob(0.0)
+        boundary, known, equation = self.terms(sites, problem, factors)
+        on_faces, inside = boundary.log_prob(known), equation.log_prob(0.0)
         count = inside.size + self.boundary_weight * on_faces.size + inside.size
         constant = 0.5 * math.log(2 * math.pi) * count
         joint = prior + self.boundary_weight * on_faces.sum() + inside.sum()
-        misfit = jnp.mean((boundary.loc - told) ** 2) + jnp.mean(equation.loc**2)
+        misfit = jnp.mean((boundary.loc - known) ** 2) + jnp.mean(equation.loc**2)
         return -(joint + constant), misfit
 
     # The paper's parameters.
 
     def start_sites(self, problem: Problem) -> Sites:
-        """Where the paper starts: $w = 1/Q$, even frequencies, `ls` 0, $τ = 1$, $U = 0$."""
+        """The paper's start: $w = 1/Q$, even frequencies, `log ls` 0, $τ = 1$, $U = 0$."""
         Q = self.num_components
         position = {"solution": jnp.zeros(problem.shape)}
         for axis in problem.axes:
@@ -277,7 +285,7 @@ class GridGP(AbstractModel):
             sites[f"lengthscale_{axis}"] = jnp.exp(log_l)
         return sites
 
-    # What is said of a draw.
+    # Names, labels and predictions.
 
     def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
         named = data.dims() | kernels.dims(data.axes)
@@ -318,7 +326,7 @@ def _orders(condition: Condition, problem: Problem) -> Orders:
 
 
 def refuse_other_problems(problem: Problem) -> None:
-    """Problems that the paper has no place for.
+    """Refuse problems that the paper does not have.
 
     Raises:
         ValueError: if there are observations or unknown coefficients, or no conditions.

@@ -1,8 +1,8 @@
 r"""Problems with known solutions: several scales, and high frequencies.
 
-Each function gives a problem and its solution, a function of coordinates as
+Each function returns a `Problem` and its solution, which is a function of coordinates as
 `Problem.coordinates` has them. Sources are written out. `num` is the number of grid points
-along an axis.
+per axis, 8 or more.
 
 | name | equation | solution | domain | points |
 |---|---|---|---|---|
@@ -151,13 +151,19 @@ def a3(num: int = 200) -> tuple[Problem, Exact]:
 def v1(num: int = 200, all_edges: bool = False) -> tuple[Problem, Exact]:
     r"""Advection: $u_t + 200 u_x = 0$, $u = \sin(x - 200t)$, $x ≤ 2π$, $t ≤ 1$.
 
-    u is told at the start and where the wave comes in, which makes the problem well posed.
+    u is given at the start and where the wave comes in, so that the problem is well posed.
 
     Args:
-        num: the number of grid points along each axis.
-        all_edges: u is told where the wave goes out and at the end, too.
+        num: the number of grid points per axis.
+        all_edges: whether u is given where the wave goes out and at the end as well.
 
-    Departs: the authors' code tells all edges.
+    Returns:
+        The problem, and its solution as a function of coordinates.
+
+    Raises:
+        ValueError: for fewer than 8 points, and in float32.
+
+    Departs: the authors' code gives u on all edges.
     """
 
     def exact(p):
@@ -204,7 +210,7 @@ def _close_bend(x):
 
 
 def _sin(x):
-    # NumPy's for its arrays: JAX would compile anew for every shape.
+    # NumPy's own for its arrays, because JAX would compile a program per shape.
     return jnp.sin(x) if isinstance(x, jax.Array) else np.sin(x)
 
 

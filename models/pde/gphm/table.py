@@ -1,4 +1,4 @@
-"""Published figures of a paper, and ours for the same problems."""
+"""Published errors of a paper, and ours for the same problems."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,8 +25,8 @@ PUBLISHED: dict[str, tuple[float, float]] = {
     "v1": (1.4e-4, 9.1e-4),
 }
 QUICK = ("u1", "u3")
-# Test points along an axis, by dimension. The paper takes 300 in two dimensions, too: it
-# has no band, which costs a triangular solve a point.
+# Test points per axis, by dimension. The paper takes 300 in two dimensions as well, because
+# it has no intervals, which cost one triangular solve per point.
 TEST_POINTS = {1: 300, 2: 100}
 NORMAL_95 = 1.959964
 
@@ -40,32 +40,32 @@ and the frequencies start at those of the source (`pde.SpectralGP`, `pde.Closed(
 settings as they come). `pde.GridGP` with `pde.Adam` is the paper's own way.
 """
 LEGEND = """\
-published   the least error on the way, chosen with the true solution; where the runs ended
-            was up to 1000 times worse. v1: on [0, 1]^2, told on all four edges; on the
-            domain taken here StM had 3.6e-3. u5: with 200 points.
-ours        the error at the end; nothing has seen the true solution but the faces. At 300
-            even points, in two dimensions at 100 an axis (the paper: 300).
-coverage    share of these points inside the band of 95 %; the paper has no band.
-band/error  half-width of the band over the error, both root mean square.
-cold, warm  seconds of processor, fit and prediction, in the first run of a problem with
-            compilation, and in the second.\
+published    the smallest error during the run, chosen with the true solution; the error at
+             the end was up to 1000 times larger. v1: on [0, 1]^2, with u given on all four
+             edges; on the domain used here StM had 3.6e-3. u5: with 200 points.
+ours         the error at the end; the true solution is used on the faces only. At 300 even
+             points, in two dimensions at 100 per axis (the paper: 300).
+coverage     share of these points inside the 95 % interval; the paper has no intervals.
+width/error  half-width of the interval over the error, both root mean square.
+cold, warm   seconds of processor for fit and prediction, in the first run of a problem with
+             compilation, and in the second.\
 """
-SHORT = "Two problems of eleven (--quick); without it there are all, in some minutes."
+SHORT = "Two problems of eleven (--quick). All eleven take some minutes."
 
 
 class Outcome(NamedTuple):
-    """What became of one problem.
+    """The result for one problem.
 
     Attributes:
         problem: its name in `pde.examples`.
-        envelope: of the kernel.
-        published: the paper's error.
+        envelope: envelope of the kernel.
+        published: the paper's error, relative L2.
         error: ours, relative L2 at the test points.
-        coverage: share of the test points in the band of 95 %.
-        width_ratio: half-width of the band over the error, both root mean square.
-        cold_s: seconds of processor, fit and prediction, in a first run.
-        warm_s: and in a second.
-        settled: whether the fit says that it is done.
+        coverage: share of the test points inside the 95 % interval.
+        width_ratio: half-width of the interval over the error, both root mean square.
+        cold_s: seconds of processor for fit and prediction, in a first run.
+        warm_s: the same in a second run.
+        settled: whether the result of the fit is `successful`.
         concerns: checks of `pk.diagnose` that need a look.
     """
 
@@ -87,9 +87,15 @@ def attempt(name: str, envelope: Envelope, num: int | None = None) -> Outcome:
     Needs float64, as `pk.enable_x64()` sets it.
 
     Args:
-        name: of the problem, in `pde.examples`.
-        envelope: of the kernel.
-        num: grid points along an axis; by default the paper's.
+        name: name of the problem in `pde.examples`.
+        envelope: envelope of the kernel.
+        num: grid points per axis, 8 or more; by default the paper's.
+
+    Returns:
+        Errors, intervals and times of both runs.
+
+    Raises:
+        ValueError: for fewer than 8 points, and in float32.
     """
     import jax
 
@@ -104,8 +110,8 @@ def attempt(name: str, envelope: Envelope, num: int | None = None) -> Outcome:
 
     def run():
         fit = pk.fit(model, problem, pde.Closed(), key=key, throw=False, progress=False)
-        told = pk.predict(fit, points, key=key)
-        return fit, *(told[part].values.reshape(-1) for part in ("u_mean", "u_sd"))
+        found = pk.predict(fit, points, key=key)
+        return fit, *(found[part].values.reshape(-1) for part in ("u_mean", "u_sd"))
 
     cold_s, (fit, mean, sd) = _processor_seconds(run)
     warm_s, _ = _processor_seconds(run)
@@ -127,14 +133,19 @@ def attempt(name: str, envelope: Envelope, num: int | None = None) -> Outcome:
 
 
 def even_points(problem) -> list[np.ndarray]:
-    """Even points along each axis, ends included, as the paper takes them."""
+    """Even test points along each axis, both ends included, one array per axis."""
     num = TEST_POINTS[len(problem.axes)]
     return [np.linspace(float(x[0]), float(x[-1]), num) for x in problem.grid]
 
 
 def rows(names: Sequence[str], kernel: str | None = None) -> Iterator[str]:
-    """A table's lines, each as soon as it is known; for `kernel` "StM" or "GM", or both."""
-    heads = ("problem", "kernel", "published", "ours", "coverage", "band/error")
+    """The lines of the table, each as soon as it is known.
+
+    Args:
+        names: names of the problems.
+        kernel: "StM" or "GM"; both by default.
+    """
+    heads = ("problem", "kernel", "published", "ours", "coverage", "width/error")
     yield _line(*heads, "cold s", "warm s")
     for name in names:
         for envelope, word in KERNELS.items():
@@ -142,20 +153,20 @@ def rows(names: Sequence[str], kernel: str | None = None) -> Iterator[str]:
                 yield line(attempt(name, envelope))
 
 
-def line(told: Outcome) -> str:
+def line(outcome: Outcome) -> str:
     """One problem and kernel, as a row of the table."""
-    remark = "" if told.settled else "not settled"
-    if told.concerns:
-        remark = "; ".join(filter(None, [remark, "LOOK: " + ", ".join(told.concerns)]))
+    remark = "" if outcome.settled else "not settled"
+    if outcome.concerns:
+        remark = "; ".join(filter(None, [remark, "LOOK: " + ", ".join(outcome.concerns)]))
     return _line(
-        told.problem,
-        KERNELS[told.envelope],
-        f"{told.published:.1e}",
-        f"{told.error:.1e}",
-        f"{told.coverage:.3f}",
-        f"{told.width_ratio:.1f}",
-        f"{told.cold_s:.1f}",
-        f"{told.warm_s:.1f}",
+        outcome.problem,
+        KERNELS[outcome.envelope],
+        f"{outcome.published:.1e}",
+        f"{outcome.error:.1e}",
+        f"{outcome.coverage:.3f}",
+        f"{outcome.width_ratio:.1f}",
+        f"{outcome.cold_s:.1f}",
+        f"{outcome.warm_s:.1f}",
         remark,
     )
 
@@ -164,11 +175,14 @@ def chosen(only: str | None, quick: bool) -> tuple[str, ...]:
     """The problems asked for.
 
     Args:
-        only: names with commas between, or None.
-        quick: whether two will do, where none are named.
+        only: names separated by commas, or None.
+        quick: whether to choose two problems only, if `only` is None.
+
+    Returns:
+        Names in `pde.examples`.
 
     Raises:
-        ValueError: for a name that is no problem's.
+        ValueError: for a name that no problem has.
     """
     if only is None:
         return QUICK if quick else tuple(PUBLISHED)
@@ -177,13 +191,13 @@ def chosen(only: str | None, quick: bool) -> tuple[str, ...]:
     if unknown or not names:
         raise ValueError(
             f"`--only {only}`: the problems are {', '.join(PUBLISHED)}; give one or more, "
-            "with commas between."
+            "separated by commas."
         )
     return names
 
 
 def _line(*cells: str) -> str:
-    widths = (7, 6, 9, 7, 8, 10, 6, 6, 0)
+    widths = (7, 6, 9, 7, 8, 11, 6, 6, 0)
     padded = [f"{c:<{w}}" for c, w in zip(cells, widths, strict=False)]
     return "  ".join(padded).rstrip()
 

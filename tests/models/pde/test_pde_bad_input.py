@@ -79,7 +79,7 @@ def test_operators_that_are_not_understood(residual, words):
 
 UNKNOWN = {"rate": (0, 1)}
 TERMS = r"it takes an expression in `u` and its derivatives that is zero"
-SHAPES = r"it takes a number, or one a point: \(9,\)"
+SHAPES = r"it takes a number, or one per point: \(9,\)"
 RESIDUALS = {
     "no axis": (lambda u, x: u.dzz, r"`u.dzz` is no derivative; the axes are `x`: `u.dx`"),
     "no derivative": (lambda u, x: u.xx, r"`u.xx` is no derivative; .*: `u.dx`, `u.dxx`"),
@@ -108,7 +108,7 @@ RESIDUALS = {
     ),
     "an array of the grid": (
         lambda u, x: u.dxx - np.ones(9),
-        r"shape \(9,\), that of the grid, but is asked at other .*; compute it from",
+        r"shape \(9,\), that of the grid, but is needed at other .*; compute it from",
     ),
     "an array too short": (lambda u, x: u - np.ones(5), r"shape \(5,\); " + SHAPES),
     "a column": (lambda u, x: u * x[:, None], r"shape \(9, 1\); " + SHAPES),
@@ -159,7 +159,7 @@ def test_residuals_refuse_what_the_domain_has_not():
     )
     refused(
         lambda: problem(BOX, lambda u, p: u - np.ones(9), shape=(8, 9)),
-        r"shape \(9,\); it takes a number, or one a point: \(8, 9\)",
+        r"shape \(9,\); it takes a number, or one per point: \(8, 9\)",
     )
 
 
@@ -180,7 +180,7 @@ def test_other_mistakes_of_a_residual_are_its_own():
 
 ENDS = r"it takes two numbers, \(low, high\)"
 ORDER = r"it takes two finite numbers, the lower one first"
-NAME = r"it takes names as of variables, such as `x`"
+NAME = r"it takes names that a variable can have, such as `x`"
 TAKEN = r"which names something else of a fit; call it something else"
 DOMAINS = {
     "None": (None, r"`Problem\(domain=None\)`: it takes the ends of each axis by its name"),
@@ -267,21 +267,21 @@ BOUNDARIES = {
     ),
     "twice": (
         [pde.Dirichlet(0, "x"), pde.Dirichlet(1, "x-")],
-        r"tells the low end of `x` twice, by `Dirichlet\(on=\"x-\"\)` and `Dir",
+        r"gives the low end of `x` twice, by `Dirichlet\(on=\"x-\"\)` and `Dir",
     ),
-    "twice in one": (pde.Neumann(0, ("x", "x+")), r"tells the high end of `x` twice"),
+    "twice in one": (pde.Neumann(0, ("x", "x+")), r"gives the high end of `x` twice"),
     "start twice": (
         [pde.Initial(0, axis="y"), pde.Dirichlet(1, "y-")],
         r"the low end of `y` twice, by `Initial\(...\)` and `Dirichlet\(on=\"y-\"\)`",
     ),
-    "periodic twice": ([pde.Periodic("x")] * 2, r"tells `x` twice, by `Periodic` and"),
+    "periodic twice": ([pde.Periodic("x")] * 2, r"gives `x` twice, by `Periodic` and"),
     "glued and told": ([pde.Periodic("x"), pde.Dirichlet(0, "x-")], GLUED),
     "told and glued": ([pde.Neumann(0, "x-"), pde.Periodic("x")], GLUED),
     "glued time": ([pde.Periodic("x"), pde.Initial(0, axis="x")], GLUED),
-    "two for the rest": ([ZERO, pde.Neumann(0)], r"two conditions without `on`.*say where"),
+    "two for the rest": ([ZERO, pde.Neumann(0)], r"two conditions without `on`.*give `on`"),
     "no rest": (
         [ZERO, pde.Periodic("x"), pde.Initial(0, axis="y")],
-        r"`Dirichlet\(...\)` without `on` is for the faces that remain, and none does",
+        r"`Dirichlet\(...\)` without `on` is for the faces that remain, and there are none",
     ),
     "a NaN": (
         pde.Dirichlet(np.nan, "x-"),
@@ -317,7 +317,7 @@ BOUNDARIES = {
         pde.Initial(0, np.nan, "y"),
         r"`Initial\(velocity=...\)` is NaN or infinite at x = 0, y = 0",
     ),
-    "nothing": ((), r"are both empty: nothing tells the solutions of the equation apart"),
+    "nothing": ((), r"are both empty, so that the equation has many solutions"),
     "None at all": (None, r"are both empty"),
 }
 
@@ -432,11 +432,13 @@ def test_division_by_an_unknown_coefficient():
 
 def test_float32_is_refused():
     with jax.enable_x64(False):
-        refused(problem, r"needs float64: .* 1e10 and more. Call `pk.enable_x64\(\)`")
+        words = r"needs float64, because .* 1e10 and more. Call `pk.enable_x64\(\)`"
+        refused(problem, words)
 
 
 def test_a_part_is_no_problem():
-    refused(lambda: problem().take([0]), r"`Problem` is one observation, and no part")
+    words = r"`Problem` is one observation and cannot be divided"
+    refused(lambda: problem().take([0]), words)
 
 
 def test_a_compiled_function_makes_no_problem():

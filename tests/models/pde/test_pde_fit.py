@@ -9,7 +9,7 @@ import pytest
 import probkit as pk
 from probkit.method import loop
 from probkit.method.checkpoint import Checkpoint
-from probkit.models import moe, pde
+from probkit.models import pde
 
 KEY = jax.random.key(0)
 
@@ -99,15 +99,15 @@ REFUSED = {
     ),
     "nothing to learn from": (
         lambda: pk.fit(pde.SpectralGP(equation_sd=None), problem(), pde.Closed(), key=KEY),
-        "only observations tell",
+        "is estimated from observations, and the problem has none",
     ),
-    "another family's model": (
-        lambda: pk.fit(moe.SoftmaxMoE(2), problem(), pde.Closed(), key=KEY),
-        "fits `pde.SpectralGP` to `pde.Problem`, not `SoftmaxMoE`",
+    "another model": (
+        lambda: pk.fit(pde.GridGP(), problem(), pde.Closed(), key=KEY),
+        "fits `pde.SpectralGP` to `pde.Problem`, not `GridGP` to `Problem`",
     ),
     "points of two axes": (
         lambda: pk.predict(fitted(), np.zeros((3, 2)), key=KEY),
-        r"shape \(3, 2\).*a column an axis \(x\)",
+        r"shape \(3, 2\).*one column per axis \(x\)",
     ),
     "steps": (lambda: pde.Closed(max_steps=-1), "max_steps=-1"),
     "a slope": (lambda: pde.Closed(atol=0.0), "atol=0.0"),

@@ -10,8 +10,7 @@ import pytest
 from numpyro.infer.util import log_density
 
 import probkit as pk
-from probkit.method.lanes import Lanes
-from probkit.method.loop import advance_lanes, init_lanes
+from lowering import lowers_for_cuda
 from probkit.models import pde
 from probkit.models.pde import Adam, GridGP
 from probkit.models.pde.gphm.grid import GridNormal
@@ -48,7 +47,7 @@ def ten_steps(request, coarse_u1):
 def test_the_objective_along_adam_is_the_authors(ten_steps):
     known, _ = KNOWN[ten_steps.model.envelope]
     got = -ten_steps.tree["trace"]["objective"].values[0, [0, 1, 4, 9]]
-    # The numbers are told to two decimals.
+    # The numbers have two decimals.
     np.testing.assert_allclose(got, known, rtol=2e-12)
 
 
@@ -287,7 +286,7 @@ def test_a_periodic_condition_is_a_difference_of_faces():
     factors = model.factors(sites, problem)
     terms = model.terms(sites, problem, factors)
     assert float(terms.boundary.loc[0]) == 49.0
-    np.testing.assert_array_equal(terms.told, jnp.zeros(2))
+    np.testing.assert_array_equal(terms.known, jnp.zeros(2))
 
 
 def test_the_grid_prior_is_the_dense_normal():
@@ -368,7 +367,7 @@ def test_draws_repeat_the_result(small):
     assert scored.tree["log_likelihood"]["equation"].dims == ("chain", "draw", "x")
 
 
-def test_no_steps_are_told(small):
+def test_a_run_without_steps_is_refused(small):
     model, problem = small
     with pytest.raises(pk.FitError, match="took no step"):
         pk.fit(model, problem, Adam(0), key=KEY)
@@ -382,18 +381,7 @@ def test_a_run_that_fails_says_so(small):
 
 def test_a_step_lowers_for_cuda(small):
     model, problem = small
-    method, lanes = Adam(3), Lanes(1, 1, together=True)
-    keys = jax.random.split(KEY, 1)
-    states = jax.eval_shape(
-        lambda p: init_lanes(method, model, p, (keys, None), lanes), problem
-    )
-
-    def steps(problem, states):
-        out = advance_lanes(method, model, problem, states, jnp.int32(3), 3, lanes)
-        return jax.tree.leaves(out)
-
-    exported = jax.export.export(jax.jit(lambda s: steps(problem, s)), platforms=["cuda"])
-    assert exported(states).platforms == ("cuda",)
+    lowers_for_cuda(Adam(5), model, problem)
 
 
 # What does not fit
@@ -416,8 +404,8 @@ def test_settings_that_do_not_fit(make, message):
 
 def test_other_models_and_problems_are_refused(small):
     model, problem = small
-    with pytest.raises(ValueError, match=r"`pde.Adam` fits `pde.GridGP`"):
-        pk.fit(pk.models.moe.SoftmaxMoE(2), problem, Adam(3), key=KEY)
+    with pytest.raises(ValueError, match=r"`pde.Adam` fits `pde.GridGP`.*`SpectralGP`"):
+        pk.fit(pde.SpectralGP(), problem, Adam(3), key=KEY)
     observed = pde.Problem(
         {"x": (0, 1)},
         lambda u, x: u.dxx + 1.0,
@@ -428,5 +416,5 @@ def test_other_models_and_problems_are_refused(small):
     with pytest.raises(ValueError, match="the paper's model, for an equation with cond"):
         pk.fit(model, observed, Adam(3), key=KEY)
     fitted = pk.fit(model, problem, Adam(1), key=KEY)
-    with pytest.raises(ValueError, match=r"shape \(3, 2\); it takes points"):
+    with pytest.raises(ValueError, match=r"shape \(3, 2\); it takes one row per point"):
         pk.predict(fitted, np.ones((3, 2)), key=KEY)

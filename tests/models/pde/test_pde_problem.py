@@ -551,8 +551,8 @@ def test_a_grid_below_the_rate_of_the_source_is_warned_of(name, num, true, most)
     message = str(caught[0].message)
     words = message.split()
     # The spectrum has a resolution of 1 / length.
-    told = float(words[words.index("cycles") - 1])
-    assert told == pytest.approx(true, abs=1 / (2 * np.pi))
+    frequency = float(words[words.index("cycles") - 1])
+    assert frequency == pytest.approx(true, abs=1 / (2 * np.pi))
     assert f"up to {most} (Nyquist)" in message and "`x`" in message
     enough = int(words[words.index("would") - 2])
     assert 4 * np.pi * true < enough < 4 * np.pi * (true + 1)
