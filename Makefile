@@ -16,8 +16,16 @@ help:  ## list the commands
 demo: $(READY)  ## fit a small model from end to end
 	@$(RUN) probkit demo
 
-test: lint  ## everything that must pass: lint, types, tests
-	$(RUN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# What FAST=1 leaves out: whole programs, killed processes, and fits that take long.
+FAST_TESTS := tests/model tests/linalg tests/gp tests/plots tests/test_layout.py \
+	tests/test_bad_input.py tests/test_datasets.py \
+	tests/method/test_iterative.py tests/method/test_minibatch.py \
+	tests/models/pde/test_pde_problem.py tests/models/pde/test_pde_bad_input.py \
+	tests/models/sbl/test_sbl_bad_input.py
+
+test: lint  ## everything that must pass: lint, types, tests; FAST=1 for the quick ones
+	$(RUN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  $(if $(FAST),$(FAST_TESTS))
 
 lint: $(READY)  ## ruff and mypy, changing nothing
 	$(RUN) ruff check
