@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import equinox as eqx
@@ -232,12 +233,103 @@ def test_a_class_of_the_wrong_kind_is_refused(mine):
     assert "`test_io.Level` is no `AbstractModel`" in message
 
 
-def test_a_method_of_ones_own_is_not_in_the_file(mine):
+def test_a_method_of_ones_own_is_restored_when_its_class_is_given(mine):
+    fitted, path = mine
+    again = pk.load(path, families=[Level, Points, Fixed])
+    assert again.method == fitted.method
+    assert [c.name for c in pk.diagnose(again)] == [c.name for c in pk.diagnose(fitted)]
+
+
+def test_a_method_of_ones_own_is_not_guessed(mine):
     _, path = mine
     again = pk.load(path, families=MINE)
     assert again.method is None
     with pytest.raises(ValueError, match=r"`diagnose`: the method .* `az.summary"):
         pk.diagnose(again)
+
+
+# Models that hold arrays, modules and functions.
+
+
+class Knots(AbstractModel):
+    """A mean by arrays: what holds no module needs no model to be loaded."""
+
+    weight: Float[Array, " k"]
+    factor: float = 2.0
+
+    def __call__(self, data):
+        level = numpyro.sample("level", dist.Normal(0.0, 3.0))
+        with numpyro.plate("observation", len(data)):
+            mean = level + self.factor * self.weight.sum()
+            numpyro.sample("value", dist.Normal(mean, 1.0), obs=data.value)
+
+
+class Net(AbstractModel):
+    """A mean by a network, with a function and a tuple of arrays."""
+
+    net: eqx.nn.MLP
+    link: Callable
+    more: tuple[Array, ...]
+
+    def __call__(self, data):
+        level = numpyro.sample("level", dist.Normal(0.0, 3.0))
+        with numpyro.plate("observation", len(data)):
+            mean = self.link(jax.vmap(self.net)(data.value[:, None])[:, 0])
+            mean = level + mean + sum(part.sum() for part in self.more)
+            numpyro.sample("value", dist.Normal(mean, 1.0), obs=data.value)
+
+
+def net(seed=0, width=4, link=jnp.tanh):
+    mlp = eqx.nn.MLP(1, 1, width, 2, key=jax.random.key(seed))
+    return Net(mlp, link, (jnp.arange(3.0) + seed, jnp.ones((2, 2)) * seed))
+
+
+POINTS = Points(jnp.arange(4.0), "Bern")
+
+
+def test_arrays_of_a_model_are_saved_and_loaded(tmp_path):
+    model = Knots(jnp.array([0.1, 0.2, 0.7]))
+    fitted = pk.fit(model, POINTS, Fixed(), key=jax.random.key(0))
+    again = pk.load(pk.save(fitted, tmp_path / "fit.nc"), families=[Knots, Points])
+    assert eqx.tree_equal(again.model, model)
+    assert again.tree.identical(fitted.tree)
+
+
+def test_a_network_is_saved_and_loaded_into_a_model_built_the_same_way(tmp_path):
+    fitted = pk.fit(net(), POINTS, Fixed(), key=jax.random.key(0))
+    path = pk.save(fitted, tmp_path / "fit.nc")
+    again = pk.load(path, families=[Points], model=net(seed=9))
+    assert eqx.tree_equal(again.model, fitted.model)
+    before = pk.with_log_likelihood(fitted).tree["log_likelihood"]
+    assert pk.with_log_likelihood(again).tree["log_likelihood"].equals(before)
+
+
+def test_a_network_is_asked_for(tmp_path):
+    fitted = pk.fit(net(), POINTS, Fixed(), key=jax.random.key(0))
+    path = pk.save(fitted, tmp_path / "fit.nc")
+    assert "build the model as it was built then" in refusal(path, families=[Net, Points])
+    for other, words in (
+        (net(width=5), r"`load(model=Net(...))` differs in net"),
+        (net(link=jnp.sin), r"`load(model=Net(...))` differs in link"),
+        (Level(), "`load(model=...)` is a `Level`, not `test_io.Net`"),
+    ):
+        assert words in refusal(path, families=[Points], model=other)
+
+
+class Forgetful(Points):
+    """Data that do not come back: a list of names is lost."""
+
+    @classmethod
+    def restore(cls, arrays, fields):
+        return cls(jnp.asarray(arrays["value"]), "nowhere")
+
+
+def test_data_that_would_not_come_back_are_not_saved(tmp_path):
+    data = Forgetful(jnp.arange(4.0), "Bern")
+    fitted = pk.fit(Level(), data, Fixed(), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"`save`: `Forgetful.restore` does not give the"):
+        pk.save(fitted, tmp_path / "fit.nc")
+    assert not (tmp_path / "fit.nc").exists()
 
 
 @pytest.mark.parametrize(

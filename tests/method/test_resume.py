@@ -153,6 +153,12 @@ def test_one_state_is_kept(killed, name):
 
 
 @every_method
+def test_few_files_are_kept_however_many_chunks_there_were(killed, name):
+    # Joined like the digits of a binary counter; sixty steps in chunks of one to seven.
+    assert 1 <= len(list(killed[name][0].glob("records-*.npz"))) <= 7
+
+
+@every_method
 def test_a_checkpoint_holds_flat_arrays_and_json(killed, name):
     for path in killed[name][0].iterdir():
         if path.suffix == ".npz":
@@ -233,6 +239,36 @@ def test_two_runs_in_one_folder_do_each_other_no_harm(whole, tmp_path, monkeypat
     assert_same(outcome(run("EM", tmp_path / "run")), whole)
     assert_same(second[1], whole)
     monkeypatch.setattr(Checkpoint, "add", add)
+    assert_same(outcome(run("EM", tmp_path / "run")), whole)
+
+
+def test_files_are_written_by_time_and_at_the_end(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 3600.0)
+    save, written = checkpoint.save_arrays, []
+
+    def note(path, arrays):
+        written.append(path.name)
+        save(path, arrays)
+
+    monkeypatch.setattr(checkpoint, "save_arrays", note)
+    assert_same(outcome(run("EM", tmp_path / "run")), whole)
+    assert [name.split("-")[0] for name in written] == ["records", "state"]
+
+
+def test_an_interrupt_between_files_keeps_all_steps(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 3600.0)
+    add = Checkpoint.add
+
+    def add_or_stop(self, kept, states, taken, done):
+        add(self, kept, states, taken, done)
+        if taken > 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "add", add_or_stop)
+    with pytest.raises(KeyboardInterrupt):
+        run("EM", tmp_path / "run")
+    monkeypatch.setattr(Checkpoint, "add", add)
+    assert _steps(tmp_path / "run") > 10
     assert_same(outcome(run("EM", tmp_path / "run")), whole)
 
 
