@@ -160,7 +160,7 @@ def off_the_edge(position: Sites) -> Sites:
 
 
 def unconstrain(program: Program, data, sites: Sites) -> Sites:
-    """Unconstrained coordinates of the latent sites. Other entries of `sites` are unused."""
+    """Unconstrained coordinates of the latent sites."""
     trace = _trace(program, data, sites)
     return {
         name: biject_to(site["fn"].support).inv(site["value"])
