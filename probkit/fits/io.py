@@ -276,7 +276,7 @@ def _class(name: str, families: Mapping[str, type], kind: type) -> Any:
         cls = getattr(module, name.rpartition(".")[2])
     else:
         raise ValueError(
-            f"`{name}` is not a family of probkit; give its class, "
+            f"`{name}` is no family of probkit's; give its class, "
             f"`load(..., families=[{name.rpartition('.')[2]}])`"
         )
     if not (isinstance(cls, type) and issubclass(cls, kind)):

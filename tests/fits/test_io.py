@@ -222,7 +222,7 @@ def test_a_family_of_ones_own_is_asked_for(mine, given):
     _, path = mine
     message = refusal(path, families=given)
     missing = "test_io.Points" if given else "test_io.Level"
-    assert f"`{missing}` is not a family of probkit" in message
+    assert f"`{missing}` is no family of probkit's" in message
     assert f"families={{'{missing}': ...}}" in message
 
 
@@ -319,7 +319,7 @@ def test_a_record_cannot_name_a_class_of_its_choice(saved, monkeypatch, part, na
 
     change_record(saved, change)
     monkeypatch.setattr(os, "system", lambda *_: pytest.fail("executed"))
-    assert f"`{name}` is not a family of probkit" in refusal(saved)
+    assert f"`{name}` is no family of probkit's" in refusal(saved)
     assert "this" not in sys.modules, "imported what a file named"
 
 
