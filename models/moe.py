@@ -202,7 +202,7 @@ class Inputs(eqx.Module):
 
 
 def design(x: Float[Array, "n d"]) -> Float[Array, "n t"]:
-    """The design matrix, with rows $z = (1, x)$."""
+    """The design matrix, with one row $z = (1, x)$ per row of `x`."""
     return jnp.concatenate([jnp.ones_like(x[:, :1]), x], axis=1)
 
 

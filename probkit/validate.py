@@ -44,7 +44,7 @@ def as_array(
             f"`{what}` has {count} {'value' if count == 1 else 'values'} missing, NaN or "
             f"infinite, the first{_place(bad)}; drop or impute those observations."
         )
-    # A copy: JAX may otherwise share memory that the user goes on to change.
+    # A copy, because JAX may otherwise share memory that the user changes later.
     if np.iscomplexobj(array):
         return jnp.array(array, jnp.result_type(complex) if array.itemsize > 8 else None)
     return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)

@@ -88,7 +88,7 @@ def motorcycle():
 
     Source: Silverman (1985), "Some aspects of the spline smoothing approach to
     non-parametric regression curve fitting", JRSS B 47. The file is statsmodels' (BSD
-    3-clause); its notice is in `README.md` beside it.
+    3-clause); its notice is in `README.md` in the same folder.
     """
     import xarray as xr
 

@@ -185,6 +185,7 @@ class Thinned:
 
     @classmethod
     def of(cls, fitted: Fit, num_draws: int | None, caller: str) -> "Thinned":
+        """At least `num_draws` draws, with the same number per chain, or all if None."""
         sizes = fitted.posterior.sizes
         per_chain, every = sizes["draw"], np.arange(sizes["draw"])
         if num_draws is not None:

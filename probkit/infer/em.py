@@ -46,6 +46,8 @@ Maximise = Literal["posterior", "likelihood"]
 
 
 class EMState(NamedTuple):
+    """The sites of a restart, and its progress."""
+
     sites: Sites
     climb: Climb
 

@@ -49,9 +49,11 @@ ENOUGH = 1e-4
 
 
 class MAPState(NamedTuple):
+    """Where a start is, and its next step. Losses are in nats."""
+
     position: Float[Array, " p"]  # the best so far, unconstrained
     loss: Float[Array, ""]  # minus the objective there
-    slope: Float[Array, " p"]
+    slope: Float[Array, " p"]  # gradient of the loss there
     memory: Memory
     move: Float[Array, " p"]  # direction of the next step
     size: Float[Array, ""]  # its size, one or less

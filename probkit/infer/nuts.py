@@ -43,6 +43,8 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 class NUTSState(NamedTuple):
+    """NumPyro's state of a chain, and the number of steps taken."""
+
     kernel: Any  # NumPyro's HMCState
     num_steps: Int[Array, ""]
 

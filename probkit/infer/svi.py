@@ -77,6 +77,8 @@ class ELBO(numpyro.infer.elbo.ELBO):
 
 
 class SVIState(NamedTuple):
+    """The optimiser of a start, and its progress. The loss is in nats."""
+
     optimiser: Any  # NumPyro's SVIState
     loss: Float[Array, ""]
     windows: Windows  # of the guide's parameters, unconstrained

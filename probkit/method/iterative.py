@@ -110,6 +110,7 @@ class AbstractIterativeMethod(AbstractMethod):
 
     @property
     def num_lanes(self) -> int:
+        """The number of lanes."""
         return self.lanes().count
 
     def begin(

@@ -57,6 +57,15 @@ def init_lanes(method, model, data, own, lanes: Lanes):
 def advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
     """At most `num_steps <= capacity` steps of each lane that is not done.
 
+    Args:
+        method: the method.
+        model: the model, or another program.
+        data: its data.
+        states: the states, with a leading lane axis.
+        num_steps: the largest number of steps in this chunk.
+        capacity: the length of the trace, which fixes the compiled program.
+        lanes: the number of lanes, and their devices.
+
     Returns:
         The states; the trace `[lane, capacity, ...]`; the number of steps of each lane;
         and whether each lane is done.

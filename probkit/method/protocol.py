@@ -134,4 +134,7 @@ class AbstractMethod(eqx.Module):
         Args:
             tree: the labelled tree of the fit.
             facts: the facts of its run.
+
+        Returns:
+            The checks, in the order of the report.
         """
