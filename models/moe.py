@@ -3,9 +3,10 @@ r"""Softmax-gated Gaussian mixture of experts.
 $$p(y \mid x) = \sum_k π_k(x) \, N(y; z^\top a_k, σ_k^2), \qquad
   π_k(x) = \frac{e^{z^\top b_k}}{\sum_j e^{z^\top b_j}}, \qquad z = (1, x).$$
 
-Experts are lines (planes) with a noise level each; a gate says which of them is in force
-where. Two regimes in a crash test, three species of penguin: what a single regression
-blurs, a mixture of experts pulls apart.
+Each expert is a line (with several inputs, a plane) with its own noise sd. The gate gives
+the probability of each expert at an input. A mixture fits data with several regimes, such
+as the phases of a crash test or the species of penguins, which one regression would
+average.
 
 Source: Jacobs, Jordan, Nowlan & Hinton (1991), "Adaptive mixtures of local experts";
 the gauge and the guards follow Nguyen, Nguyen & Ho (2023), arXiv 2305.03288.
@@ -37,17 +38,24 @@ from probkit.validate import as_array, as_key, column_names, positive, short, wh
 
 __all__ = ["Pairs", "SoftmaxMoE", "Units", "simulate"]
 
-# Without a prior an expert may interpolate d + 1 points, with a likelihood of infinity.
-# Its variance stops here, as a share of the variance of y, and the fit says so.
+# Without a prior an expert may interpolate d + 1 points, with infinite likelihood. Its
+# variance stops at this share of the variance of y, and a check reports it.
 VARIANCE_FLOOR = 1e-6
-# A gate steeper than this (per sd of x) switches within a hundredth of an sd: the data
-# are separated, and without a prior the slope has no finite best value.
+# A gate with more logits per sd of x than this switches within a hundredth of an sd. The
+# data are then separated, and without a prior the likelihood has no maximum in the slope.
 STEEP = 200.0
 GATE_HALVINGS = 12
 
 
 class Units(eqx.Module):
-    """Location and scale of the data, in which priors are told."""
+    """Location and scale of the data, by which priors are rescaled.
+
+    Attributes:
+        x_mean: mean of each input, `(d,)`, in units of the input.
+        x_sd: sd of each input, `(d,)`, in units of the input.
+        y_mean: mean of the output, in units of the output.
+        y_sd: sd of the output, in units of the output.
+    """
 
     x_mean: Float[Array, " d"]
     x_sd: Float[Array, " d"]
@@ -59,12 +67,12 @@ class Pairs(AbstractData):
     """Inputs `x` and one output `y` for each observation.
 
     Args:
-        x: shape `(n,)` or `(n, d)`: array, list, pandas or xarray object.
-        y: shape `(n,)`.
-        inputs: a name for each column of `x`; by default those of a data frame, else
-            `x` or `x0, x1, ...`.
-        units: the scale in which priors are told; by default the mean and standard
-            deviation of these data. Give it to hold the priors fixed while data change.
+        x: shape `(n,)` or `(n, d)`, in any units: array, list, pandas or xarray object.
+        y: shape `(n,)`, in any units.
+        inputs: one name per column of `x`. By default those of a data frame, else `x` or
+            `x0, x1, ...`.
+        units: location and scale by which priors are rescaled. By default the mean and
+            the sd of these data. Give it to keep the priors fixed while data change.
 
     Raises:
         ValueError: for shapes that do not match, text, NaN, fewer than two
@@ -93,7 +101,7 @@ class Pairs(AbstractData):
             )
         if y.shape[0] < 2:
             raise ValueError(
-                f"`Pairs(x=..., y=...)` needs two observations or more to see a spread, "
+                f"`Pairs(x=..., y=...)` needs two observations or more to have a spread, "
                 f"but got {y.shape[0]}."
             )
         if x.shape[1] == 0:
@@ -107,7 +115,7 @@ class Pairs(AbstractData):
             _refuse_no_spread(
                 column,
                 f"`Pairs(x=...)`: column `{name}`",
-                "cannot be told from the intercept; drop it",
+                "cannot be distinguished from the intercept; drop it",
             )
         _refuse_no_spread(self.y, "`Pairs(y=...)`", "leaves nothing to explain")
         x, y = np.asarray(self.x), np.asarray(self.y)
@@ -133,12 +141,12 @@ def _refuse_no_spread(values: Float[Array, " n"], what: str, why: str) -> None:
     v, info = np.asarray(values), np.finfo(values.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         largest, spread, sd = np.abs(v).max(), np.ptp(v), v.std()
-    # By rounding, what is constant may have a spread just above zero.
+    # Rounding may give constant values a spread just above zero.
     if spread <= 8 * float(info.eps) * float(largest) < math.inf:
         raise ValueError(f"{what} is constant and {why}.")
     if not (math.isfinite(sd) and sd >= info.tiny):
         raise ValueError(
-            f"{what} has values up to {largest:.1e}, and squares beyond the range of "
+            f"{what} has values up to {largest:.1e}, with squares outside the range of "
             f"{values.dtype}; give it in other units."
         )
 
@@ -172,7 +180,7 @@ def _input_names(given, found, count: int) -> tuple[str, ...]:
 
 
 def _refuse_other_names(found, expected) -> None:
-    """Columns by other names, or in another order, would be taken for the fit's."""
+    """Refuse columns with other names, or in another order, than those of the fit."""
     if found is None or found == expected or expected == _default_names(len(expected)):
         return
     raise ValueError(
@@ -182,14 +190,19 @@ def _refuse_other_names(found, expected) -> None:
 
 
 class Inputs(eqx.Module):
-    """Where to predict; with `y`, how dense the predictive is there."""
+    """Where to predict.
+
+    Attributes:
+        x: inputs, in units of the data.
+        y: outputs at which the predictive density is wanted, or None.
+    """
 
     x: Float[Array, "n d"]
     y: Float[Array, " n"] | None = None
 
 
 def design(x: Float[Array, "n d"]) -> Float[Array, "n t"]:
-    """The rows $z = (1, x)$."""
+    """The design matrix, with one row $z = (1, x)$ per row of `x`."""
     return jnp.concatenate([jnp.ones_like(x[:, :1]), x], axis=1)
 
 
@@ -200,14 +213,22 @@ def _positive(name: str, default: float) -> Any:
 def weighted_grams(
     z: Float[Array, "n t"], weights: Float[Array, "n m"]
 ) -> Float[Array, "m t t"]:
-    """$Z^\\top \\mathrm{diag}(w_j) Z$ for each column of weights, as one matrix product."""
+    """$Z^\\top \\mathrm{diag}(w_j) Z$ for each column of weights, as one matrix product.
+
+    Args:
+        z: $Z$, one row per observation.
+        weights: $w$, one column per result.
+
+    Returns:
+        One matrix per column of weights.
+    """
     (n, t), m = z.shape, weights.shape[1]
     weighted = (weights[:, :, None] * z[:, None, :]).reshape(n, m * t)
     return (z.T @ weighted).reshape(t, m, t).swapaxes(0, 1)
 
 
 def zero_sum_basis(count: int, dtype) -> Float[Array, "k f"]:
-    """Orthonormal columns that span the vectors of `count` entries that sum to zero."""
+    """Orthonormal columns that span all vectors of `count` entries with sum zero."""
     return ZeroSumTransform(1)(jnp.eye(count - 1, dtype=dtype)).T
 
 
@@ -225,15 +246,16 @@ class SoftmaxMoE(AbstractEMModel):
     `(term, expert)`, in units of the output per unit of the input; `noise_sd` $σ$
     `(expert,)`, in units of the output. The first term is the intercept.
 
-    Priors are told for standardised data, so that a fit does not depend on units:
-    $b, a \sim N$ with sds `gate_scale` and `coefficient_scale`, and $σ^2$ inverse gamma.
+    Priors are set for standardised data: $b, a \sim N$ with sds `gate_scale` and
+    `coefficient_scale`, and $σ^2$ inverse gamma. If you rescale the data, the fit is
+    therefore the same up to that rescaling.
 
     Attributes:
         num_experts: $K \ge 1$.
         gate_scale: prior sd of the gate, in logits per sd of the input.
         coefficient_scale: prior sd of the coefficients, in sds of y per sd of the input.
         noise_shape, noise_rate: of the inverse-gamma prior of $σ^2 / \mathrm{var}(y)$.
-            Its tail keeps a variance from collapsing onto a few points.
+            It keeps variances away from zero, where an expert fits a few points exactly.
 
     Source: the model is eq. (1) of arXiv 2305.03288. Departs: the gate's gauge is
     sum-to-zero rather than a reference expert, so that a prior treats experts alike.
@@ -257,7 +279,14 @@ class SoftmaxMoE(AbstractEMModel):
             numpyro.sample("y", self.conditional(sites, data.x), obs=data.y)
 
     def priors(self, data: Pairs) -> dict[str, dist.Distribution]:
-        """The prior of each site, in the units of the data."""
+        """The prior of each site, in the units of the data.
+
+        Args:
+            data: the data, of which only units and shapes are used.
+
+        Returns:
+            `{site: distribution}`.
+        """
         u, K = data.units, self.num_experts
         terms = u.x_mean.shape[0] + 1
         one = jnp.ones((), data.y.dtype)
@@ -281,7 +310,15 @@ class SoftmaxMoE(AbstractEMModel):
         }
 
     def conditional(self, sites: Sites, x: Float[Array, "n d"]) -> dist.MixtureSameFamily:
-        """$p(y | x)$ at each row of `x`."""
+        """$p(y | x)$ at each row of `x`, given one draw of the sites.
+
+        Args:
+            sites: one draw.
+            x: inputs, in units of the data.
+
+        Returns:
+            A distribution of `n` outputs.
+        """
         z, K = design(x), self.num_experts
         experts = dist.Normal(z @ sites["coefficient"], sites["noise_sd"])
         gate = dist.Categorical(logits=z @ sites["gate"])
@@ -297,21 +334,21 @@ class SoftmaxMoE(AbstractEMModel):
             raise ValueError(
                 f"`SoftmaxMoE(num_experts={self.num_experts})` got {len(data)} "
                 "observations, in all or in a batch; it takes at least one per expert, and "
-                "wants many more."
+                "needs many more to be useful."
             )
 
     # EM.
 
     def start(self, data: Pairs, key: PRNGKeyArray) -> Sites:
-        """Random slabs: cut a random projection of (x, y) at random quantiles."""
+        """Sites fitted to random slabs: a random projection of (x, y), cut at random."""
         self._refuse_misfit(data)
         K, (x, y) = self.num_experts, self._standard_data(data)
         key_direction, key_cuts = jax.random.split(key)
         v = jnp.concatenate([x, y[:, None]], axis=1)
         direction = jax.random.normal(key_direction, v.shape[1:], v.dtype)
         score = v @ direction
-        # Cuts at the quantiles of a normal: a sort would say no more, and is slow to
-        # compile. Unequal shares, seldom tiny.
+        # Cuts at the quantiles of a normal distribution with unequal shares, seldom tiny.
+        # Exact quantiles would take a sort, which is slow to compile.
         share = jax.nn.softmax(0.5 * jax.random.normal(key_cuts, (K,), v.dtype))
         cuts = jax.scipy.special.ndtri(jnp.cumsum(share)[:-1])
         slab = (score[:, None] > score.mean() + score.std() * cuts).sum(1)
@@ -336,8 +373,8 @@ class SoftmaxMoE(AbstractEMModel):
     def m_step(self, moments, sites, data, use_prior):
         """Experts in closed form; one damped Newton step of the gate.
 
-        A step that does not lower the gate's objective is all that EM needs (generalised
-        EM); solving for the gate each time costs more and saves no iterations.
+        EM needs only a step that does not lower the gate's objective (generalised EM).
+        A full solve for the gate costs more per step and does not save steps.
         """
         (r, share), (x, y) = moments, self._standard_data(data)
         z, old = design(x), self._in_standard(sites, data)
@@ -351,20 +388,20 @@ class SoftmaxMoE(AbstractEMModel):
         return self._in_units(new, data)
 
     def _best_experts(self, noise_sd, z, y, r, grams, use_prior: bool):
-        # Weighted least squares, a column an expert; the prior of the coefficients is a
-        # ridge of σ²/scale², so the variance of the last step enters.
+        # Weighted least squares, one column per expert. The prior of the coefficients is a
+        # ridge of σ²/scale², which uses the variance of the last step.
         count = r.sum(0)
         if use_prior:
             ridge = noise_sd**2 / self.coefficient_scale**2
         else:
-            # No prior: just enough to keep an expert without observations finite.
+            # Without a prior: enough to keep an expert without observations finite.
             ridge = 1e2 * jnp.finfo(z.dtype).eps * (1 + count)
         normal = grams + ridge[:, None, None] * jnp.eye(z.shape[1], dtype=z.dtype)
         moment = (r * y[:, None]).T @ z
         coefficient = _solve_positive(normal, moment).T
         squares = (r * (y[:, None] - z @ coefficient) ** 2).sum(0)
         if use_prior:
-            # The mode over σ, not σ²: log p(σ) = -(2a + 1) log σ - b/σ² + const.
+            # The maximum over σ, not σ²: log p(σ) = -(2a + 1) log σ - b/σ² + const.
             a, b = self.noise_shape, self.noise_rate
             variance = (squares + 2 * b) / (count + 2 * a + 1)
         else:
@@ -377,8 +414,8 @@ class SoftmaxMoE(AbstractEMModel):
 
         $Q$ is concave, with gradient $Z^\top (R - Π)$ and $-H_{kl} = Z^\top
         \mathrm{diag}(π_k (δ_{kl} - π_l)) Z$, singular along common shifts of all experts.
-        The step is therefore taken in $K - 1$ coordinates, an orthonormal basis $U$ of
-        the columns that sum to zero.
+        The step is therefore taken in $K - 1$ coordinates, with an orthonormal basis $U$
+        of the vectors with sum zero.
         """
         (t, K), n = gate.shape, z.shape[0]
         if K == 1:
@@ -405,7 +442,7 @@ class SoftmaxMoE(AbstractEMModel):
 
         def too_long(carry):
             size, halvings = carry
-            # Not `<`: a NaN is too long as well.
+            # Not `<`, because a NaN is too long as well.
             enough = objective(size) >= before + 1e-4 * size * slope
             return ~enough & (halvings < GATE_HALVINGS)
 
@@ -417,7 +454,7 @@ class SoftmaxMoE(AbstractEMModel):
         return jnp.where(halvings < GATE_HALVINGS, gate + size * step, gate)
 
     def degenerate(self, sites, data) -> Bool[Array, ""]:
-        """Whether an expert's variance stands on the floor."""
+        """Whether the variance of an expert has reached its lower limit."""
         smallest = (sites["noise_sd"] / data.units.y_sd).min() ** 2
         return smallest <= 1.001 * VARIANCE_FLOOR
 
@@ -445,18 +482,18 @@ class SoftmaxMoE(AbstractEMModel):
             "noise_sd": sites["noise_sd"] / u.y_sd,
         }
 
-    # What is said of a draw.
+    # Functions of a draw.
 
     def canonical(self, sites, data, reference=None):
-        """Experts in the order that agrees best with `reference` on who explains what.
+        """Experts in the order that agrees best with the responsibilities of `reference`.
 
         The order minimises the divergence between the two tables of responsibilities
-        (Stephens 2000, "Dealing with label switching"), an assignment problem; an order
-        by one coefficient would cut through the posterior where that coefficient does
-        not tell the experts apart. Without a reference, experts go by where along the
-        first input they are in force.
+        (Stephens 2000, "Dealing with label switching"), an assignment problem. A sort by
+        one coefficient would cut through the posterior wherever that coefficient does not
+        distinguish the experts. Without a reference, experts are sorted by the mean of
+        the first input, weighted by their responsibilities.
         """
-        # A thousand observations tell the experts apart as well as a million.
+        # A thousand observations are enough to distinguish the experts.
         thin = data.take(jnp.arange(0, len(data), max(1, len(data) // 1000)))
         log_r = self._log_responsibility(sites, thin.x, thin.y)
         if reference is None:
@@ -476,7 +513,7 @@ class SoftmaxMoE(AbstractEMModel):
         return jax.nn.log_softmax(log_joint, axis=-1)
 
     def recover(self, sites, data, key):
-        """`label`: which expert each observation came from, drawn."""
+        """`label`: a draw of the expert of each observation, `(n,)`."""
         logits = self._log_responsibility(sites, data.x, data.y)
         return {"label": jax.random.categorical(key, logits, axis=-1)}
 
@@ -503,10 +540,10 @@ class SoftmaxMoE(AbstractEMModel):
         return Inputs(x.astype(dtype), y)
 
     def predict(self, sites, inputs, key):
-        """At each input: `y` drawn, `mean` E[y|x], `membership` of each expert.
+        """At each input a draw of `y`, `mean` E[y|x] and `membership` p(expert|x).
 
-        For `Pairs` instead of inputs, `membership` is that of each expert *given* y too,
-        and `log_density` is log p(y|x).
+        `y` and `mean` are in units of the output. For `Pairs` instead of inputs,
+        `membership` is p(expert|x, y), and `log_density`, log p(y|x), is added.
         """
         mixture = self.conditional(sites, inputs.x)
         gate = mixture.mixing_distribution.probs
@@ -548,8 +585,8 @@ class SoftmaxMoE(AbstractEMModel):
                 float(contrast),
                 "at most",
                 STEEP,
-                "the inputs separate the experts, and the slope has no best value: keep "
-                'the prior (`maximise="posterior"`)',
+                "the inputs separate the experts, so that the likelihood has no maximum in "
+                'the slope: keep the prior (`maximise="posterior"`)',
                 "logits per sd of the input",
             ),
             Check(
@@ -557,7 +594,7 @@ class SoftmaxMoE(AbstractEMModel):
                 float(r.sum(0).min()),
                 "at least",
                 data.x.shape[1] + 2,
-                "an expert without data of its own: use fewer experts",
+                "an expert has too few observations: use fewer experts",
                 "sum of its responsibilities",
             ),
         )
@@ -574,10 +611,15 @@ def simulate(
 
     Args:
         key: a JAX random key.
-        x: inputs, shape `(n,)` or `(n, d)`.
-        gate: shape `(d + 1, K)`, the intercepts first, in any gauge.
-        coefficient: shape `(d + 1, K)`, the intercepts first.
-        noise_sd: shape `(K,)`.
+        x: inputs, shape `(n,)` or `(n, d)`, with two observations or more.
+        gate: shape `(d + 1, K)`, the intercepts first, in logits per unit of the input.
+            Its rows need not sum to zero.
+        coefficient: shape `(d + 1, K)`, the intercepts first, in units of the output per
+            unit of the input.
+        noise_sd: shape `(K,)`, positive, in units of the output.
+
+    Returns:
+        `Pairs` with the inputs and simulated outputs.
 
     Raises:
         ValueError: if the shapes do not match.

@@ -123,7 +123,7 @@ plt.show()
 # %% [markdown]
 # Within a chain the values are stable. Between chains the colours swap, and the slopes
 # themselves differ. These are two separate problems, and only the second is serious: the
-# chains are at different modes of the posterior, as the restarts of EM were.
+# chains are at different optima of the posterior, as the restarts of EM were.
 #
 # ## Why labels switch
 #

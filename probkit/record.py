@@ -1,4 +1,4 @@
-"""What is written down, as names and plain values, in files that are whole or absent."""
+"""Models and methods as JSON texts, and files that are written whole or not at all."""
 
 import functools
 import importlib.metadata
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 Plain = str | int | float | bool | None | list | dict
-# Keys of what JSON has not: the name of a function or object, and that of an array which
-# is kept elsewhere.
+# Keys for what JSON cannot hold: the name of a function or object, and the name of an
+# array that is stored elsewhere.
 OBJECT, ARRAY = "object", "array"
 Arrays = dict[str, np.ndarray]
 
@@ -25,16 +25,19 @@ Arrays = dict[str, np.ndarray]
 def plain(
     value: Any, depth: int = 20, arrays: Arrays | None = None, path: str = ""
 ) -> Plain:
-    """`value` as JSON has it; what JSON has not is named, `{"object": name}`.
+    """`value` in the types of JSON. Of other objects only the name: `{"object": name}`.
 
-    A function made by another names its values too, so that two optimisers of one kind
-    with different step sizes differ. Nothing is described deeper than `depth`.
+    A function that another function made is described with the values that it holds, so
+    that two optimisers of one kind with different step sizes differ.
 
     Args:
         value: anything.
         depth: how many levels of nesting to describe.
         arrays: a dict to put arrays into, by their paths; without it they become lists.
-        path: where `value` stands, such as `net.layers.0`.
+        path: the path of `value`, such as `net.layers.0`.
+
+    Returns:
+        Text, numbers, None, lists and dicts.
     """
     if depth == 0:
         return "..."
@@ -57,17 +60,17 @@ def plain(
         fields = {k: inner(v, k) for k, v in vars(value).items()}
         return {"class": family_name(type(value)), "fields": fields}
     name = getattr(value, "__qualname__", type(value).__qualname__)
-    told: list[Any] = []
+    values: list[Any] = []
     if isinstance(value, functools.partial):
-        told = [value.func, *value.args, value.keywords]
+        values = [value.func, *value.args, value.keywords]
     elif inspect.isfunction(value):
-        told = list(inspect.getclosurevars(value).nonlocals.values())
+        values = list(inspect.getclosurevars(value).nonlocals.values())
     named = {OBJECT: f"{getattr(value, '__module__', '?')}.{name}"}
-    return named | ({"of": plain(told, depth - 1)} if told else {})
+    return named | ({"of": plain(values, depth - 1)} if values else {})
 
 
 def _lacks(value: Plain) -> bool:
-    """Whether a description has something that cannot be made again from it."""
+    """Whether a description has something that cannot be rebuilt from it."""
     if isinstance(value, dict):
         return OBJECT in value or "class" in value or any(map(_lacks, value.values()))
     return isinstance(value, list) and any(map(_lacks, value))
@@ -84,7 +87,14 @@ def _with_arrays(value: Plain, arrays: Arrays) -> Any:
 
 
 def family_name(cls: type) -> str:
-    """`moe.SoftmaxMoE` for `probkit.models.moe.SoftmaxMoE`, in a file of a package too."""
+    """The name of a class in a file: `moe.SoftmaxMoE`, `pde.Problem`.
+
+    Args:
+        cls: a class. For a family that is a package, all its modules share one name.
+
+    Returns:
+        The last part of the module's name, a dot, and the name of the class.
+    """
     _, inside, path = cls.__module__.rpartition("probkit.models.")
     module = path.partition(".")[0] if inside else path.rpartition(".")[2]
     return f"{module}.{cls.__qualname__}"
@@ -96,6 +106,9 @@ def describe(module: eqx.Module, arrays: Arrays | None = None) -> dict[str, Plai
     Args:
         module: a model or a method.
         arrays: as for `plain`.
+
+    Returns:
+        `{"class": name, "fields": {name: value}}`, in the types of JSON.
     """
     described = plain(module, arrays=arrays)
     assert isinstance(described, dict)
@@ -104,6 +117,14 @@ def describe(module: eqx.Module, arrays: Arrays | None = None) -> dict[str, Plai
 
 def rebuild(cls: type, fields: dict[str, Any], arrays: Arrays | None = None) -> Any:
     """A module from its fields.
+
+    Args:
+        cls: its class.
+        fields: its fields, as `describe` gives them.
+        arrays: the arrays that `describe` put aside.
+
+    Returns:
+        An instance of `cls`.
 
     Raises:
         ValueError: if the class has no such fields, or refuses their values, or a field
@@ -129,6 +150,14 @@ def rebuild(cls: type, fields: dict[str, Any], arrays: Arrays | None = None) -> 
 
 def refill(skeleton: eqx.Module, described: dict[str, Any], arrays: Arrays) -> Any:
     """A module of the structure of `skeleton` with the arrays of a described one.
+
+    Args:
+        skeleton: a module with any values in its arrays.
+        described: another module of the same class, as `describe` gives it.
+        arrays: the arrays of the other one, by their paths.
+
+    Returns:
+        A copy of `skeleton` with these arrays.
 
     Raises:
         ValueError: if class, plain fields or shapes differ.
@@ -160,7 +189,7 @@ def refill(skeleton: eqx.Module, described: dict[str, Any], arrays: Arrays) -> A
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of Python and of the libraries that a result depends on, by name."""
     names = ("jax", "jaxlib", "numpyro", "equinox", "numpy")
     return {
         "probkit": _version("probkit-bayes"),
@@ -176,17 +205,21 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-# How the name of a file begins that has not got its own name yet.
+# How the name of a file begins before it is complete.
 UNFINISHED = ".probkit-unfinished-"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Call `write` on a temporary file beside `path`, then give it that name.
+    """Write a temporary file in the folder of `path`, then rename it to `path`.
 
-    The file is on the disk before it takes the name, so that a kill or a power cut
-    leaves either the old file or the new one.
+    The file is on the disk before it is renamed, so that a kill or a power cut leaves
+    either the old file or the new one.
+
+    Args:
+        path: the file. Its folder exists.
+        write: writes the content to an open binary file.
     """
-    # Not `tempfile`: its files are for the owner's eyes alone, and stay so.
+    # Not `tempfile`, because only the owner may read its files.
     temporary = path.parent / f"{UNFINISHED}{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:

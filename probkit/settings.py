@@ -1,4 +1,4 @@
-"""Choices that a program makes once, at its top. Nothing in the library makes them."""
+"""Settings that a program makes once, at its top. The library never makes them."""
 
 import os
 import platform
@@ -9,7 +9,11 @@ import jaxlib
 
 
 def enable_x64(use: bool = True) -> None:
-    """Compute in float64. JAX computes in float32 unless told."""
+    """Compute in float64. By default JAX computes in float32.
+
+    Args:
+        use: False switches back to float32.
+    """
     jax.config.update("jax_enable_x64", use)
 
 
@@ -18,7 +22,7 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
 
     Args:
         folder: where; by default `probkit/jax` in the user's cache folder, which
-            `XDG_CACHE_HOME` names. Versions and processors are kept apart inside it.
+            `XDG_CACHE_HOME` names. It has one folder per version and kind of processor.
 
     Returns:
         The folder in use.
@@ -30,14 +34,14 @@ def use_compilation_cache(folder: str | Path | None = None) -> Path:
     path = Path(folder) / machine
     path.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(path))
-    # The defaults leave out the many small programs that a fit is made of.
+    # The defaults leave out the many small programs of a fit.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     return path
 
 
 def available_cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What comes in at the door becomes an array, a key or a number, or one clear error."""
+"""What users give becomes an array, a key or a number, or raises one clear error."""
 
 import datetime
 import math
@@ -17,19 +17,22 @@ def as_array(
 ) -> Array:
     """A floating JAX array from a list, NumPy, pandas or xarray object.
 
-    The dtype is kept where JAX has it (float64 only under `pk.enable_x64()`); integers
-    become the default float, half precision becomes float32.
+    The dtype is kept if JAX has it (float64 only after `pk.enable_x64()`). Integers
+    become the default float, and half precision becomes float32.
 
     Args:
         value: the array.
-        what: how the user knows it, such as `Pairs(x=...)`.
-        complex_too: whether complex numbers are taken, and stay complex.
-        whole_too: whether whole numbers and truth values stay what they are, such as
-            counts, and indices of groups.
+        what: its name in messages, such as `Pairs(x=...)`.
+        complex_too: whether complex numbers are accepted, and stay complex.
+        whole_too: whether whole numbers and truth values keep their dtype, such as
+            counts and indices of groups.
+
+    Returns:
+        A JAX array of the same shape, a copy.
 
     Raises:
         ValueError: for text, dates, ragged lists, NaN or infinities; for complex numbers,
-            unless they are taken.
+            unless they are accepted.
     """
     if whole_too and _is_whole(value):
         return jnp.array(value)
@@ -41,7 +44,7 @@ def as_array(
             f"`{what}` has {count} {'value' if count == 1 else 'values'} missing, NaN or "
             f"infinite, the first{_place(bad)}; drop or impute those observations."
         )
-    # A copy: JAX may otherwise share memory that the user goes on to change.
+    # A copy, because JAX may otherwise share memory that the user changes later.
     if np.iscomplexobj(array):
         return jnp.array(array, jnp.result_type(complex) if array.itemsize > 8 else None)
     return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)
@@ -80,7 +83,7 @@ def _numbers(value: Any, what: str, complex_too: bool) -> np.ndarray:
         raise ValueError(_refusal(what, *_kind(array)))
     small = floating and array.itemsize <= 4
     with np.errstate(over="ignore"):
-        # Beyond the range of a float is infinite, and said to be.
+        # Beyond the range of a float is infinite, and reported as such.
         array = array.astype(np.float32 if small else np.float64)
     if isinstance(value, np.ma.MaskedArray):
         array = np.where(np.ma.getmaskarray(value), np.nan, array)
@@ -94,7 +97,7 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
         try:
             if isinstance(one, str | bytes):
                 raise TypeError
-            # None and pandas' NA are missing values, and are told so later.
+            # None and pandas' NA are missing values, and are reported later.
             missing = one is None or type(one).__name__ in ("NAType", "NaTType")
             numbers[place] = np.nan if missing else float(one)
         except OverflowError:
@@ -116,7 +119,7 @@ def _refusal(what: str, kind: str, remedy: str) -> str:
 
 
 def _kind(value: Any) -> tuple[str, str]:
-    """What values are, and what to make of them instead."""
+    """What the values are, and what to give instead."""
     kind = np.asarray(value).dtype.kind
     if isinstance(value, datetime.date) or kind == "M":
         return "dates", "Give the time since a date, such as days or years."
@@ -134,8 +137,15 @@ def _kind(value: Any) -> tuple[str, str]:
 def as_key(value: Any, what: str) -> PRNGKeyArray:
     """A JAX random key, typed or of the old kind.
 
+    Args:
+        value: the key.
+        what: its name in messages, such as `fit(key=...)`.
+
+    Returns:
+        The same key.
+
     Raises:
-        ValueError: for anything else, a batch of keys included.
+        ValueError: for anything else, also for several keys.
     """
     if isinstance(value, jax.Array):
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -152,7 +162,7 @@ def as_key(value: Any, what: str) -> PRNGKeyArray:
 
 
 def short(value: Any) -> str:
-    """`repr(value)` on one line, and not a long one."""
+    """`repr(value)` on one line, cut to 60 characters."""
     line = " ".join(repr(value).split())
     return line if len(line) <= 60 else f"{line[:57]}..."
 
@@ -164,11 +174,14 @@ def _an(value: Any) -> str:
 
 
 def whole(what: str, least: int) -> Callable[[Any], int]:
-    """A converter of a setting that counts: Python's or NumPy's whole numbers.
+    """A converter of a setting that is a whole number, of Python or NumPy.
 
     Args:
-        what: how the user knows it, such as `EM(num_restarts`.
-        least: the least that it may be.
+        what: its name in messages, such as `EM(num_restarts`.
+        least: the smallest number that is accepted.
+
+    Returns:
+        A function of a value that returns it as an int, or raises ValueError.
     """
 
     def convert(value: Any) -> int:
@@ -189,8 +202,11 @@ def positive(what: str, *, zero: bool = False) -> Callable[[Any], float]:
     """A converter of a setting that is a positive real number.
 
     Args:
-        what: how the user knows it, such as `EM(atol`.
-        zero: whether it may be 0.
+        what: its name in messages, such as `EM(atol`.
+        zero: whether 0 is accepted.
+
+    Returns:
+        A function of a value that returns it as a float, or raises ValueError.
     """
     wanted = "0 or a positive number" if zero else "a positive number"
 
@@ -207,10 +223,13 @@ def positive(what: str, *, zero: bool = False) -> Callable[[Any], float]:
 
 
 def optional[T](convert: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    """A converter of a setting that may be None, for what is not given.
+    """A converter of a setting that may be None.
 
     Args:
-        convert: a converter of everything else.
+        convert: a converter of all other values.
+
+    Returns:
+        A function that returns None for None, and otherwise calls `convert`.
     """
     return lambda value: None if value is None else convert(value)
 
@@ -220,13 +239,16 @@ def pairs[T](
 ) -> Callable[[Any], tuple[tuple[str, T], ...]]:
     """A converter of a setting that is a dict, to pairs, which can be hashed.
 
-    A list of pairs is taken, too, so that what was converted is a value again.
+    A list of pairs is accepted too, so that the converted value can be converted again.
 
     Args:
-        what: how the user knows it, such as `SpectralGP(frequencies`.
-        key: what a name is the name of, such as `an axis`.
+        what: its name in messages, such as `SpectralGP(frequencies`.
+        key: what the names stand for, such as `an axis`.
         wanted: what fits, for the message.
-        convert: a function of one name and its value, which gives the value to keep.
+        convert: a function of a name and its value that returns the value to keep.
+
+    Returns:
+        A function of a value that returns a tuple of pairs, or raises ValueError.
     """
 
     def listed(value: Any) -> tuple[tuple[str, T], ...]:
@@ -245,7 +267,14 @@ def pairs[T](
 def column_names(value: Any, count: int) -> tuple[str, ...] | None:
     """Names of the columns of a pandas or xarray object, if it has them.
 
-    Numbers are no names: a frame made of an array has only those.
+    Numbers do not count as names, because a frame made from an array has only those.
+
+    Args:
+        value: any object.
+        count: the number of columns that it should have.
+
+    Returns:
+        One name per column, or None if there are none.
     """
     names = getattr(value, "columns", None)
     if names is None and getattr(value, "ndim", 0) == 1:

@@ -1,7 +1,7 @@
 """Small real data, with origin and licence.
 
-Each function returns an xarray `Dataset`, anew at each call, with units in the attributes
-of its variables and origin and licence in its own. Columns go to a family as they are:
+Each call returns a new xarray `Dataset`. Units are in the attributes of its variables, and
+origin and licence in its own attributes. Columns can be given to a family as they are:
 
 ```python
 crash = pk.datasets.motorcycle()
@@ -11,7 +11,7 @@ size = penguins[["bill_length_mm", "bill_depth_mm"]].to_dataarray("input").T
 data = moe.Pairs(size, penguins.body_mass_g)
 ```
 
-and a grid with gaps as a table of what is there:
+A grid with gaps becomes a table of its values:
 
 ```python
 water = pk.datasets.atlantic().temperature
@@ -37,13 +37,14 @@ def atlantic():
         12.8. `salinity`: practical salinity, in 1e-3, 34.5 to 35.2. Below the sea floor
         both are NaN: 33 of 720 values, the first at 2579 m.
 
-        A monthly mean of an ocean model that takes in measurements (NCEP GODAS), not the
-        measurements themselves: neighbours resemble each other much more than soundings
-        of a ship would, and errors of the model are in the data.
+        The data are a monthly mean of an ocean model that assimilates measurements (NCEP
+        GODAS), not the measurements themselves. Neighbouring values resemble each other
+        much more than a ship's measurements would, and the data contain errors of the
+        model.
 
     Source: Behringer & Xue (2004), "Evaluation of the global ocean data assimilation
-    system at NCEP: the Pacific Ocean", by way of iris-sample-data. How the model was told
-    from the file, and the licence, is in `README.md` beside it.
+    system at NCEP: the Pacific Ocean", from iris-sample-data. `README.md` in the folder of
+    the file has the licence and how the model was identified.
     """
     import xarray as xr
 
@@ -81,13 +82,13 @@ def motorcycle():
     """Acceleration of a rider's head in simulated motorcycle crashes: 133 readings.
 
     Returns:
-        An xarray `Dataset` along `reading`, 133 long, in order of time; some times
-        repeat. `time`: after the impact, in milliseconds, 2.4 to 57.6. `acceleration`: of
-        the head, in g, -134 to 75. No value is missing.
+        An xarray `Dataset` along `reading`, 133 long, in order of time. Some times occur
+        more than once. `time`: after the impact, in milliseconds, 2.4 to 57.6.
+        `acceleration`: of the head, in g, -134 to 75. No value is missing.
 
     Source: Silverman (1985), "Some aspects of the spline smoothing approach to
     non-parametric regression curve fitting", JRSS B 47. The file is statsmodels' (BSD
-    3-clause); its notice is in `README.md` beside it.
+    3-clause); its notice is in `README.md` in the same folder.
     """
     import xarray as xr
 
@@ -112,8 +113,8 @@ def penguins():
         `flipper_length_mm` in millimetres and `body_mass_g` in grams, floats; `species`
         (Adelie 146, Chinstrap 68, Gentoo 119), `island` and `sex` (female, male), text.
 
-        Of the 344 birds in the file, the 11 whose sex was not recorded are left out, two
-        of which were not measured either; nothing else is missing.
+        Of the 344 birds in the file, 11 without a recorded sex are left out, two of which
+        have no measurements either. Nothing else is missing.
 
     Source: Gorman, Williams & Fraser (2014), "Ecological sexual dimorphism and
     environmental variability within a community of Antarctic penguins (genus
@@ -143,7 +144,7 @@ def penguins():
 
 
 def _read(name: str) -> dict[str, np.ndarray]:
-    """The complete rows of a CSV, a text array a column."""
+    """The complete rows of a CSV file: one array of texts per column."""
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     header, *rows = csv.reader(text.splitlines())
     complete = [row for row in rows if "NA" not in row]

@@ -1,9 +1,9 @@
-"""Priors told in the user's units, explored in standardised ones.
+"""Priors with values in the units of the data, and standardised coordinates.
 
-A sampler works in unconstrained coordinates and does well when these have unit scale.
-A user wants slopes in the units of the data. `InUnits` gives both: the site's *value* is
-in the user's units, its *unconstrained coordinate* is the standardised one. A fit is then
-the same whether times are told in seconds or in years.
+A sampler works in unconstrained coordinates, and works best if these have sds near one. A
+user wants slopes in the units of the data. `InUnits` gives both: the *value* of the site
+is in the units of the data, and its *unconstrained coordinate* is standardised. A fit is
+then the same for times in seconds and in years, up to the rescaling.
 """
 
 import jax.numpy as jnp
@@ -13,11 +13,12 @@ from numpyro.distributions.transforms import ComposeTransform, Transform, biject
 
 
 class FromStandard(Transform):
-    r"""Coefficients of a regression on standardised data, told for the data as they are.
+    r"""From coefficients of a regression on standardised data to those for the raw data.
 
     With $z = β_0 + \sum_j β_j (x_j - m_j)/s_j$ and $μ = l + c z$, the coefficients of $μ$
     on the raw inputs are $α_j = c β_j / s_j$ and $α_0 = l + c β_0 - \sum_j α_j m_j$.
-    Acts on matrices with a row a term (intercept first) and any number of columns.
+    It acts on matrices with one row per term (the intercept first) and any number of
+    columns.
 
     Args:
         x_mean: $m$, shape `(d,)`, in units of the inputs.
@@ -67,7 +68,7 @@ class FromStandard(Transform):
 
 
 class _Image(constraints.Constraint):
-    """The image of a base support under transforms; it remembers how to get there."""
+    """The image of a base support under transforms. It keeps both."""
 
     def __init__(self, base, transforms, event_dim):
         self.base, self.transforms, self._event_dim = base, transforms, event_dim
@@ -98,15 +99,16 @@ def _(constraint):
 
 
 class InUnits(TransformedDistribution):
-    """`TransformedDistribution` whose unconstrained coordinates are its base's.
+    """A `TransformedDistribution` with the unconstrained coordinates of its base.
 
-    NumPyro takes the coordinates in which NUTS, SVI and the start values work from the
-    *support* alone, which forgets scale: every real vector is already unconstrained. Here
-    the support keeps the transforms, so that these coordinates stay of unit size.
+    NumPyro derives the coordinates of NUTS, SVI and start values from the *support* alone.
+    The support of a real vector does not depend on its scale, so that these coordinates
+    would have the units of the data. Here the support keeps the transforms, so that the
+    coordinates are those of the standardised prior.
 
     Args:
         base_distribution: the standardised prior.
-        transforms: from standardised values to values in the user's units, in order.
+        transforms: from standardised values to values in the units of the data, in order.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The normal distribution of a few factors plus noise, to full precision."""
+"""The normal distribution of a few factors plus noise, with full precision."""
 
 import math
 from typing import ClassVar
@@ -23,9 +23,9 @@ def _(primals, tangents):
     # With C = I + M Mᵀ = (I - M (RᵀR)⁻¹ Mᵀ)⁻¹ and r = C⁻¹ y = y - M ẑ, and as
     # Mᵀ C⁻¹ y = ẑ and C⁻¹ M = M (RᵀR)⁻¹,
     #   d log N(y; 0, C) = rᵀ dM ẑ - tr (C⁻¹ M)ᵀ dM - rᵀ dy.
-    # The derivative of QR itself would take many products. Both r and C⁻¹ M are read from
-    # the orthogonal factor: y - M ẑ has lost what makes it orthogonal to M, and dM is as
-    # large as M.
+    # The derivative of QR itself would take many products. Both r and C⁻¹ M come from the
+    # orthogonal factor, because rounding makes a computed y - M ẑ no longer orthogonal to
+    # M, and dM is as large as M.
     (M, y), (dM, dy) = primals, tangents
     n = len(y)
     Q, R, along, left = decomposed(M, y)
@@ -39,14 +39,14 @@ def _(primals, tangents):
 class FactorNormal(Distribution):
     r"""$y \sim N(m,\; F F^T + \mathrm{diag}(σ^2))$.
 
-    NumPyro's `LowRankMultivariateNormal` has the same density by the normal equations,
-    and loses it where $σ$ is small beside $F$; this one keeps it.
+    NumPyro's `LowRankMultivariateNormal` has the same density by the normal equations. It
+    loses precision if $σ$ is small relative to $F$; this class does not.
 
     Args:
-        loc: $m$, `(n,)`.
-        factor: $F$, `(n, p)`; its rows by falling size over `noise_sd`, where these differ
-            by many digits.
-        noise_sd: $σ > 0$, `(n,)`.
+        loc: $m$, `(n,)`, in units of the values.
+        factor: $F$, `(n, p)`, in units of the values. If the ratios of rows to `noise_sd`
+            differ by many orders of magnitude, sort the rows by falling ratio.
+        noise_sd: $σ > 0$, `(n,)`, in units of the values.
     """
 
     arg_constraints: ClassVar[dict] = {}
@@ -68,13 +68,13 @@ class FactorNormal(Distribution):
     def leave_one_out(self, value: Float[Array, " n"]) -> Float[Array, " n"]:
         r"""$\log p(y_i \mid y_{-i})$ of each entry given all the others.
 
-        Computed in units of the noise, with $C = I + M M^T$: see `given_others`.
+        It is computed in units of the noise, with $C = I + M M^T$: see `given_others`.
 
         Args:
             value: $y$, `(n,)`.
 
         Returns:
-            One log density per entry, `(n,)`.
+            One log density per entry, `(n,)`, in nats.
         """
         M = self.factor / self.noise_sd[:, None]
         Q, _, _, left = decomposed(M, (value - self.loc) / self.noise_sd)

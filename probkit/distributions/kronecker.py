@@ -18,21 +18,22 @@ class KroneckerNormal(Distribution):
 
     $$\log p(y) = -\tfrac12 (M \log 2π + \log|Σ| + y^T Σ^{-1} y)$$
 
-    or, where complex, circular: $\mathrm{E}\, y y^H = Σ$, $\mathrm{E}\, y y^T = 0$, and
+    A complex $Y$ is circular: $\mathrm{E}\, y y^H = Σ$, $\mathrm{E}\, y y^T = 0$, and
 
     $$\log p(y) = -(M \log π + \log|Σ| + y^H Σ^{-1} y).$$
 
     Args:
         factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`, of any rank.
-        noise: $σ² > 0$, a variance.
-        is_complex: whether $Y$ is complex though no factor is.
-        bases: for each mode None, or $Q_p$ with orthonormal columns, `(M_p, m_p)`: the
-            covariance is then $(⊗Q_p)(⊗G_p)(⊗Q_p)^H + σ² I$, with a small $G_p$ for a
-            tall $Q_p$, at the price of the small ones.
+            Their product is in squared units of $Y$.
+        noise: $σ² > 0$, a variance, in squared units of $Y$.
+        is_complex: whether $Y$ is complex although all factors are real.
+        bases: for each mode None, or $Q_p$ with orthonormal columns, `(M_p, m_p)`. The
+            covariance is then $(⊗Q_p)(⊗G_p)(⊗Q_p)^H + σ² I$. The cost of eigenproblems
+            follows from the small sizes $m_p$.
 
-    Values are tensors of shape `(m_1, …, m_P)` (or $M_p$), flattened in C order.
-    Derivatives of `log_prob` in factors, noise and value are right to second order also
-    where factors have equal eigenvalues.
+    Values are tensors of shape `(m_1, …, m_P)` (or $M_p$), flattened in C order. First and
+    second derivatives of `log_prob` in factors, noise and value are exact also if factors
+    have equal eigenvalues.
 
     Raises:
         ValueError: if a factor is not square, the noise is not one number, or a basis does
@@ -52,7 +53,7 @@ class KroneckerNormal(Distribution):
         bases=None,
         validate_args: bool | None = None,
     ):
-        # Within the reach of the bases.
+        # Within the span of the bases.
         self.covariance = linalg.KroneckerPlusNoise(factors, noise)
         sizes = tuple(len(G) for G in self.covariance.factors)
         self.bases = (None,) * len(sizes) if bases is None else tuple(bases)
@@ -90,12 +91,12 @@ class KroneckerNormal(Distribution):
         return -0.5 * halves * (constant + form(jnp.asarray(value)))
 
     def _form(self, y):
-        """$y^H Σ^{-1} y$: within the reach of the bases, and beyond it, all noise."""
+        """$y^H Σ^{-1} y$, summed within the span of the bases and outside it."""
         if all(Q is None for Q in self.bases):
             return linalg.inverse_quadratic_form(self.covariance, y.reshape(-1))
         back = [None if Q is None else Q.conj().T for Q in self.bases]
         inside = linalg.mode_products(y, back)
-        # From the residual: the difference of two squared norms would cancel.
+        # Not as a difference of two squared norms, which would cancel.
         beyond = jnp.abs(y - linalg.mode_products(inside, self.bases)) ** 2
         form = linalg.inverse_quadratic_form(self.covariance, inside.reshape(-1))
         return form + beyond.sum() / self.covariance.noise
@@ -107,13 +108,13 @@ class KroneckerNormal(Distribution):
             value: $Y$, a tensor of shape `event_shape`.
 
         Returns:
-            One log density per entry, of the same shape: see `given_others`.
+            One log density per entry, of the same shape, in nats: see `given_others`.
         """
         noise = self.covariance.noise
         d, rotation = linalg.eigh(self.covariance)
         pairs = zip(self.bases, rotation.factors, strict=True)
         U = [u if Q is None else Q @ u for Q, u in pairs]
-        # Beyond the reach of the bases there is noise alone.
+        # Outside the span of the bases there is only noise.
         gain = 1 / d - 1 / noise
         rotated = linalg.mode_products(value, [u.conj().T for u in U])
         weighted = value / noise + linalg.mode_products(gain * rotated, U)

@@ -25,7 +25,7 @@ def given_others(
             $\mathrm{E}\, y y^H = Σ$.
 
     Returns:
-        One log density per entry, of the same shape.
+        One log density per entry, of the same shape, in nats.
 
     Source: Bürkner, Gabry & Vehtari (2021), "Efficient leave-one-out cross-validation for
     Bayesian non-factorized normal and Student-t models", eq. (8).

@@ -1,1 +1,1 @@
-"""Fits: made, looked at, predicted from, diagnosed, and kept in files."""
+"""Fits: fit, predict, diagnose, save and load."""

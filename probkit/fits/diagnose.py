@@ -1,4 +1,4 @@
-"""Whether a fit can be trusted, in a table."""
+"""A table of checks: whether a fit can be trusted."""
 
 from probkit.fits.value import Fit, refuse_no_fit, typical_draw
 from probkit.model.check import Report
@@ -11,10 +11,11 @@ def diagnose(fitted: Fit) -> Report:
         fitted: a fit.
 
     Returns:
-        A `Report`: print it, ask `report.ok`, or take one check by its name.
+        A `Report`. Print it, test `report.ok`, or take one check by its name.
 
     Raises:
-        ValueError: for what is no fit, or if its file did not restore its method.
+        ValueError: if the argument is not a fit, or if its method could not be restored
+            from a file.
     """
     refuse_no_fit(fitted, "diagnose(fit)")
     if fitted.method is None:

@@ -1,4 +1,4 @@
-"""Fitting: a model, data and a method become a labelled tree of draws."""
+"""Fitting: from a model, data and a method to a labelled tree of draws."""
 
 from functools import partial
 from pathlib import Path
@@ -41,24 +41,26 @@ def fit(
     Args:
         model: a model, such as `moe.SoftmaxMoE(num_experts=2)`.
         data: its data, such as `moe.Pairs(x, y)`.
-        method: `pk.EM()`, `pk.SVI()`, `pk.NUTS()`, or a method of the family's own.
+        method: `pk.EM()`, `pk.MAP()`, `pk.SVI()`, `pk.NUTS()`, or a method of the family.
         key: a JAX random key, `jax.random.key(0)`. Equal keys give equal fits.
-        start: an earlier fit of the same model: chains and restarts begin at its draws.
-        progress: whether to show a bar on work of over two seconds; by default in a
-            terminal and in a notebook.
-        checkpoint: a folder to keep the run in. The same call after a kill goes on from
-            there, and ends with the draws of an uninterrupted run.
-        throw: raise on a run that did not succeed; with False, look at `fit.result`.
-        relabel: put the draws of a mixture under one order of labels
-            (`model.canonical`). Without it, R-hat of labelled parameters means little.
-        log_likelihood: compute the pointwise log likelihood, for `az.loo`.
+        start: an earlier fit of the same model. Chains, restarts and starts begin at draws
+            chosen from it at random, all different if it has enough.
+        progress: whether to show a bar on work of more than two seconds. By default it is
+            shown in a terminal and in a notebook.
+        checkpoint: a folder in which to keep the run. The same call after a kill resumes
+            it, and ends with the draws of an uninterrupted run.
+        throw: whether a run that did not succeed raises. If False, look at `fit.result`.
+        relabel: whether to put the labels of a mixture into one order for all draws
+            (`model.canonical`). Otherwise R-hat of labelled parameters has no meaning.
+        log_likelihood: whether to compute the pointwise log likelihood, for `az.loo`.
 
     Returns:
         The `Fit`.
 
     Raises:
         ValueError: if the arguments do not fit together.
-        FitError: if the run did not succeed and `throw` is set; it has the fit.
+        FitError: if the run did not succeed and `throw` is True. The fit is in
+            `error.fit`.
     """
     refuse_wrong_types(
         ("fit(model, ...)", model),
@@ -79,7 +81,7 @@ def fit(
     draws = method.run(model, data, key_run, begin, running)
     result = _name(draws.result)
     if not draws.sites:
-        # Nothing was drawn, so there is no tree to hand back.
+        # Without draws there is no tree to return.
         raise FitError(_message(method, result), None)
     if relabel:
         draws = _relabelled(draws, model, data)
@@ -95,7 +97,7 @@ def fit(
     if log_likelihood:
         try:
             fitted = with_log_likelihood(fitted)
-        except ValueError as error:  # too large: the draws are not lost
+        except ValueError as error:  # too large; the fit in the error keeps the draws
             raise FitError(str(error), fitted) from None
     if throw and result != "successful":
         raise FitError(_message(method, result), fitted)
@@ -114,7 +116,7 @@ def _message(method, result: str) -> str:
 
 
 def _start_sites(start: Fit, model, data, method, key) -> Sites:
-    """Draws of an earlier fit, one a lane: all different if there are enough."""
+    """Draws of an earlier fit, one per lane, all different if there are enough."""
     posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
     shapes = jax.eval_shape(lambda: prior_draw(model, data, key))
     for name, wanted in shapes.items():
@@ -137,7 +139,7 @@ def _start_sites(start: Fit, model, data, method, key) -> Sites:
 @eqx.filter_jit
 def _canonical_all(model, data, sites, pivot):
     reference = model.canonical(pivot, data)
-    # One draw at a time: a relabelling may look at every observation.
+    # In batches, because a relabelling may need memory for every observation.
     return map_in_batches(lambda one: model.canonical(one, data, reference), sites)
 
 
@@ -146,7 +148,7 @@ def _relabelled(draws: Draws, model, data) -> Draws:
         return draws
     flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.sites.items()}
     shape = next(iter(draws.sites.values())).shape[:2]
-    # The reference is the draw of highest density, the first where there is no density.
+    # The reference is the draw with the highest density, or the first if none is known.
     best = int(np.argmax(draws.stats["lp"])) if "lp" in draws.stats else 0
     pivot = {k: jnp.asarray(v[best]) for k, v in flat.items()}
     renew("canonical", model, model.canonical, pivot, data)

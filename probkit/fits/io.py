@@ -1,4 +1,4 @@
-"""Fits on disk: netCDF with one JSON record. Nothing is pickled, nothing is executed."""
+"""Fits on disk: netCDF with one JSON record. Nothing is pickled or executed."""
 
 import importlib
 import json
@@ -27,10 +27,10 @@ from probkit.record import (
 
 FORMAT = 2
 RECORD = "probkit"
-# The group of a tree that has the arrays of the model itself.
+# The group of a tree with the arrays of the model.
 MODEL = "model"
 
-# Where a family's classes are found, by the name that a file has for them.
+# The modules of the families' classes, by their names in a file.
 FAMILIES = {
     "moe.SoftmaxMoE": "probkit.models.moe",
     "moe.Pairs": "probkit.models.moe",
@@ -50,18 +50,18 @@ METHODS: dict[str, type[AbstractMethod]] = {
 
 
 def save(fitted: Fit, path: str | Path) -> Path:
-    """Write a fit as netCDF-4. The file appears whole, or not at all.
+    """Write a fit as a netCDF-4 file. The file appears complete, or not at all.
 
     Args:
         fitted: the fit. Its model may hold arrays, networks and other modules.
-        path: such as `"fit.nc"`.
+        path: the file, such as `"fit.nc"`.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: for what is no fit or no path, if the folder does not exist, or if the
-            data of a class of one's own cannot be restored from a file.
+        ValueError: if an argument is not a fit or not a path, if the folder does not
+            exist, or if the data are of your own class and a file cannot restore them.
     """
     refuse_wrong_types(("save(fit, ...)", fitted), ("save(..., path)", path))
     path = Path(path)
@@ -99,7 +99,7 @@ def _unlabelled(arrays: Arrays):
 
 
 def _refuse_lost_data(data: AbstractData) -> None:
-    """Refuse data of a user's class that would not come back from a file the same."""
+    """Refuse data of a user's class that a file cannot restore."""
     kind = type(data)
     if family_name(kind) in FAMILIES:
         return
@@ -118,7 +118,7 @@ def _refuse_lost_data(data: AbstractData) -> None:
 
 
 def _netcdf(tree) -> memoryview:
-    # With a checksum wherever HDF5 can keep one: a disk's error is told, not averaged in.
+    # With checksums wherever HDF5 allows them, so that reading a damaged file raises.
     checked = {
         group.path: {
             name: {"fletcher32": True}
@@ -144,21 +144,21 @@ def load(
 
     Args:
         path: the file.
-        families: classes of models, data and methods that are not probkit's own, such as
-            `[MyModel, MyData]`; or a dict of them by the names that the file has for them,
+        families: your own classes of models, data and methods, such as
+            `[MyModel, MyData]`; or a dict of them by their names in the file,
             `{"mine.MyModel": MyModel}`.
-        model: a model built as the saved one was, with any values in its arrays; needed
-            where the model holds a network or another module, or a function, of which a
-            file has no more than the name. Its arrays are replaced by those of the file.
+        model: a model built like the saved one, with any values in its arrays. It is
+            needed if the model holds a network, another module or a function, of which
+            the file has the name only. Its arrays are replaced by those of the file.
 
     Returns:
-        The fit. Its `method` is None where a file cannot restore it: an optimiser or a
-        guide of one's own.
+        The fit. Its `method` is None if the file cannot restore it, because it has your
+        own optimiser or guide, or a class that is not in `families`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file that is damaged, not probkit's, or of a newer probkit, or of
-            another model than `model`.
+        ValueError: if the file is damaged, was not written by probkit or by a newer
+            version, or has another model than `model`.
     """
     import xarray as xr
 
@@ -170,7 +170,7 @@ def load(
         with xr.open_datatree(path, engine="h5netcdf") as lazy:
             tree = lazy.load()
     except Exception as error:
-        # HDF5 has no one error for a file that is not whole.
+        # HDF5 raises many kinds of errors for an incomplete file.
         raise ValueError(
             f"`load`: `{path}` is damaged or no netCDF file ({_first_line(error)})."
         ) from None
@@ -193,7 +193,7 @@ def load(
             f"`load`: the record in `{path}` is not right (it lacks {error})."
         ) from None
     except Exception as error:
-        # Whatever a changed record makes a class say.
+        # A changed record can make a class raise any error.
         raise ValueError(
             f"`load`: the record in `{path}` is not right ({_first_line(error)})."
         ) from None
@@ -298,5 +298,5 @@ def _method(described: Mapping[str, Any] | None, families) -> AbstractMethod | N
         cls = METHODS.get(name) or _class(name, families, AbstractMethod)
         return rebuild(cls, described["fields"])
     except ValueError:
-        # A guide or an optimiser of the user's own is not in the file.
+        # The file does not have the user's own guide or optimiser.
         return None

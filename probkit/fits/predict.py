@@ -1,4 +1,4 @@
-"""What is computed from the draws of a fit, and from the prior: one draw at a time."""
+"""Predictions and other functions of the draws of a fit, and draws of the prior."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from probkit.model.density import observed_names, site_shapes
 from probkit.model.labels import refuse_wrong_labels
 from probkit.validate import as_key, whole
 
-# More numbers than this are refused before they are computed: 2 GiB in float64.
+# A larger result is refused before it is computed: 2 GiB in float64.
 MOST_NUMBERS = 2**28
 
 
@@ -29,20 +29,22 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
 
     Args:
         fitted: a fit.
-        inputs: what the family takes: for a regression, `x` in the shape of the fit's. By
-            default an array for the one input, or a dict with an array for each; or how
-            many observations to predict, where there are no inputs.
+        inputs: what the family takes; for a regression, `x` with as many columns as in
+            the fit. For a model without `inputs` of its own: an array if there is one
+            input, a dict with one array per input, or the number of observations to
+            predict if there are no inputs.
         key: a JAX random key.
-        num_draws: how many draws of the posterior to use, evenly spaced and rounded up to
-            the same number per chain; by default all.
+        num_draws: the number of posterior draws to use, evenly spaced and rounded up to
+            the same number per chain. By default all are used.
 
     Returns:
-        An xarray `Dataset` over `chain`, `draw` and the family's named axes. Its
-        variables are the family's (see its `predict`); `y` is a new observation.
+        An xarray `Dataset` over `chain`, `draw` and the named axes of the family. Its
+        variables are those of the family's `predict`, in the units of the data. `y` is a
+        new observation.
 
     Raises:
-        ValueError: for inputs that do not fit the model, or a result of more than
-            `MOST_NUMBERS` numbers; the message has its size.
+        ValueError: if the inputs do not fit the model, or the result has more than
+            `MOST_NUMBERS` numbers.
     """
     refuse_no_fit(fitted, "predict(fit, ...)")
     key = as_key(key, "predict(key=...)")
@@ -55,7 +57,7 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
 
 
 def _axes_of_observations(fitted: Fit) -> set[str]:
-    """Axes that have other entries at new inputs."""
+    """Axes whose entries are other ones at new inputs."""
     model, data = fitted.model, fitted.data
     dims = model.dims(data)
     by_row = data.rows() if type(data).take is AbstractData.take else {}
@@ -75,11 +77,11 @@ def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
         num_draws: as for `predict`.
 
     Returns:
-        An xarray `Dataset` over `chain`, `draw` and the family's named axes; empty for a
-        model that integrates nothing out.
+        An xarray `Dataset` over `chain`, `draw` and the named axes of the family. It is
+        empty if the model integrates nothing out.
 
     Raises:
-        ValueError: for a result of more than `MOST_NUMBERS` numbers.
+        ValueError: if the result has more than `MOST_NUMBERS` numbers.
     """
     refuse_no_fit(fitted, "recover(fit, ...)")
     key = as_key(key, "recover(key=...)")
@@ -89,17 +91,20 @@ def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
 
 
 def with_log_likelihood(fitted: Fit, *, num_draws: int | None = None) -> Fit:
-    """The same fit with a group `log_likelihood`: a number per observation and draw.
+    """The same fit with a group `log_likelihood`: one number per observation and draw.
 
-    It is the model's `pointwise`: where observations depend on each other, that of each
-    given all the others.
+    The numbers are log densities, in nats, from the model's `pointwise`. If observations
+    depend on each other, they are those of each observation given all the others.
 
     Args:
         fitted: a fit.
         num_draws: as for `predict`.
 
+    Returns:
+        A new `Fit`. The given one does not change.
+
     Raises:
-        ValueError: for a result of more than `MOST_NUMBERS` numbers.
+        ValueError: if the result has more than `MOST_NUMBERS` numbers.
     """
     refuse_no_fit(fitted, "with_log_likelihood(fit)")
     draws = Thinned.of(fitted, num_draws, "with_log_likelihood")
@@ -111,20 +116,21 @@ def with_log_likelihood(fitted: Fit, *, num_draws: int | None = None) -> Fit:
 
 
 def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int = 500):
-    """Draws of the parameters, and of data like `data`, before seeing any.
+    """Draws from the prior: of the latent sites, and of data like `data`.
 
     Args:
         model: a model.
-        data: its data, for their shapes and inputs; what is observed is not looked at.
+        data: its data, for their shapes and inputs. Observed values are not used, except
+            where the family derives its units from them.
         key: a JAX random key.
-        num_draws: how many draws.
+        num_draws: the number of draws.
 
     Returns:
         A `DataTree` with groups `prior` and `prior_predictive`, one chain.
 
     Raises:
-        ValueError: for arguments that are no model, data, key or whole number, or a result
-            of more than `MOST_NUMBERS` numbers.
+        ValueError: if an argument has the wrong type, or the result has more than
+            `MOST_NUMBERS` numbers.
     """
     import arviz_base as azb
 
@@ -165,12 +171,12 @@ def _prior_draws(model, data, keys):
 
 @dataclass(frozen=True)
 class Thinned:
-    """The draws of a fit that a computation uses: all, or some at even spaces.
+    """The draws of a fit that a computation uses: all, or some, evenly spaced.
 
     Attributes:
         fitted: the fit.
-        picked: which draws of each chain.
-        caller: the public function, for its messages.
+        picked: numbers of the draws, the same for each chain.
+        caller: the name of the public function, for messages.
     """
 
     fitted: Fit
@@ -179,6 +185,7 @@ class Thinned:
 
     @classmethod
     def of(cls, fitted: Fit, num_draws: int | None, caller: str) -> "Thinned":
+        """At least `num_draws` draws, with the same number per chain, or all if None."""
         sizes = fitted.posterior.sizes
         per_chain, every = sizes["draw"], np.arange(sizes["draw"])
         if num_draws is not None:
@@ -188,7 +195,19 @@ class Thinned:
         return cls(fitted, every, caller)
 
     def each(self, function, key: PRNGKeyArray, *args) -> dict[str, np.ndarray]:
-        """`function(model, one draw, *args, key)`, `{name: array[chain, draw, ...]}`."""
+        """A function of one draw, for each of the draws.
+
+        Args:
+            function: `function(model, one draw, *args, key)`, to `{name: array}`.
+            key: a JAX random key, split over the draws.
+            *args: what all draws get.
+
+        Returns:
+            `{name: array[chain, draw, ...]}`.
+
+        Raises:
+            ValueError: if the result is too large.
+        """
         model = self.fitted.model
         sites = {k: v[:, self.picked] for k, v in draws_of(self.fitted).items()}
         shape = jax.tree.leaves(sites)[0].shape[:2]
@@ -201,7 +220,7 @@ class Thinned:
         return jax.device_get(_map_draws(function, model, sites, keys, *args))
 
     def dataset(self, arrays: Sites, coords: dict[str, Any]):
-        """The arrays with names on their axes; `draw` has the labels of the fit's."""
+        """An xarray `Dataset` of the arrays. `draw` has the labels that the fit has."""
         labels = self.fitted.posterior["draw"].values[self.picked]
         return dataset_of(arrays, self.fitted, coords | {"draw": labels})
 

@@ -1,4 +1,4 @@
-"""Arrays become a labelled tree, and draws a labelled data set."""
+"""From arrays to a labelled tree or data set."""
 
 from typing import Any
 
@@ -11,11 +11,21 @@ from probkit.model.density import Sites, observed_names
 
 
 def data_arrays(data: Data) -> dict[str, np.ndarray]:
-    """The arrays of data on the host, by their names."""
+    """The arrays of data as NumPy arrays, by their names."""
     return {k: np.asarray(v) for k, v in data.arrays().items()}
 
 
 def tree_of(draws: Draws, model, data):
+    """The labelled tree of a fit.
+
+    Args:
+        draws: what a method returned.
+        model: the model.
+        data: its data.
+
+    Returns:
+        An ArviZ `DataTree`, with the groups that have variables.
+    """
     import arviz_base as azb
 
     arrays = data_arrays(data)
@@ -37,10 +47,21 @@ def tree_of(draws: Draws, model, data):
 
 
 def coords_of(model, data) -> dict[str, Any]:
+    """The labels along the named axes, as NumPy arrays."""
     return {k: np.asarray(v) for k, v in model.coords(data).items()}
 
 
 def dataset_of(arrays: Sites, fitted: Fit, coords: dict[str, Any]):
+    """A labelled data set of computed arrays.
+
+    Args:
+        arrays: `{name: array[chain, draw, ...]}`.
+        fitted: the fit, for the names of the axes.
+        coords: labels along them.
+
+    Returns:
+        An xarray `Dataset`.
+    """
     import arviz_base as azb
 
     named = fitted.model.dims(fitted.data)

@@ -1,4 +1,4 @@
-"""A fit as a value: the model, the data, the labelled tree of draws, and how it ended."""
+"""A fit as a value: model, data, the labelled tree of draws, and how the run ended."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,11 @@ SAMPLE = ("chain", "draw")
 
 
 class FitError(RuntimeError):
-    """A run that did not succeed. `error.fit` has what it left, or None."""
+    """A run that did not succeed.
+
+    Attributes:
+        fit: the unfinished fit, or None if there are no draws.
+    """
 
     def __init__(self, message: str, fit: "Fit | None"):
         super().__init__(message)
@@ -30,13 +34,13 @@ class Fit:
 
     Attributes:
         model: the model.
-        data: the data it was fitted to.
-        method: the method, or None if it could not be rebuilt from a file.
+        data: its data.
+        method: the method, or None if a file could not restore it.
         tree: an ArviZ `DataTree`: `posterior`, `sample_stats`, `trace`, `observed_data`,
             `constant_data`, and on request `log_likelihood`.
         result: how the run ended, the name of an item of `RESULTS`.
-        facts: what the method measured of its own run.
-        record: versions of the libraries that the fit was made with.
+        facts: numbers that the method measured in its own run.
+        record: versions of the libraries with which the fit was made.
     """
 
     model: AbstractModel
@@ -49,11 +53,22 @@ class Fit:
 
     @property
     def posterior(self):
-        """The posterior draws, an xarray `Dataset` over chain, draw and named axes."""
+        """The posterior draws, an xarray `Dataset` over chain, draw and named axes.
+
+        Values are in constrained space, in the units that the family documents.
+        """
         return self.tree["posterior"].to_dataset()
 
     def sites(self, chain: int = 0, draw: int = 0) -> Sites:
-        """One draw of the latent sites, for the functions of the model."""
+        """One draw of the latent sites, for the functions of the model.
+
+        Args:
+            chain: the number of the chain, from 0.
+            draw: the number of the draw in the chain, from 0.
+
+        Returns:
+            `{site: array}`, in constrained space.
+        """
         one = self.posterior.isel(chain=chain, draw=draw)
         names = latent_names(self.model, self.data)
         return {name: jnp.asarray(one[name].values) for name in names}
@@ -75,7 +90,7 @@ def draws_of(fitted: Fit) -> Sites:
 
 
 def typical_draw(fitted: Fit) -> Sites:
-    """The draw of highest density, or the first: a place to look at the model from."""
+    """The draw with the highest density, or the first if no density is known."""
     sites = draws_of(fitted)
     flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in sites.items()}
     stats = fitted.tree.get("sample_stats")
@@ -83,11 +98,11 @@ def typical_draw(fitted: Fit) -> Sites:
     return {k: v[best] for k, v in flat.items()}
 
 
-# What the public functions take, and what to give instead of something else.
+# What the public functions take, and an example for messages.
 _KINDS: dict[str, tuple[Any, str]] = {
     "model": (AbstractModel, "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`"),
     "data": (AbstractData, "the data of a family, such as `moe.Pairs(x, y)`"),
-    "method": (AbstractMethod, "`pk.EM()`, `pk.SVI()` or `pk.NUTS()`"),
+    "method": (AbstractMethod, "`pk.EM()`, `pk.MAP()`, `pk.SVI()` or `pk.NUTS()`"),
     "start": (Fit | None, "an earlier `Fit`, what `pk.fit` returns"),
     "fit": (Fit, "what `pk.fit` returns"),
     "checkpoint": (str | Path | None, "the path of a folder"),
@@ -96,25 +111,33 @@ _KINDS: dict[str, tuple[Any, str]] = {
 
 
 def refuse_wrong_types(*given: tuple[str, Any]) -> None:
-    """Refuse arguments of another type, in one line.
+    """Refuse arguments of a wrong type, in one line.
 
     Args:
-        given: pairs of how the user knows an argument, such as `fit(start=...)`, and its
-            value. The argument's name says what it should be.
+        given: pairs of an argument as messages name it, such as `fit(start=...)`, and its
+            value. The second word is a key of `_KINDS`, which has the right type.
 
     Raises:
-        ValueError: for the first that does not fit.
+        ValueError: for the first argument with a wrong type.
     """
-    for told, value in given:
-        argument = re.findall(r"\w+", told)[1]
+    for what, value in given:
+        argument = re.findall(r"\w+", what)[1]
         kind, example = _KINDS[argument]
         if not isinstance(value, kind):
-            raise ValueError(f"`{told}` got {_named(value)}; it takes {example}.")
+            raise ValueError(f"`{what}` got {_named(value)}; it takes {example}.")
 
 
-def refuse_no_fit(fitted: Any, told: str) -> None:
-    """Refuse what is no fit, in one line."""
-    refuse_wrong_types((told, fitted))
+def refuse_no_fit(fitted: Any, what: str) -> None:
+    """Refuse an argument that is not a fit, in one line.
+
+    Args:
+        fitted: the argument.
+        what: its name in messages, such as `predict(fit, ...)`.
+
+    Raises:
+        ValueError: if it is not a `Fit`.
+    """
+    refuse_wrong_types((what, fitted))
 
 
 def _named(value: Any) -> str:

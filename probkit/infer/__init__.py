@@ -1,4 +1,4 @@
-"""Inference methods: settings with init, step, terminate, and their own checks."""
+"""Inference methods for any model: expectation maximisation, L-BFGS, NUTS and SVI."""
 
 from probkit.infer.em import EM
 from probkit.infer.map import MAP

@@ -1,4 +1,4 @@
-"""Expectation maximisation, many restarts at once, with a Laplace approximation."""
+"""Expectation maximisation from many starts, with a Laplace approximation."""
 
 import math
 from functools import partial
@@ -46,25 +46,32 @@ Maximise = Literal["posterior", "likelihood"]
 
 
 class EMState(NamedTuple):
+    """The sites of a restart, and its progress."""
+
     sites: Sites
     climb: Climb
 
 
 class EM(AbstractIterativeMethod):
-    r"""Climb the posterior density, or the likelihood, by E- and M-steps.
+    r"""Maximise the posterior density, or the likelihood, by E- and M-steps.
 
-    All restarts climb side by side; the best becomes the fit and the others are
-    reported. A restart has settled when its last gain, and Aitken's estimate of all gains
-    still to come, are below `atol`. A small gain alone says little: EM crawls near a
-    saddle, and in overlapping mixtures.
+    All restarts run side by side. The one with the highest objective becomes the fit, and
+    `pk.diagnose` reports how many others reached it. A restart has settled when its last
+    gain and Aitken's estimate of all gains to come are below `atol`. The last gain alone
+    is not enough, because EM takes small steps near a saddle and in overlapping mixtures.
+
+    The model derives from `AbstractEMModel`.
 
     Attributes:
-        num_restarts: how many random starts.
-        max_steps: the most steps that a restart takes.
+        num_restarts: the number of starts: random, or draws of an earlier fit (`start=`).
+        max_steps: the largest number of steps per restart.
         atol: tolerance on the objective, in nats.
-        maximise: "posterior" (with the priors: MAP) or "likelihood" (without: ML).
-        num_draws: with 0 the fit is a point; otherwise so many draws from the Laplace
-            approximation at the optimum, normal in unconstrained coordinates.
+        maximise: "posterior" (with the priors) or "likelihood" (without them).
+        num_draws: with 0 the fit is a point. Otherwise it has this many draws from the
+            Laplace approximation at the optimum, normal in unconstrained coordinates.
+
+    Source: Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via
+    the EM algorithm".
     """
 
     num_restarts: int = eqx.field(default=16, converter=whole("EM(num_restarts", 1))
@@ -152,7 +159,8 @@ class EM(AbstractIterativeMethod):
                 "at most",
                 0.05,
                 "not an optimum yet: lower `atol`, or use float64",
-                "per root observation: about posterior sds from the optimum",
+                "over the root of the number of observations: about the distance to the "
+                "optimum, in posterior sds",
             ),
             Check(
                 "degenerate optimum",
@@ -170,9 +178,9 @@ class EM(AbstractIterativeMethod):
 
 
 def _objective(method, model, data, position):
-    """What EM climbs, as a function of unconstrained coordinates.
+    """The objective of EM, as a function of unconstrained coordinates.
 
-    Without the change of variables' Jacobian, so that its maximum is EM's.
+    Without the Jacobian of the change of variables, so that its maximum is that of EM.
     """
     sites = constrain(model, data, position)
     prior, likelihood = log_densities(model, data, sites)
@@ -190,8 +198,8 @@ def _ended(method, model, data, states):
 
     def one(sites):
         position = unconstrain(model, data, sites)
-        climb = partial(_objective, method, model, data)
-        value, gradient = jax.value_and_grad(climb)(position)
+        objective = partial(_objective, method, model, data)
+        value, gradient = jax.value_and_grad(objective)(position)
         flat, _ = ravel_pytree(gradient)
         size = jnp.max(jnp.abs(flat), initial=0.0)
         return {

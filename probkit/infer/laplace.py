@@ -1,4 +1,4 @@
-"""The Laplace approximation: a normal distribution about a maximum."""
+"""The Laplace approximation: a normal distribution around a maximum."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,8 @@ from probkit.model import Data, Sites
 from probkit.model.check import Check
 from probkit.model.density import Program, constrain, unconstrain
 
-# The least curvature, relative to the largest, of a direction that is identified.
+# The smallest curvature, relative to the largest, of a direction that the data or the prior
+# identify.
 IDENTIFIED = 1e-8
 
 
@@ -30,30 +31,35 @@ def laplace(
         program: the model's program.
         data: its data.
         sites: the maximum, in constrained space.
-        num_draws: how many draws.
+        num_draws: the number of draws.
         key: a JAX random key.
 
     Returns:
-        The draws, in constrained space, and the least curvature relative to the largest.
+        The draws, `{site: array[draw, ...]}` in constrained space, and the smallest
+        curvature relative to the largest.
     """
-    mode, unravel = ravel_pytree(unconstrain(program, data, sites))
+    maximum, unravel = ravel_pytree(unconstrain(program, data, sites))
     flat = lambda z: objective(unravel(z))  # noqa: E731
-    values, vectors = jnp.linalg.eigh(-jax.hessian(flat)(mode))
+    values, vectors = jnp.linalg.eigh(-jax.hessian(flat)(maximum))
     root = vectors / jnp.sqrt(jnp.maximum(values, IDENTIFIED * values[-1]))
-    noise = jax.random.normal(key, (num_draws, mode.size), mode.dtype)
-    positions = mode + noise @ root.T
+    noise = jax.random.normal(key, (num_draws, maximum.size), maximum.dtype)
+    positions = maximum + noise @ root.T
     draws = jax.vmap(lambda z: constrain(program, data, unravel(z)))(positions)
     return draws, values[0] / values[-1]
 
 
 def check_curvature(least: float) -> Check:
-    """That every direction is identified at the maximum."""
+    """Check that every direction is identified at the maximum.
+
+    Args:
+        least: the smallest curvature relative to the largest.
+    """
     return Check(
         "least curvature at the optimum",
         least,
         "at least",
         IDENTIFIED,
-        "some direction is not identified: the Laplace draws along it mean nothing; use "
+        "a direction is not identified, so that the Laplace draws are wrong along it: use "
         "`pk.NUTS()`",
         "relative to the largest",
     )

@@ -1,4 +1,8 @@
-"""L-BFGS: the direction of a quasi-Newton step, from a few differences of slopes."""
+"""L-BFGS: the direction of a quasi-Newton step, from a few differences of gradients.
+
+Positions are vectors of `p` unconstrained coordinates. A slope is the gradient of the loss
+there, in nats per coordinate.
+"""
 
 from typing import NamedTuple
 
@@ -6,15 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Differences kept. More seldom help.
+# The number of differences kept. More seldom help.
 SIZE = 10
-# A difference is kept if the curvature that it shows is at least this share of the
-# largest that it could show. Along others the inverse would lose its sign.
+# A difference is kept if its curvature is at least this share of the largest that a move
+# and a change of slope of these lengths can have. With others the approximate Hessian
+# would no longer be positive definite.
 LEAST_CURVATURE = 1e-10
 
 
 class Memory(NamedTuple):
-    """Moves and differences of slopes, the last one last; zero where there are none yet."""
+    """The last moves and changes of slope, the newest last; zero while there are fewer."""
 
     moves: Float[Array, "m p"]
     slopes: Float[Array, "m p"]
@@ -22,7 +27,7 @@ class Memory(NamedTuple):
 
 
 def empty(position: Float[Array, " p"]) -> Memory:
-    """Before the first step."""
+    """The memory before the first step, for positions like `position`."""
     none = jnp.zeros((SIZE, position.size), position.dtype)
     return Memory(none, none, jnp.zeros(SIZE, position.dtype))
 
@@ -30,7 +35,16 @@ def empty(position: Float[Array, " p"]) -> Memory:
 def remembered(
     memory: Memory, move: Float[Array, " p"], change: Float[Array, " p"]
 ) -> Memory:
-    """With one more move and change of slope, if the loss curves upwards along it."""
+    """The memory with one move more, if the loss is convex along it.
+
+    Args:
+        memory: the memory before.
+        move: the change of position.
+        change: the change of slope.
+
+    Returns:
+        The new memory, without the oldest move; or the old one.
+    """
     curvature = jnp.vdot(move, change)
     largest = jnp.linalg.norm(move) * jnp.linalg.norm(change)
     keep = (curvature > LEAST_CURVATURE * largest) & (largest > 0)
@@ -40,9 +54,16 @@ def remembered(
 
 
 def direction(memory: Memory, slope: Float[Array, " p"]) -> Float[Array, " p"]:
-    r"""$-H g$, with $H$ the inverse Hessian that the memory stands for.
+    r"""The direction of the next step, $-H g$ with an approximate inverse Hessian $H$.
 
-    Without memory it is the direction of steepest descent, of length one at most.
+    With an empty memory it is the direction of steepest descent, with length one at most.
+
+    Args:
+        memory: the last moves, which define $H$.
+        slope: $g$, the gradient of the loss.
+
+    Returns:
+        The direction; a whole step along it has size one.
 
     Source: Nocedal (1980), "Updating quasi-Newton matrices with limited storage": the
     two-loop recursion.

@@ -1,4 +1,4 @@
-"""A maximum of the posterior density of any program, by L-BFGS from many starts."""
+"""The maximum of the posterior density of any program, by L-BFGS from many starts."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,22 +38,25 @@ from probkit.model.density import (
 )
 from probkit.validate import positive, whole
 
-# Evaluations in a row that gain no more than rounding, after which nothing more will be
-# gained; half way there the search forgets what it knows of the curvature.
+# A start stops after this many evaluations in a row without a gain beyond rounding. After
+# half of them the search drops its memory of the curvature.
 PATIENCE = 20
-# What is left at a maximum, in nats, at most.
+# The largest estimate of the remaining gain at a maximum, in nats.
 LEFT = 0.01
-# A place is taken if the loss falls by this share of what the slope promises.
+# A position is accepted if the loss falls by at least this share of the fall that the
+# slope predicts (Armijo).
 ENOUGH = 1e-4
 
 
 class MAPState(NamedTuple):
+    """Where a start is, and its next step. Losses are in nats."""
+
     position: Float[Array, " p"]  # the best so far, unconstrained
     loss: Float[Array, ""]  # minus the objective there
-    slope: Float[Array, " p"]
+    slope: Float[Array, " p"]  # gradient of the loss there
     memory: Memory
-    move: Float[Array, " p"]  # where to look next, and how far along it
-    size: Float[Array, ""]
+    move: Float[Array, " p"]  # direction of the next step
+    size: Float[Array, ""]  # its size, one or less
     quiet: Int[Array, ""]  # evaluations in a row without a gain
     num_steps: Int[Array, ""]
     result: Any
@@ -62,19 +65,20 @@ class MAPState(NamedTuple):
 class MAP(AbstractIterativeMethod):
     r"""The maximum of the posterior density $p(θ \mid y)$, by L-BFGS.
 
-    The density is that of the sites as the program has them; the search moves in
-    unconstrained coordinates. All starts run side by side; the best becomes the fit. A
-    start has settled when no coordinate has a slope of more than `atol`, or when steps
-    gain nothing beyond rounding and less than 0.01 nats are left to be gained.
+    The density is that of the sites in constrained space. The search moves in
+    unconstrained coordinates. All starts run side by side, and the one with the highest
+    density becomes the fit. A start has settled when no coordinate has a slope larger
+    than `atol`, or when steps gain nothing beyond rounding and the estimate of the
+    remaining gain is less than 0.01 nats.
 
     Attributes:
-        num_starts: how many starts. Each begins uniform on (-2, 2) in unconstrained
-            coordinates, or at a draw of an earlier fit (`start=`).
-        max_steps: the most evaluations of the density per start.
+        num_starts: the number of starts: uniform on (-2, 2) in unconstrained coordinates,
+            or draws of an earlier fit (`start=`).
+        max_steps: the largest number of evaluations of the density per start.
         atol: the largest slope at the end, in nats per unconstrained coordinate.
-        num_draws: with 0 the fit is a point; otherwise so many draws from the Laplace
-            approximation at the maximum, normal in unconstrained coordinates. It takes a
-            matrix of (number of unknowns)² numbers.
+        num_draws: with 0 the fit is a point. Otherwise it has this many draws from the
+            Laplace approximation at the maximum, normal in unconstrained coordinates.
+            This needs a matrix of (number of unknowns)² numbers.
 
     Source: Liu & Nocedal (1989), "On the limited memory BFGS method for large scale
     optimization", with a line search that only backtracks.
@@ -85,8 +89,9 @@ class MAP(AbstractIterativeMethod):
     atol: float = eqx.field(default=1e-3, converter=positive("MAP(atol"))
     num_draws: int = eqx.field(default=0, converter=whole("MAP(num_draws", 0))
 
-    # The three functions, for one start. A step is one evaluation of the density, so that
-    # its slope is compiled once, and no start waits for another's line search.
+    # The three functions, for one start. A step is one evaluation of the density, also in
+    # the line search. The gradient is then compiled once, and no start waits for the line
+    # search of another.
 
     def init(self, model, data, key, start):
         if start is None:
@@ -123,7 +128,7 @@ class MAP(AbstractIterativeMethod):
             state.num_steps + 1,
             RESULTS.successful,
         )
-        # Back along the same direction, or along the steepest one if that does not help.
+        # A shorter step along the same direction, or after many of them steepest descent.
         lost = state.quiet == PATIENCE // 2
         forgot = empty(state.position)
         back = state._replace(
@@ -201,14 +206,14 @@ class MAP(AbstractIterativeMethod):
 
 
 def _unravel(model, data):
-    # Any key serves: only shapes are looked at.
+    # Any key will do, because only shapes are used.
     key = jax.random.key(0)
     shapes = jax.eval_shape(lambda: random_position(model, data, key))
     return ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))[1]
 
 
 def _objective(model, data, position: Sites) -> Float[Array, ""]:
-    """Log density of the sites and the data, at unconstrained coordinates."""
+    """Log density of sites and data, in nats, at unconstrained coordinates."""
     prior, likelihood = log_densities(model, data, constrain(model, data, position))
     return prior + likelihood
 
@@ -218,7 +223,7 @@ def _loss(model, data, unravel, flat):
 
 
 def _shorter(state: MAPState, loss, promised) -> Float[Array, ""]:
-    """By how much to shorten a step: to the minimum of a parabola through what is known."""
+    """The factor of a shorter step: to the minimum of a parabola through both losses."""
     rise = loss - state.loss - state.size * promised
     share = -0.5 * state.size * promised / rise
     return jnp.clip(jnp.where(jnp.isfinite(share), share, 0.1), 0.1, 0.5)

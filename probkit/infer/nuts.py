@@ -1,4 +1,4 @@
-"""The no-U-turn sampler: NumPyro's kernel, driven in compiled chunks."""
+"""The no-U-turn sampler: NumPyro's transitions in our compiled loop."""
 
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -38,11 +38,13 @@ def _blocks(value: Any) -> bool | tuple[tuple[str, ...], ...]:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    # A text is a sequence of letters, and one name is what is meant.
+    # A text alone is one name, not a sequence of letters.
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 class NUTSState(NamedTuple):
+    """NumPyro's state of a chain, and the number of steps taken."""
+
     kernel: Any  # NumPyro's HMCState
     num_steps: Int[Array, ""]
 
@@ -51,22 +53,25 @@ class NUTS(AbstractIterativeMethod):
     """Hamiltonian Monte Carlo with the no-U-turn rule and NumPyro's warm-up.
 
     Attributes:
-        num_chains: how many chains.
-        num_warmup: steps of adaptation, not kept.
-        num_samples: draws kept from each chain.
-        target_accept: acceptance probability that the step size aims at, in (0, 1).
-            Raise it (0.95, 0.99) if there are divergences.
-        dense_mass: False for a diagonal mass matrix, True for a full one, or a tuple of
-            tuples of site names, a block each.
+        num_chains: the number of chains.
+        num_warmup: the number of adaptation steps per chain. They are not kept.
+        num_samples: the number of draws per chain.
+        target_accept: the acceptance probability to which the step size is adapted, in
+            (0, 1). Raise it (0.95, 0.99) if there are divergences.
+        dense_mass: False for a diagonal mass matrix, True for a full one, or a tuple with
+            one tuple of site names per block.
         max_tree_depth: a trajectory takes at most `2**max_tree_depth - 1` steps.
-        chain_method: "parallel" splits the chains over the devices there are,
-            "vectorized" moves all chains in step on one device, "sequential" runs one
-            after the other. "auto" is vectorized on an accelerator, parallel on a CPU.
-            Draws repeat bit for bit only under the same method and device count.
+        chain_method: "parallel" splits the chains over the available devices,
+            "vectorized" moves all chains together on one device, "sequential" runs one
+            after the other. "auto" is vectorized on an accelerator and parallel on a CPU.
+            Draws repeat bit for bit only with the same method and number of devices.
         extra_fields: more fields of NumPyro's `HMCState` to keep for each draw, such as
-            `"accept_prob"` or `"adapt_state.step_size"`; they go to `sample_stats`.
-        jitter: sd of the normal noise, in unconstrained space, that parts chains
-            started at a given draw.
+            `"accept_prob"` or `"adapt_state.step_size"`. They go to `sample_stats`.
+        jitter: chains started from a fit get normal noise of this sd, in unconstrained
+            coordinates, so that they differ.
+
+    Source: Hoffman & Gelman (2014), "The No-U-Turn Sampler"; the transitions and the
+    warm-up are NumPyro's.
     """
 
     num_chains: int = eqx.field(default=4, converter=whole("NUTS(num_chains", 1))
@@ -109,7 +114,7 @@ class NUTS(AbstractIterativeMethod):
 
     def step(self, model, data, state):
         kernel = self._kernel(model)
-        # A kernel knows how to step only after `init`; this one costs no run time.
+        # NumPyro's object can step only after `init`. Traced, `init` takes no run time.
         jax.eval_shape(
             lambda key: kernel.init(key, self.num_warmup, None, (data,), {}),
             jax.random.key(0),
@@ -183,7 +188,7 @@ class NUTS(AbstractIterativeMethod):
                 "at most",
                 0,
                 "raise `target_accept` to 0.95 or 0.99; if they stay, the posterior has "
-                "a funnel or a ridge: tighten the priors or reparametrise",
+                "a funnel or a ridge: use narrower priors, or reparametrise",
                 f"of {chains * draws:,} draws",
             ),
             Check(
@@ -191,7 +196,7 @@ class NUTS(AbstractIterativeMethod):
                 float(np.min(azs.bfmi(tree)["energy"].values)),
                 "at least",
                 0.3,
-                "heavy tails: reparametrise, or tighten the priors",
+                "heavy tails: reparametrise, or use narrower priors",
             ),
             Check(
                 "at the tree-depth limit",
@@ -226,7 +231,7 @@ class NUTS(AbstractIterativeMethod):
                     rhat,
                     "at most",
                     1.01,
-                    f"the chains differ: {more}, or start them from an EM fit "
+                    f"the chains differ: {more}, or start them from an EM or MAP fit "
                     "(`start=`); if labels switched, see `relabel`",
                     name,
                 ),
@@ -235,8 +240,9 @@ class NUTS(AbstractIterativeMethod):
                     lp,
                     "at most",
                     1.01,
-                    "chains sit in different modes: start them from an EM fit (`start=`)",
-                    "no labels in it",
+                    "chains are at different optima: start them from an EM or MAP fit "
+                    "(`start=`)",
+                    "does not depend on labels",
                 ),
             ]
         return tuple(checks)

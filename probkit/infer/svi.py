@@ -1,4 +1,4 @@
-"""Stochastic variational inference with NumPyro's guides, in compiled chunks."""
+"""Stochastic variational inference with NumPyro's guides, in our compiled loop."""
 
 import copy
 from collections.abc import Callable
@@ -55,10 +55,10 @@ def _batch_size(value: Any) -> int | None:
 
 
 class ELBO(numpyro.infer.elbo.ELBO):
-    """NumPyro's `Trace_ELBO`, with the sites added up in the order of the program.
+    """NumPyro's `Trace_ELBO`, with the sites summed in the order of the program.
 
-    There they come in the order of a set of names, which is another one in each process:
-    each would compile a program of its own, whose last digits differ.
+    NumPyro sums them in the order of a set of names, which differs between processes.
+    Each process would then compile another program, and the last digits would differ.
     """
 
     def loss_with_mutable_state(self, rng_key, param_map, model, guide, *args, **kwargs):
@@ -77,6 +77,8 @@ class ELBO(numpyro.infer.elbo.ELBO):
 
 
 class SVIState(NamedTuple):
+    """The optimiser of a start, and its progress. The loss is in nats."""
+
     optimiser: Any  # NumPyro's SVIState
     loss: Float[Array, ""]
     windows: Windows  # of the guide's parameters, unconstrained
@@ -87,31 +89,31 @@ class SVIState(NamedTuple):
 class SVI(AbstractIterativeMethod):
     """Fit a guide by maximising the evidence lower bound (ELBO).
 
-    A run has settled when the mean loss of a window of steps is no better than that of
-    the window before, within the noise and `atol`, `patience` times in a row. Each window
-    is half as long again as the last, so that slow progress, which a short window does
-    not show, shows in a later one. The fitted guide has the mean of the parameters over
-    the last whole window (Polyak and Ruppert's averaging), because the last step alone is
-    noisy.
+    The mean loss of a window of steps is compared with that of the window before. A start
+    has settled when the gain was within the noise and `atol`, `patience` times in a row.
+    Each window is half as long again as the last, because slow progress is visible only in
+    a long window. The fitted guide has the mean of the parameters over the last whole
+    window (Polyak and Ruppert), because those of a single step are noisy.
 
-    With `batch_size` each step looks at rows drawn at random, with replacement, and
-    counts them for all rows; what a step costs does not depend on how many there are.
+    With `batch_size` each step uses rows drawn at random, with replacement, and counts
+    them for all rows. The cost of a step does not depend on the number of all rows.
 
     Attributes:
         guide: a name ("normal", "multivariate_normal", "low_rank", or the flows "iaf" and
             "bnaf"), or `guide(model)`: one of NumPyro's guide classes, or a
             `functools.partial` of one, or a NumPyro guide object.
-        num_starts: how many runs from different starts; the best becomes the fit.
-        max_steps: the most steps that a run takes.
+        num_starts: the number of starts. The one with the lowest loss becomes the fit.
+        max_steps: the largest number of steps per start.
         learning_rate: step size of Adam, in unconstrained coordinates.
         optimizer: any optax optimiser instead of Adam, with its own step size.
-        num_particles: draws of the guide in each estimate of the ELBO.
-        batch_size: how many observations each step looks at; None for all. Every latent
-            site must be shared by all observations.
-        window: steps in the first window of the convergence rule.
-        atol: a gain that does not matter, in nats.
-        patience: windows in a row without a gain after which a run has settled.
-        num_draws: draws of the fitted guide.
+        num_particles: the number of draws of the guide per estimate of the ELBO.
+        batch_size: the number of observations per step, or None for all. Latent sites
+            must not have one value per observation.
+        window: the number of steps in the first window.
+        atol: a gain that can be ignored, in nats.
+        patience: the number of windows in a row without a gain after which a start has
+            settled.
+        num_draws: the number of draws of the fitted guide.
     """
 
     guide: str | Callable = "normal"
@@ -137,7 +139,7 @@ class SVI(AbstractIterativeMethod):
         ):
             raise ValueError(
                 "`SVI(guide=AutoDelta)` finds a point, without uncertainty; use "
-                "`pk.MAP()`, or a guide that has a width."
+                "`pk.MAP()`, or a guide with a width."
             )
         if not isinstance(self.optimizer, optax.GradientTransformation | None):
             raise ValueError(
@@ -164,11 +166,11 @@ class SVI(AbstractIterativeMethod):
 
     def step(self, model, data, state):
         svi = self._svi(model, None)
-        # The guide learns the program's shapes in `init`; its values go unused.
+        # The guide gets the program's shapes in `init`. The values have no use.
         svi.init(jax.random.key(0), self._batch(data, jax.random.key(0)))
         key = jax.random.fold_in(state.optimiser.rng_key, 1)
         optimiser, loss = svi.stable_update(state.optimiser, self._batch(data, key))
-        # A step with a non-finite loss is undone by `stable_update`; it repeats the last.
+        # `stable_update` undoes a step with a non-finite loss. Its loss is the last one.
         loss = jnp.where(jnp.isfinite(loss), loss.astype(state.loss.dtype), state.loss)
         params = svi.optim.get_params(optimiser.optim_state)
         finite = jnp.isfinite(state.windows.total + loss)
@@ -246,7 +248,7 @@ class SVI(AbstractIterativeMethod):
                 "the guide misses the posterior: try a richer one, or `pk.NUTS()`; the "
                 "richest guides are "
                 + ", ".join(f'"{name}"' for name in RICH if name != self.guide),
-                "of the guide as importance distribution",
+                "of the importance weights of the guide",
             ),
         )
 
@@ -257,7 +259,7 @@ class SVI(AbstractIterativeMethod):
 
     def _guide(self, model, start):
         if isinstance(self.guide, autoguide.AutoGuide):
-            # A guide remembers the data it first saw: work on one that saw none.
+            # A guide keeps the shapes of its first data, so this copy forgets them.
             guide = copy.copy(self.guide)
             guide.model, guide.prototype_trace = model, None
             return guide
@@ -273,7 +275,7 @@ class SVI(AbstractIterativeMethod):
 
 
 def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
-    """Each start's mean loss over its last window."""
+    """The mean loss of each start over its last `window` steps, in nats."""
     return np.array(
         [row[max(0, n - window) : n].mean() for row, n in zip(loss, counts, strict=True)]
     )
@@ -281,7 +283,7 @@ def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarr
 
 @eqx.filter_jit
 def _posterior(method, model, data, params, key):
-    """Draws of the fitted guide, and as many log importance weights."""
+    """Draws of the fitted guide, and as many log importance weights, in nats."""
     svi = method._svi(model)
     svi.init(jax.random.key(0), data)
     params = svi.constrain_fn(params)

@@ -6,10 +6,19 @@ import numpy as np
 
 
 def worst(posterior, statistic: Callable, pick: Callable) -> tuple[str, float]:
-    """`("slope[1, time]", value)` of the entry that `pick` (`max` or `min`) chooses.
+    """The name and the value of the worst entry, such as `("slope[1, time]", 1.02)`.
 
-    A constant entry (the zero of a triangular matrix) has no R-hat and is passed over; an
-    entry with a NaN is the worst of all.
+    A constant entry, such as a zero of a triangular matrix, has no R-hat and is left out.
+    An entry with a NaN is the worst of all.
+
+    Args:
+        posterior: an xarray `Dataset` over `chain`, `draw` and other axes.
+        statistic: a function of a `DataArray` over `entry`, `chain` and `draw` that
+            returns one number per entry.
+        pick: `max` or `min`: which number is the worst.
+
+    Returns:
+        The name with the labels of the entry, and its number.
     """
     found: list[tuple[str, float]] = []
     for name, array in posterior.data_vars.items():
@@ -38,5 +47,5 @@ def _label(name, axes, flat, i) -> str:
     if not axes:
         return name
     labels = flat["entry"].values[i]
-    parts = labels if isinstance(labels, tuple) else (labels,)
-    return f"{name}[{', '.join(str(part) for part in parts)}]"
+    each = labels if isinstance(labels, tuple) else (labels,)
+    return f"{name}[{', '.join(str(label) for label in each)}]"

@@ -1,4 +1,4 @@
-"""What an inference does: settings, three functions, and the one loop that runs them."""
+"""What an inference defines: settings, three functions; and the one loop that runs them."""
 
 from probkit.method.iterative import (
     AbstractIterativeMethod,

@@ -1,15 +1,14 @@
-"""A run kept on disk while it goes on: flat arrays and JSON, each file written whole.
+"""A run kept on disk, to be resumed: flat arrays and JSON, each file written whole.
 
-A folder holds `run.json` (which run this is), `records-FROM-TO.npz` (what these steps
-kept) and `state-STEP.npz` (where the run stands). A state is written after the records
-that lead to it, and names them, so that a kill at any moment leaves the last complete
-state in force. Files are written every `SECONDS`, and when a run ends or is interrupted.
-Records are joined as they grow, short ones with short ones, so that there are at most
-about as many files as the number of steps has binary digits, and each number is written
-that many times at most.
+A folder holds `run.json` (which run this is), `records-FROM-TO.npz` (the trace of these
+steps) and `state-STEP.npz` (the state after this step). A state is written after the
+pieces of the trace before it, and has their names. A kill at any moment therefore leaves
+the last complete state valid. Files are written every `SECONDS`, and when a run ends or
+is interrupted. Short pieces of the trace are joined, so that their number, and the number
+of times that each entry is written, grow only with the logarithm of the number of steps.
 
-Since equal steps of a run leave equal numbers, a file that is written again, by the run
-that goes on or by a second one at the same time, does no harm.
+Equal steps of a run give equal numbers. A file may therefore be written twice, by a
+resumed run or by a second run at the same time.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ from probkit.model.density import asked
 from probkit.record import UNFINISHED, describe, versions, write_atomically
 
 FORMAT = 2
-# A kill loses at most the work of about so long.
+# A kill loses about this much work at most.
 SECONDS = 30.0
 MARK = "probkit checkpoint"
 
@@ -53,7 +52,7 @@ def _flatten(tree) -> dict[str, np.ndarray]:
 
 
 def _unflatten(like, arrays):
-    """Arrays in the structure of `like`, whose leaves have only shape and dtype."""
+    """Arrays in the structure of `like`, whose leaves have a shape and a dtype only."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
 
     def leaf(path, old):
@@ -70,7 +69,7 @@ def _unflatten(like, arrays):
 
 
 def _fingerprint(tree) -> str:
-    # The structure tells what is no array: the names of columns, say.
+    # The structure holds what is not an array, such as the names of columns.
     digest = hashlib.sha256(str(jax.tree.structure(tree)).encode())
     for name, array in sorted(_flatten(tree).items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -83,6 +82,7 @@ def _program(model: Any, data: Any) -> str:
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays, by name, as an `.npz` file that appears whole or not at all."""
     write_atomically(path, lambda file: np.savez(file, **arrays))
 
 
@@ -91,17 +91,18 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             return dict(file)
     except Exception as error:
-        # An archive that is not whole fails in a dozen ways.
+        # An incomplete archive raises many kinds of errors.
         raise ValueError(f"{path} is no archive of arrays") from error
 
 
 class Checkpoint:
-    """What a run has kept so far, in memory and, if there is a folder, on disk.
+    """The trace and the states of a run so far, in memory and, with a folder, on disk.
 
     Attributes:
-        states: the states to go on from, or None before the first step.
-        taken: how many steps were taken.
-        done: whether every lane had terminated.
+        folder: where files are written, or None.
+        states: the states to continue from, or None before the first step.
+        taken: the number of steps taken.
+        done: whether every lane has terminated.
     """
 
     def __init__(self, folder: Path | None):
@@ -117,10 +118,19 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path | None, like, **identity) -> "Checkpoint":
-        """Begin a run in `folder`, or go on with the one that stands there.
+        """Begin a run in `folder`, or resume the one that it holds.
+
+        Args:
+            folder: the folder, or None to keep the run in memory only.
+            like: the shapes of the states.
+            **identity: what has to be the same in a resumed run: `method`, `model`,
+                `data`, `key`, `start` and `lanes`.
+
+        Returns:
+            The checkpoint, with the states of the run that it resumes.
 
         Raises:
-            ValueError: if the folder holds another run, or files that are not ours.
+            ValueError: if the folder holds another run, damaged files, or other files.
         """
         self = cls(folder)
         if folder is None:
@@ -150,7 +160,7 @@ class Checkpoint:
         try:
             found = json.loads(marker.read_text())
             differs = [name for name in run if found[name] != run[name]]
-            # Another model or other data make another program.
+            # Another model, or other data, always has another program.
             if {"model", "data"} & {*differs} and "program" in differs:
                 differs.remove("program")
         except (ValueError, KeyError, TypeError):
@@ -195,9 +205,16 @@ class Checkpoint:
         return self.folder / f"records-{start:09d}-{stop:09d}.npz"
 
     def add(self, kept: tuple[Any, np.ndarray] | None, states, taken, done) -> None:
-        """Keep a chunk's records, a dict of arrays, and the states it led to.
+        """Keep the trace of one chunk, and the states after it.
 
-        Files are written if it is time to, or the run is done.
+        Files are written every `SECONDS`, and when the run is done.
+
+        Args:
+            kept: a dict of arrays `[lane, step, ...]` and the number of steps per lane, or
+                None for a chunk of the warm-up.
+            states: the states after the chunk.
+            taken: the number of steps so far.
+            done: whether every lane has terminated.
         """
         if kept is not None:
             self._chunks.append(kept)
@@ -208,15 +225,15 @@ class Checkpoint:
             self.write()
 
     def write(self) -> None:
-        """Write what is not yet in the folder, the records before the state."""
+        """Write what is not yet in the folder, first the trace and then the state."""
         if self.folder is None or not self._pending:
             return
         before = list(self._spans)
         self._join()
-        for (start, stop), (records, counts) in zip(self._spans, self._chunks, strict=True):
+        for (start, stop), (trace, counts) in zip(self._spans, self._chunks, strict=True):
             path = self._records(start, stop)
             if not path.exists():
-                save_arrays(path, {**records, "counts": counts})
+                save_arrays(path, {**trace, "counts": counts})
         where = {
             "progress": np.array([self.taken, self.done]),
             "spans": np.array(self._spans, int).reshape(-1, 2),
@@ -234,16 +251,16 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Write what there is when the work inside is interrupted or fails."""
+        """A context that writes all files if the work inside is interrupted or fails."""
         try:
             yield
         except BaseException:
-            with contextlib.suppress(OSError):  # a full disk: what interrupted is told
+            with contextlib.suppress(OSError):  # a full disk must not hide the first error
                 self.write()
             raise
 
     def _join(self) -> None:
-        """Join the last spans while the one before is no longer than the one after."""
+        """Join the last two spans while the earlier one is not longer than the later."""
         while len(self._spans) > 1:
             (a, b), (_, c) = self._spans[-2:]
             if b - a > c - b:
@@ -255,13 +272,16 @@ class Checkpoint:
             self._chunks[-2:] = [(both, left_counts + right_counts)]
 
     def collect(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """All records, joined along the steps, and each lane's number of steps."""
+        """The whole trace, `{name: array[lane, step, ...]}`, and the steps of each lane.
+
+        Floating arrays are NaN after the last step of a lane.
+        """
         if not self._chunks:
             return {}, np.zeros(0, int)
         counts = np.sum([counts for _, counts in self._chunks], axis=0)
         names = self._chunks[0][0]
         joined = {
-            name: np.concatenate([records[name] for records, _ in self._chunks], axis=1)
+            name: np.concatenate([trace[name] for trace, _ in self._chunks], axis=1)
             for name in names
         }
         steps = np.arange(next(iter(joined.values())).shape[1])
@@ -270,7 +290,7 @@ class Checkpoint:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether a run may begin here: a kill may have left an unfinished file."""
+    """Whether the folder has no files, except those that a kill left unfinished."""
     return folder.is_dir() and all(
         path.name.startswith(UNFINISHED) for path in folder.iterdir()
     )
@@ -279,7 +299,7 @@ def _is_empty(folder: Path) -> bool:
 def _damaged(path: Path) -> ValueError:
     return ValueError(
         f"`checkpoint={str(path.parent)!r}`: `{path.name}` in it is damaged; remove the "
-        "folder to begin anew, or name another."
+        "folder to start again, or name another."
     )
 
 

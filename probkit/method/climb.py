@@ -1,4 +1,7 @@
-"""When an ascent has settled: one rule for every method that climbs an objective."""
+"""When an objective has settled: one rule for every method that raises it exactly.
+
+Objectives and gains are in nats.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,36 +13,53 @@ from jaxtyping import Array, Bool, Float, Int
 from probkit.method.protocol import RESULTS, choose, message
 from probkit.model.check import Check
 
-# Optima that differ by less, in nats, are one.
+# Optima that differ by less than this, in nats, count as one.
 SAME_OPTIMUM = 0.01
 
 
 class Climb(NamedTuple):
-    """How far an ascent has come, at the place before its last step."""
+    """The progress of a lane, at the sites before its last step.
+
+    Attributes:
+        objective: its value, in nats.
+        gain: by how much the last step raised it.
+        remaining: an estimate of all gains to come.
+        num_steps: the number of steps taken.
+        result: an item of `RESULTS`.
+    """
 
     objective: Float[Array, ""]
     gain: Float[Array, ""]
-    remaining: Float[Array, ""]  # estimate of what is still to be gained
+    remaining: Float[Array, ""]
     num_steps: Int[Array, ""]
     result: Any
 
 
 def at_foot(dtype) -> Climb:
-    """Before the first step."""
+    """The progress before the first step. `dtype` is that of the objective."""
     lowest = -jnp.inf * jnp.ones((), dtype)
     return Climb(lowest, -lowest, -lowest, jnp.zeros((), jnp.int32), RESULTS.no_steps)
 
 
 def rounding(objective: Float[Array, ""]) -> Float[Array, ""]:
-    """What rounding alone moves: a sum of size L by about eps L."""
+    """The change that rounding alone explains: about eps L for a sum of size L."""
     return 16 * jnp.finfo(objective.dtype).eps * jnp.abs(objective)
 
 
 def climbed(climb: Climb, objective: Float[Array, ""], may_fall: bool = False) -> Climb:
-    r"""One step further, where the objective is `objective`.
+    r"""The progress after one step more.
 
-    What is still to be gained is Aitken's estimate from the last two gains,
-    $g_t a / (1 - a)$ with $a = g_t / g_{t-1}$.
+    All gains to come are estimated from the last two (Aitken): $g_t a / (1 - a)$ with
+    $a = g_t / g_{t-1}$.
+
+    Args:
+        climb: the progress before.
+        objective: the new value, in nats.
+        may_fall: whether the objective may fall. If not, a fall that rounding does not
+            explain gives `RESULTS.decreased`.
+
+    Returns:
+        The new progress.
     """
     gain = objective - climb.objective
     ratio = gain / climb.gain
@@ -53,24 +73,32 @@ def climbed(climb: Climb, objective: Float[Array, ""], may_fall: bool = False) -
 
 
 def is_done(climb: Climb, atol: float) -> Bool[Array, ""]:
-    """Whether the last gain and all that are still to come are small, or it failed."""
+    """Whether the last gain and the estimated gains to come are small, or a step failed.
+
+    Args:
+        climb: the progress.
+        atol: what is small, in nats.
+    """
     tolerance = jnp.maximum(atol, rounding(climb.objective))
     settled = (jnp.abs(climb.gain) <= tolerance) & (climb.remaining <= tolerance)
-    # The first gain is measured from -inf, the second ratio from that.
+    # The first gain is measured from -inf, and the second ratio uses it.
     settled = settled & (climb.num_steps > 3)
     failed = (climb.result != RESULTS.successful) & (climb.num_steps > 0)
     return settled | failed
 
 
-# What a run of several lanes tells of itself, and the checks of it.
+# Facts of a run with several lanes, and checks of them.
 
 
 def largest_fall(objective: np.ndarray, rounded: bool = True) -> float:
     """The largest fall between steps in any lane, in nats.
 
     Args:
-        objective: `(lane, step)`, NaN past a lane's end.
-        rounded: whether what rounding explains is no fall.
+        objective: `(lane, step)`, NaN after the end of a lane.
+        rounded: whether to subtract what rounding explains.
+
+    Returns:
+        The largest fall, 0 or more.
     """
     if objective.shape[1] < 2:
         return 0.0
@@ -86,6 +114,9 @@ def facts_of_ends(final: np.ndarray, best: int) -> dict[str, int]:
     Args:
         final: the objective at each lane's end, `(lane,)`; not finite where it failed.
         best: the lane that became the fit.
+
+    Returns:
+        `reached_best`, `num_restarts` and `distinct`, all numbers of lanes or optima.
     """
     finite = np.sort(final[np.isfinite(final)])
     distinct = int((np.diff(finite) > SAME_OPTIMUM).sum() + 1) if finite.size else 0
@@ -103,7 +134,15 @@ def check_fall(
     remedy: str = message(RESULTS.decreased),
     note: str = "nats, beyond rounding",
 ) -> Check:
-    """That an ascent which theory says is monotone was monotone."""
+    """Check that an objective which can only rise did not fall.
+
+    Args:
+        facts: with `largest_fall`, in nats.
+        what: the name of the objective.
+        limit: the largest fall that is accepted.
+        remedy: what to do about a larger one.
+        note: more about the value.
+    """
     return Check(
         f"largest fall of the {what}",
         facts["largest_fall"],
@@ -117,7 +156,13 @@ def check_fall(
 def check_remaining(
     facts: Mapping[str, float | int], objective: float, atol: float
 ) -> Check:
-    """That what is still to be gained is below the tolerance."""
+    """Check that the estimated gains to come are below the tolerance.
+
+    Args:
+        facts: with `remaining`, in nats.
+        objective: its last value, in nats. Its rounding is accepted.
+        atol: the tolerance, in nats.
+    """
     return Check(
         "still to be gained",
         facts["remaining"],
@@ -129,7 +174,14 @@ def check_remaining(
 
 
 def check_restarts(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
-    """That a second restart found the best optimum; nothing to check with one restart."""
+    """Check that two restarts or more found the best optimum.
+
+    Args:
+        facts: what `facts_of_ends` returned.
+
+    Returns:
+        One check, or none if there was one restart only.
+    """
     restarts = int(facts["num_restarts"])
     if restarts < 2:
         return ()
@@ -140,7 +192,7 @@ def check_restarts(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
             facts["reached_best"],
             "at least",
             2,
-            "raise `num_restarts`: a better optimum may be out there",
+            "raise `num_restarts`: there may be a better optimum",
             f"of {restarts}" + (f"; {distinct} distinct optima" if distinct else ""),
         ),
     )

@@ -19,14 +19,14 @@ from probkit.model.density import Program, Sites
 
 
 class Begin(NamedTuple):
-    """What the loop carries, and from where.
+    """What the loop runs, and from where.
 
     Attributes:
         method: the method, with the settings of this run.
-        program: the model, or another program in its place.
+        program: the model, or another program in its place, such as a batch of it.
         start: where each lane starts, `{site: array[lane, ...]}`, or None.
-        key_run: a random key for the run.
-        key_end: a random key for what is drawn at its end.
+        key_run: a JAX random key for the run.
+        key_end: a JAX random key for draws after the run.
     """
 
     method: "AbstractIterativeMethod"
@@ -42,9 +42,10 @@ class End:
 
     Attributes:
         states: the final states, with a leading lane axis.
-        trace: what was recorded, `{name: array[lane, step, ...]}`, NaN past a lane's end.
-        counts: how many steps each lane recorded, `(lane,)`.
-        key: a random key for what is drawn at the end.
+        trace: what was kept of each step, `{name: array[lane, step, ...]}`, NaN after the
+            end of a lane.
+        counts: the number of steps in the trace of each lane, `(lane,)`.
+        key: a JAX random key for draws after the run.
     """
 
     states: State
@@ -53,16 +54,19 @@ class End:
     key: PRNGKeyArray
 
     def lane(self, i: int) -> State:
-        """The final state of one lane, as JAX arrays."""
+        """The final state of lane `i`, as JAX arrays."""
         return jax.tree.map(lambda a: jnp.asarray(a[i]), self.states)
 
     def trace_of_ends(self, name: str, final: np.ndarray, best: int) -> dict[str, Any]:
         """The trace, and how each lane ended.
 
         Args:
-            name: of what was recorded, `objective` or `loss`.
-            final: its last value in each lane, `(lane,)`.
+            name: `objective` or `loss`.
+            final: its last value in each lane, `(lane,)`, in nats.
             best: the lane that became the fit.
+
+        Returns:
+            The trace with `final_<name>`, `steps` and `best`, `(lane, 1)` each.
         """
         return self.trace | {
             f"final_{name}": final[:, None],
@@ -72,63 +76,107 @@ class End:
 
 
 class AbstractIterativeMethod(AbstractMethod):
-    """A method that repeats a step; `run` writes the repetition once, for all of them.
+    """A method that repeats a step. Its runs begin and end here, in `run`.
 
     A run has one or more *lanes*: chains, restarts, starts. `init`, `step`, `terminate`
     and `record` are written for one lane.
 
     Attributes:
         unread: fields that these four do not read. The loop gets the method without them,
-            so that a run with another limit of steps compiles nothing new, and goes on
-            from the checkpoint of a shorter one.
+            so that a run with another limit of steps compiles nothing new, and resumes
+            the checkpoint of a shorter run.
     """
 
     unread: ClassVar[tuple[str, ...]] = ("max_steps", "num_draws")
 
     @abstractmethod
     def lanes(self) -> Lanes:
-        """How many lanes there are, and how they lie on the machine."""
+        """The number of lanes, and how they are spread over the devices."""
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """What the progress bar is called."""
+        """The text before the progress bar."""
 
     @property
     @abstractmethod
     def step_limit(self) -> int:
-        """The most steps of a lane."""
+        """The largest number of steps of a lane."""
 
     @property
     def discarded(self) -> int:
-        """How many steps, from the first, are not recorded: the warm-up."""
+        """The number of first steps that are not kept in the trace: the warm-up."""
         return 0
 
     @property
     def num_lanes(self) -> int:
+        """The number of lanes."""
         return self.lanes().count
 
     def begin(
         self, model: Any, data: Data, key: PRNGKeyArray, start: Sites | None
     ) -> Begin:
-        """Refuse what does not fit together; say what to run, and from where."""
+        """Check the arguments, and choose what to run.
+
+        Args:
+            model: the model.
+            data: its data.
+            key: a JAX random key.
+            start: draws to start from, `{site: array[lane, ...]}`, or None.
+
+        Returns:
+            What the loop runs. By default this method and model.
+
+        Raises:
+            ValueError: if method, model, data and start do not fit together.
+        """
         return Begin(self, model, start, *jax.random.split(key))
 
     @abstractmethod
     def init(self, model: Any, data: Data, key: PRNGKeyArray, start: Sites | None) -> State:
-        """The state before the first step. `start` is one draw, or None."""
+        """The state of a lane before the first step.
+
+        Args:
+            model: the model.
+            data: its data.
+            key: a JAX random key of this lane.
+            start: the draw to start from, or None for a start of the method's own.
+
+        Returns:
+            A tree of arrays.
+        """
 
     @abstractmethod
     def step(self, model: Any, data: Data, state: State) -> State:
-        """One step."""
+        """The state after one step more.
+
+        Args:
+            model: the model.
+            data: its data.
+            state: the state before the step.
+
+        Returns:
+            A state of equal shapes and dtypes.
+        """
 
     @abstractmethod
     def terminate(self, state: State) -> Bool[Array, ""]:
-        """Whether the lane is done, for better or worse."""
+        """Whether the lane stops here, because it has settled or because it failed.
+
+        Args:
+            state: the state after a step.
+        """
 
     @abstractmethod
     def record(self, state: State) -> Any:
-        """What to keep of a step: a dict of arrays."""
+        """One entry of the trace.
+
+        Args:
+            state: the state after a step.
+
+        Returns:
+            `{name: array}`.
+        """
 
     def bare(self) -> "AbstractIterativeMethod":
         """The method without the fields that its steps do not read."""
@@ -139,12 +187,21 @@ class AbstractIterativeMethod(AbstractMethod):
         return bare
 
     def first_step(self, model, data, key, start) -> State:
-        """Begin and step once: the code of a method as one function to trace."""
+        """The state after the first step: the code of a method as one function to trace."""
         return self.step(model, data, self.init(model, data, key, start))
 
     @abstractmethod
     def finish(self, model: Any, data: Data, end: End) -> Draws:
-        """What the run found."""
+        """Make draws of the final states.
+
+        Args:
+            model: the model.
+            data: its data.
+            end: how the lanes ended.
+
+        Returns:
+            The draws, with trace, facts and result.
+        """
 
     def run(self, model, data, key, start, running):
         begun = self.begin(model, data, key, start)
@@ -169,17 +226,29 @@ class AbstractIterativeMethod(AbstractMethod):
         return method.finish(model, data, End(states, trace, counts, begun.key_end))
 
     def outcome(self, state: State, result: Any) -> tuple[Any, bool]:
-        """How a lane ended, given its own result, and whether it had settled."""
+        """How a lane ended, and whether it has settled.
+
+        Args:
+            state: its final state.
+            result: its own item of `RESULTS`.
+
+        Returns:
+            `result`, or `RESULTS.max_steps_reached` if the lane was not done; and whether
+            it was done.
+        """
         settled = bool(self.terminate(state))
         return (result if settled else RESULTS.max_steps_reached), settled
 
 
 def best_lane(objective: np.ndarray, degenerate: np.ndarray | None = None) -> int:
-    """The lane of the highest objective; degenerate ones and NaN rank behind all others.
+    """The lane with the highest objective. Degenerate lanes rank behind all others.
 
     Args:
-        objective: of each lane, `(lane,)`.
+        objective: of each lane, `(lane,)`. NaN counts as minus infinity.
         degenerate: whether the optimum of a lane is spurious, `(lane,)`.
+
+    Returns:
+        The number of the lane, from 0.
     """
     finite = np.where(np.isnan(objective), -np.inf, objective)
     behind = np.zeros(len(finite), bool) if degenerate is None else degenerate
@@ -187,6 +256,14 @@ def best_lane(objective: np.ndarray, degenerate: np.ndarray | None = None) -> in
 
 
 def repeated(sites: Sites, num_draws: int) -> Sites:
-    """One draw as `num_draws` equal draws of one chain."""
+    """One draw as `num_draws` equal draws of one chain.
+
+    Args:
+        sites: one draw, `{site: array}`.
+        num_draws: the number of copies.
+
+    Returns:
+        `{site: array[1, num_draws, ...]}`.
+    """
     shape = (1, num_draws)
     return jax.tree.map(lambda a: np.broadcast_to(a, (*shape, *np.shape(a))), sites)

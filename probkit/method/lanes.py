@@ -1,4 +1,4 @@
-"""How the lanes of a run (chains, restarts, starts) lie on the machine."""
+"""How the lanes of a run (chains, restarts, starts) are spread over the devices."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +10,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 @dataclass(frozen=True)
 class Lanes:
-    """How the lanes of a run lie on the machine.
+    """How the lanes of a run are spread over the devices.
 
     Attributes:
-        count: how many there are.
-        devices: over how many devices they are split evenly.
-        together: whether the lanes of a device move in step (`vmap`, right for a GPU
-            and for small problems) or one after the other (`lax.map`, so that a short
-            trajectory does not wait for a long one).
+        count: the number of lanes.
+        devices: the number of devices, which divides `count`.
+        together: whether the lanes of a device move together (`vmap`, for a GPU and for
+            small problems) or one after the other (`lax.map`, so that a short trajectory
+            does not wait for a long one).
     """
 
     count: int
@@ -25,11 +25,19 @@ class Lanes:
     together: bool
 
     def spread(self, lane, *, shared):
-        """The map of `lane(shared, own)` over the leading axis of `own`, compiled."""
+        """A map over the lanes.
+
+        Args:
+            lane: a function `lane(shared, own)` for one lane.
+            shared: what all lanes get.
+
+        Returns:
+            A function of `own`, whose arrays have a leading lane axis.
+        """
 
         def on_one_device(shared, own):
             each = partial(lane, shared)
-            if self.count == self.devices:  # a loop over one lane costs compile time
+            if self.count == self.devices:  # a loop over one lane takes time to compile
                 own = jax.tree.map(lambda a: a[0], own)
                 return jax.tree.map(lambda a: a[None], each(own))
             return jax.vmap(each)(own) if self.together else jax.lax.map(each, own)
@@ -47,7 +55,7 @@ class Lanes:
         return partial(across, shared)
 
     def place(self, tree):
-        """Arrays with a leading lane axis, put where the loop wants them."""
+        """Arrays with a leading lane axis, on the devices that the loop uses."""
         if self.devices == 1:
             return jax.tree.map(jnp.asarray, tree)
         return jax.device_put(tree, NamedSharding(self._mesh(), PartitionSpec("lane")))

@@ -1,8 +1,8 @@
 """The one compiled loop.
 
-A chunk of steps of every lane is one compiled program. Between chunks the host draws
-the progress bar, keeps a checkpoint and can be interrupted; the chunks' lengths follow
-the clock and leave no mark on the numbers.
+A chunk of steps of all lanes is one compiled program. Between chunks Python updates the
+progress bar, writes a checkpoint, and can be interrupted. Chunk length adapts to run
+time. It does not change the results.
 """
 
 import sys
@@ -23,7 +23,7 @@ from probkit.model import Data
 from probkit.model.density import Program, Sites
 
 CHUNK_SECONDS = 0.5
-CHUNK_NUMBERS = 2**22  # at most so many recorded numbers a lane and chunk
+CHUNK_NUMBERS = 2**22  # most numbers in the trace of a lane, per chunk
 CHUNK_STEPS = 500
 
 State = Any
@@ -31,7 +31,7 @@ State = Any
 
 @runtime_checkable
 class Steps(Protocol):
-    """What the loop carries; `AbstractIterativeMethod` says what each does."""
+    """What the loop needs of a method; see `AbstractIterativeMethod`."""
 
     def init(self, model, data, key, start) -> State: ...
     def step(self, model, data, state) -> State: ...
@@ -41,10 +41,13 @@ class Steps(Protocol):
 
 @eqx.filter_jit
 def init_lanes(method, model, data, own, lanes: Lanes):
+    """The states before the first step; `own` has the key and the start of each lane."""
+
     def lane(data, own):
         key, start = own
         state = method.init(model, data, key, start)
-        # A checkpoint keeps no weak types: without them the loop compiles once.
+        # Without weak types, because a checkpoint does not keep them, and the loop would
+        # compile a second time for states from a checkpoint.
         return jax.tree.map(lambda a: a.astype(a.dtype), state)
 
     return lanes.spread(lane, shared=data)(own)
@@ -52,7 +55,21 @@ def init_lanes(method, model, data, own, lanes: Lanes):
 
 @eqx.filter_jit
 def advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
-    """At most `num_steps <= capacity` steps of each lane that is not done."""
+    """At most `num_steps <= capacity` steps of each lane that is not done.
+
+    Args:
+        method: the method.
+        model: the model, or another program.
+        data: its data.
+        states: the states, with a leading lane axis.
+        num_steps: the largest number of steps in this chunk.
+        capacity: the length of the trace, which fixes the compiled program.
+        lanes: the number of lanes, and their devices.
+
+    Returns:
+        The states; the trace `[lane, capacity, ...]`; the number of steps of each lane;
+        and whether each lane is done.
+    """
 
     def lane(shared, state):
         data, num_steps = shared
@@ -64,20 +81,20 @@ def advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: 
             return (i < num_steps) & ~method.terminate(state)
 
         def step(carry):
-            i, state, records = carry
+            i, state, trace = carry
             state = method.step(model, data, state)
             put = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
-            records = jax.tree.map(
+            trace = jax.tree.map(
                 lambda whole, new: put(whole, new.astype(whole.dtype)),
-                records,
+                trace,
                 method.record(state),
             )
-            return i + 1, state, records
+            return i + 1, state, trace
 
-        i, state, records = jax.lax.while_loop(
+        i, state, trace = jax.lax.while_loop(
             going, step, (jnp.zeros((), jnp.int32), state, blank)
         )
-        return state, records, i, method.terminate(state)
+        return state, trace, i, method.terminate(state)
 
     return lanes.spread(lane, shared=(data, num_steps))(states)
 
@@ -104,13 +121,24 @@ def iterate(
     """Step every lane until it terminates, or has taken `max_steps` steps.
 
     Args:
+        method: the method.
+        model: the model, or another program.
+        data: its data.
+        key: a JAX random key.
         start: `{site: array[lane, ...]}`, or None.
-        discard: how many steps, from the first, are not kept.
+        lanes: the number of lanes, and their devices.
+        max_steps: the largest number of steps of a lane.
+        discard: the number of first steps that are not kept in the trace.
+        running: progress bar and checkpoint.
+        label: the text before the progress bar.
 
     Returns:
-        The final states, with a leading lane axis; the records, `[lane, step, ...]`,
-        NaN (or zero, where not floating) past the end of a lane; and the number of
-        steps that each lane recorded.
+        The final states, with a leading lane axis; the trace, `[lane, step, ...]`, NaN
+        (or zero, if not floating) after the end of a lane; and the number of steps in the
+        trace of each lane.
+
+    Raises:
+        ValueError: if the folder of the checkpoint holds another run.
     """
     keys = jax.random.split(key, lanes.count)
     own = lanes.place((keys, start))
@@ -133,37 +161,46 @@ def iterate(
     taken, done = keep.taken, keep.done
 
     advance = partial(advance_lanes, method, model, data)
-    # No steps: compiles, so that the clock below sees only the work.
+    # No steps, only compilation, so that the times below are run times.
     jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
     length = 1 if running.progress or running.checkpoint else capacity
     shown = bar(running.progress, max_steps, taken, label)
     with shown, keep.interruptible():
         while taken < max_steps and not done:
             num = min(length, capacity, max_steps - taken)
-            if taken < discard:  # a chunk is kept or it is not
+            if taken < discard:  # a chunk is kept as a whole or not at all
                 num = min(num, discard - taken)
             began = time.perf_counter()
-            states, records, counts, ended = advance(
-                states, jnp.int32(num), capacity, lanes
-            )
-            records, counts, ended = jax.device_get((records, counts, ended))
+            states, trace, counts, ended = advance(states, jnp.int32(num), capacity, lanes)
+            trace, counts, ended = jax.device_get((trace, counts, ended))
             seconds = time.perf_counter() - began
             num = int(counts.max())
-            records = jax.tree.map(lambda a, num=num: a[:, :num], records)
-            kept = None if taken < discard else (records, counts)
+            trace = jax.tree.map(lambda a, num=num: a[:, :num], trace)
+            kept = None if taken < discard else (trace, counts)
             taken, done = taken + num, bool(ended.all())
             keep.add(kept, states, taken, done)
             shown.set_description(f"{label}, warm-up" if taken < discard else label)
             shown.update(num)
-            # Towards chunks of CHUNK_SECONDS, at most tenfold longer at once.
+            # Towards chunks of CHUNK_SECONDS, at most ten times longer than the last.
             length = int(np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length))
     return jax.device_get(states), *keep.collect()
 
 
 def bar(progress: bool, total: int, initial: int, label: str):
+    """A progress bar on the standard error.
+
+    Args:
+        progress: whether to show it.
+        total: the number of steps of the whole run.
+        initial: the number of steps already taken.
+        label: the text before the bar.
+
+    Returns:
+        The bar of `tqdm`, a context.
+    """
     from tqdm.std import tqdm
 
-    # A bar only for what takes over two seconds.
+    # Only for runs of more than two seconds.
     return tqdm(
         total=total,
         initial=initial,
@@ -176,7 +213,7 @@ def bar(progress: bool, total: int, initial: int, label: str):
 
 
 def wants_progress() -> bool:
-    """Whether somebody watches: a terminal, or a notebook."""
+    """Whether the output goes to a terminal or a notebook."""
     shell = sys.modules.get("IPython")
     if shell is not None and getattr(shell.get_ipython(), "kernel", None) is not None:
         return True

@@ -1,4 +1,4 @@
-"""Minibatches: rows drawn at random, and a program that counts them for all rows."""
+"""Batches: rows drawn at random, and a program in which they count for all rows."""
 
 from typing import Any
 
@@ -12,11 +12,19 @@ from probkit.model.density import latent_names, observed_names, sites_by_row
 
 
 def draw_rows(key: PRNGKeyArray, count: int, size: int) -> Int[Array, " b"]:
-    """`size` of `count` rows, with replacement.
+    """`size` of `count` rows, drawn with replacement.
 
-    Rows without replacement would take a sort of all rows, a cost that grows with the
-    data. A row that comes twice costs a little precision, `(count - 1) / (count - size)`
-    in variance, and no bias.
+    A draw without replacement would sort all rows, at a cost that grows with the data.
+    With replacement the variance of a sum over the batch is larger by the factor
+    `(count - 1) / (count - size)`. There is no bias.
+
+    Args:
+        key: a JAX random key.
+        count: the number of rows.
+        size: the number of rows in the batch.
+
+    Returns:
+        Row numbers from 0 to `count - 1`.
     """
     return jax.random.randint(key, (size,), 0, count)
 
@@ -26,8 +34,8 @@ class Minibatch(eqx.Module):
 
     Attributes:
         program: the program.
-        sites: names of the observed sites with a row for each observation.
-        factor: how many rows each row of the batch counts for.
+        sites: names of the observed sites with one row per observation.
+        factor: the number of rows for which each row of the batch counts.
     """
 
     program: Any
@@ -40,7 +48,7 @@ class Minibatch(eqx.Module):
 
 
 class _Counted(numpyro.primitives.Messenger):
-    """`numpyro.handlers.scale`, for some of the sites."""
+    """As `numpyro.handlers.scale`, but for some sites only."""
 
     def __init__(self, sites: frozenset[str], factor: float):
         self.sites, self.factor = sites, factor
@@ -53,16 +61,20 @@ class _Counted(numpyro.primitives.Messenger):
 
 
 def minibatch(program: Any, data: Data, size: int, what: str) -> Minibatch:
-    """The program as batches of `size` rows see it.
+    """The program for batches of `size` rows.
 
     Args:
         program: a model.
         data: all data.
-        size: rows in a batch.
-        what: the setting, as the user knows it, such as `SVI(batch_size=100)`.
+        size: the number of rows in a batch.
+        what: the setting in messages, such as `SVI(batch_size=100)`.
+
+    Returns:
+        A program that takes a batch, `data.take(rows)`.
 
     Raises:
-        ValueError: if a part of the data cannot stand for the whole, under this program.
+        ValueError: if there are fewer rows, or if a batch cannot count for all rows: a
+            latent site has one value per observation, or an observed site has not.
     """
     if size > len(data):
         raise ValueError(
@@ -73,15 +85,15 @@ def minibatch(program: Any, data: Data, size: int, what: str) -> Minibatch:
     local = [name for name in latent_names(program, data) if name in by_row]
     if local:
         raise ValueError(
-            f"`{what}`: `{local[0]}` has a value for each observation, and a batch has "
+            f"`{what}`: `{local[0]}` has one value per observation, and a batch has "
             "only some of them; leave `batch_size=None`, or integrate it out."
         )
     observed = observed_names(program, data)
     whole = [name for name in observed if name not in by_row]
     if whole or not observed:
         raise ValueError(
-            f"`{what}`: the observed site `{whole[0] if whole else '?'}` does not have a "
-            "row for each observation, so a batch cannot count for all; leave "
+            f"`{what}`: the observed site `{whole[0] if whole else '?'}` does not have one "
+            "row per observation, so that a batch cannot count for all; leave "
             "`batch_size=None`, or observe row by row in a `numpyro.plate`."
         )
     return Minibatch(program, frozenset(observed), len(data) / size)

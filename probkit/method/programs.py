@@ -1,9 +1,9 @@
-"""Compiled programs follow the code: a changed program is compiled again, none pile up.
+"""Compiled programs follow the code, and their number is bounded.
 
-JAX keeps what it has compiled by the function, the class of a model and the model's
-settings. If a model calls a helper and the helper is redefined, as happens in notebooks,
-none of these has changed, and the old program would run. So before a program of a user's
-own model runs, it is traced and compared with the last one of the same name.
+JAX finds a compiled program by the function, the class of a model and the settings of the
+model. If a model calls a helper and the helper is redefined, as in notebooks, none of
+these has changed, and the old program would run. Therefore the program of a user's own
+model is traced before it runs, and compared with the last one of the same name.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ import jax
 import numpy as np
 
 OURS = "probkit."
-# Linux aborts a process that holds more memory maps than its limit, and each compiled
-# program holds some. Caches are cleared at this share of the limit.
+# Linux aborts a process that holds more memory maps than a limit, and each compiled
+# program holds some. All programs are dropped at this share of the limit.
 FULL = 0.5
 _MAPS, _LIMIT = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -28,13 +28,16 @@ _last: dict[Any, str] = {}
 
 
 def fingerprint(function: Callable[..., Any], *args: Any) -> str:
-    """A digest of the program that a function traces to, its constants included.
+    """A digest of the program that JAX traces of a function, with its constants.
 
-    Equal in every process that runs the same code on the same versions.
+    It is equal in every process that runs the same code with the same versions.
 
     Args:
         function: of arrays, and of modules and settings that hold arrays.
         *args: its arguments, or their shapes (`jax.ShapeDtypeStruct`).
+
+    Returns:
+        64 hexadecimal digits.
     """
     arrays, rest = eqx.partition(args, _has_shape)
     closed = jax.make_jaxpr(lambda arrays: function(*eqx.combine(arrays, rest)))(arrays)
@@ -50,7 +53,7 @@ def _has_shape(leaf: Any) -> bool:
 
 
 def _constants(closed: Any) -> Iterator[np.ndarray]:
-    """Arrays that a program holds, those of programs inside it too, in its order."""
+    """The arrays that a program and the programs inside it hold, in the program's order."""
     for constant in closed.consts:
         if jax.dtypes.issubdtype(constant.dtype, jax.dtypes.prng_key):
             constant = jax.random.key_data(constant)
@@ -61,7 +64,7 @@ def _constants(closed: Any) -> Iterator[np.ndarray]:
 def _inner_constants(jaxpr: Any) -> Iterator[np.ndarray]:
     for equation in jaxpr.eqns:
         for operand in equation.invars:
-            # Numbers are in the text too, but not to their last digit.
+            # The text of the program has numbers too, but not all their digits.
             if hasattr(operand, "val"):
                 yield np.asarray(operand.val)
         for inner in jax.tree.leaves(
@@ -74,14 +77,14 @@ def _inner_constants(jaxpr: Any) -> Iterator[np.ndarray]:
 
 
 def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> None:
-    """Forget all compiled programs if this one is not what it was.
+    """Drop all compiled programs if this one has changed since it last ran.
 
     Programs of probkit's own classes are not traced, because their code does not change
-    while a process lives.
+    during a process.
 
     Args:
-        name: what is about to run, such as `predict`.
-        owner: the model, method or function whose code it is.
+        name: what runs next, such as `predict`.
+        owner: the model, method or function that the program belongs to.
         function: the program.
         *args: its arguments, as for `fingerprint`.
     """
@@ -101,18 +104,18 @@ def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> No
 
 
 def forget() -> None:
-    """Forget all compiled programs; each is compiled again when it is next used."""
+    """Drop all compiled programs. Each is compiled again when it is next used."""
     jax.clear_caches()
     _last.clear()
 
 
 def make_room() -> None:
-    """Forget all compiled programs if the process is close to its limit of memory maps.
+    """Drop all compiled programs if the process has many memory maps.
 
-    Each new size of data compiles programs of its own. A loop over some fifteen sizes
-    would otherwise end in an abort of the interpreter.
+    Each new size of data needs other compiled programs. After about fifteen sizes Linux
+    would otherwise abort the process.
     """
-    if not _MAPS.exists():  # not Linux: no such limit
+    if not _MAPS.exists():  # other systems have no such limit
         return
     limit = int(_LIMIT.read_text()) if _LIMIT.exists() else 65_530
     with open(_MAPS, "rb") as maps:

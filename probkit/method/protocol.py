@@ -1,4 +1,4 @@
-"""What an inference does: frozen settings, and an outcome that is a value."""
+"""What an inference defines: frozen settings, a run, and an outcome that is a value."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ class RESULTS(eqx.Enumeration):
     no_steps = "The run took no step: set the number of steps (or of draws) to one or more."
     max_steps_reached = (
         "The run used all its steps and had not settled. Raise `max_steps`, or look at "
-        "the trace (`pk.plots.objective`): it may be settled for your purpose."
+        "the trace (`pk.plots.objective`): it may be close enough for your purpose."
     )
     decreased = (
-        "The objective fell, which theory forbids: the arithmetic is not precise enough. "
+        "The objective fell, although in exact arithmetic it can only rise. "
         "Use float64 (`pk.enable_x64()` at the top), or rescale the data."
     )
     stalled = (
-        "The search found no better place, although the slope is not zero: the arithmetic "
-        "is not precise enough, or the density has a corner. Use float64 "
+        "The search found no higher density, although the slope is not zero: the "
+        "arithmetic is not precise enough, or the density has a kink. Use float64 "
         "(`pk.enable_x64()` at the top), rescale the data, or start elsewhere."
     )
     nonfinite = (
@@ -40,26 +40,38 @@ class RESULTS(eqx.Enumeration):
 
 
 def message(result: Any) -> str:
-    """The words for an item of `RESULTS`."""
+    """The message of an item of `RESULTS`."""
     index: Any = RESULTS  # Equinox's metaclass is indexable; type checkers cannot know
     return index[result]
 
 
 def choose(condition: Any, yes: Any, no: Any) -> Any:
-    """`RESULTS.where`, under types that a checker can follow."""
+    """`RESULTS.where`, with types that a type checker understands.
+
+    Args:
+        condition: a truth value, possibly traced.
+        yes: an item of `RESULTS`.
+        no: another item.
+
+    Returns:
+        `yes` if the condition is true, else `no`.
+    """
     return RESULTS.where(condition, yes, no)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What a method hands back, as plain arrays on the host.
+    """What a method returns, as NumPy arrays.
 
     Attributes:
-        sites: `{site: array[chain, draw, ...]}`, constrained space.
-        stats: `{name: array[chain, draw]}`, one number a draw.
-        trace: `{name: array[lane, step]}`, how the run went; NaN past a lane's end.
-        facts: `{name: number}`, what `checks` needs and the arrays above do not say.
+        sites: `{site: array[chain, draw, ...]}`, in constrained space. Empty if the run
+            gave no draws.
+        stats: `{name: array[chain, draw]}`, one number per draw. The log density, if the
+            method knows it, is `lp`, in nats.
+        trace: `{name: array[lane, step]}`, what was kept of each step; NaN after the end
+            of a lane.
         result: an item of `RESULTS`.
+        facts: `{name: number}`, what `checks` needs besides these arrays.
     """
 
     sites: Sites
@@ -71,10 +83,10 @@ class Draws:
 
 @dataclass(frozen=True)
 class Running:
-    """How a run is to be carried out; nothing here changes what it finds.
+    """How to carry out a run. This does not change its results.
 
     Attributes:
-        progress: whether to draw a progress bar.
+        progress: whether to show a progress bar.
         checkpoint: a folder in which to keep the run, or None.
     """
 
@@ -83,11 +95,11 @@ class Running:
 
 
 class AbstractMethod(eqx.Module):
-    """A way to fit any model: frozen settings, compared by value."""
+    """A way to fit a model: frozen settings, compared by value."""
 
     @property
     def num_lanes(self) -> int:
-        """How many draws of an earlier fit it can start from: chains, restarts, starts."""
+        """The number of draws of an earlier fit that it starts from, one per lane."""
         return 1
 
     def refuse(self, model: Any, data: Any) -> None:
@@ -107,8 +119,30 @@ class AbstractMethod(eqx.Module):
         start: Sites | None,
         running: Running,
     ) -> Draws:
-        """Fit. `start` has draws to start from, `{site: array[start, ...]}`, or None."""
+        """Fit a model to data.
+
+        Args:
+            model: the model.
+            data: its data.
+            key: a JAX random key.
+            start: draws to start from, `{site: array[lane, ...]}`, or None.
+            running: progress bar and checkpoint.
+
+        Returns:
+            The draws. A run that fails returns its result; it does not raise.
+
+        Raises:
+            ValueError: if method, model, data and start do not fit together.
+        """
 
     @abstractmethod
     def checks(self, tree: Any, facts: Mapping[str, float | int]) -> tuple[Check, ...]:
-        """The checks that this method allows, from the labelled tree of a fit."""
+        """The checks of a fit by this method.
+
+        Args:
+            tree: the labelled tree of the fit.
+            facts: the facts of its run.
+
+        Returns:
+            The checks, in the order of the report.
+        """

@@ -1,9 +1,9 @@
-"""When a noisy objective has settled: one rule, for every method that descends a loss.
+"""When a noisy loss has settled: one rule for every method that lowers it by noisy steps.
 
 The mean loss of a window of steps is compared with that of the window before. Each
-window is half as long again as the last, so that a slow descent, too slow to show in a
-short window, shows in a later one. Parameters are averaged over each window (Polyak and
-Ruppert), because the last step alone is noisy.
+window is half as long again as the last, because slow progress is visible only in a long
+window. Parameters are averaged over each window (Polyak and Ruppert), because those of a
+single step are noisy. Losses and gains are in nats.
 """
 
 from collections.abc import Mapping
@@ -18,25 +18,25 @@ from probkit.model.check import Check
 
 
 class Windows(NamedTuple):
-    """How far a descent has come."""
+    """The progress of a lane."""
 
-    length: Int[Array, ""]  # of the present window
-    steps: Int[Array, ""]  # taken in it
+    length: Int[Array, ""]  # steps in the present window
+    steps: Int[Array, ""]  # steps taken in it so far
     running: Any  # parameters averaged over it so far
     params: Any  # parameters averaged over the last whole window
-    total: Float[Array, ""]  # of the losses in the present window
-    squares: Float[Array, ""]
-    mean: Float[Array, ""]  # loss of the last whole window
-    gain: Float[Array, ""]  # between the last two whole windows, in nats
+    total: Float[Array, ""]  # sum of the losses in the present window
+    squares: Float[Array, ""]  # sum of their squares
+    mean: Float[Array, ""]  # mean loss of the last whole window
+    gain: Float[Array, ""]  # from the whole window before it to the last one
     quiet: Int[Array, ""]  # whole windows in a row without a gain
 
 
 def opened(params: Any, length: int) -> Windows:
-    """Before the first step.
+    """The progress before the first step.
 
     Args:
         params: parameters at the start.
-        length: steps in the first window.
+        length: the number of steps in the first window.
     """
     dtype = jnp.result_type(float)
     inf, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
@@ -55,7 +55,17 @@ def opened(params: Any, length: int) -> Windows:
 
 
 def stepped(windows: Windows, loss: Float[Array, ""], params: Any, atol: float) -> Windows:
-    """One step further, which had this loss and led to these parameters."""
+    """The progress after one step more.
+
+    Args:
+        windows: the progress before.
+        loss: the loss of the step, in nats.
+        params: the parameters after the step.
+        atol: a gain that can be ignored, in nats.
+
+    Returns:
+        The new progress.
+    """
     steps = windows.steps + 1
     running = jax.tree.map(
         lambda mean, new: mean + (new - mean) / steps, windows.running, params
@@ -63,7 +73,7 @@ def stepped(windows: Windows, loss: Float[Array, ""], params: Any, atol: float) 
     total, squares = windows.total + loss, windows.squares + loss**2
     mean = total / steps
     variance = jnp.maximum(squares / steps - mean**2, 0.0)
-    # Of the difference of this mean and the last, over windows of 1 and 2/3.
+    # Standard error of the difference to the last mean, whose window is 2/3 as long.
     error = jnp.sqrt(2.5 * variance / steps)
     full = steps >= windows.length
     gain = jnp.where(full, windows.mean - mean, windows.gain)
@@ -87,12 +97,18 @@ def is_quiet(windows: Windows, patience: int) -> Bool[Array, ""]:
 
 
 def check_quiet(facts: Mapping[str, float], patience: int, note: str) -> Check:
-    """That the loss has settled."""
+    """Check that the loss has settled.
+
+    Args:
+        facts: with `quiet`, the number of whole windows in a row without a gain.
+        patience: how many there should be.
+        note: more about the fit.
+    """
     return Check(
         "windows without a gain",
         facts["quiet"],
         "at least",
         patience,
-        "the objective still moves: raise `max_steps`, or lower `learning_rate`",
+        "the loss still falls: raise `max_steps`, or lower `learning_rate`",
         note,
     )

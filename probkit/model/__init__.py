@@ -1,4 +1,4 @@
-"""What a family says: a model, its data, its checks, and questions asked of a program."""
+"""What a family defines: a model, its data, its checks; and questions to a program."""
 
 from probkit.model.check import Check
 from probkit.model.data import AbstractData

@@ -19,7 +19,7 @@ class Check:
         side: whether the limit is an upper or a lower one.
         limit: the limit.
         remedy: what to do if the limit is not kept.
-        note: more about the value: where it was found, or why it matters.
+        note: more about the value: its unit, where it was found, or why it matters.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Check:
 
     @property
     def verdict(self) -> str:
+        """`ok`, or `LOOK` if the limit is not kept."""
         return "ok" if self.ok else "LOOK"
 
 
@@ -48,7 +49,14 @@ HEADER = ("check", "value", "limit", "verdict", "what to do")
 
 @dataclass(frozen=True)
 class Report:
-    """The checks of one fit; printed as a table, in a notebook as well."""
+    """The checks of one fit. It prints as a table, also in a notebook.
+
+    Iterate over the checks, or take one by its name, `report["divergences"]`.
+
+    Attributes:
+        title: the heading of the table.
+        checks: the checks, in the order of the table.
+    """
 
     title: str
     checks: tuple[Check, ...]
@@ -69,7 +77,7 @@ class Report:
         raise KeyError(f"no check is called `{name}`; there are {names}")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """The table, a tuple of texts a row."""
+        """The table: one tuple of texts per check, in the order of `HEADER`."""
         return [
             (
                 check.name,

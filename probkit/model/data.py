@@ -1,4 +1,4 @@
-"""What a family's data are: validated arrays, named as the axes in `dims` are."""
+"""The data of a family: validated arrays, with the names that `dims` uses."""
 
 import dataclasses
 import functools
@@ -17,15 +17,15 @@ from probkit.validate import as_array
 class AbstractData(eqx.Module):
     """Arrays with one row per observation, and what else the model needs.
 
-    A subclass lists its arrays as fields, `x: Float[Array, "n d"]`. What it is given for
-    them (a list, a NumPy, pandas or xarray object) becomes a JAX array; NaN, infinities
-    and text are refused, with the name of the field. The rest has bodies here, which rely
-    on one rule: every array field with at least one axis has a row for each observation,
-    except the fields named in `shared`.
+    A subclass lists its arrays as fields, `x: Float[Array, "n d"]`. A list, NumPy, pandas
+    or xarray object in such a field becomes a JAX array. NaN, infinities and text raise
+    a ValueError that names the field. The methods have bodies, which rely on one rule:
+    every array field with at least one axis has one row per observation, except the
+    fields named in `shared`.
 
     Attributes:
-        shared: names of the array fields that all observations share, such as knots or
-            the mean of a column. `take` leaves them as they are.
+        shared: names of the array fields that are the same for all observations, such as
+            knots or the mean of a column. `take` does not change them.
     """
 
     shared: ClassVar[tuple[str, ...]] = ()
@@ -36,15 +36,15 @@ class AbstractData(eqx.Module):
             given = getattr(self, name)
             if given is None or isinstance(given, jax.core.Tracer):
                 continue
-            told = f"{kind.__name__}({name}=...)"
-            array = as_array(given, told, complex_too=True, whole_too=True)
-            if not isinstance(given, jax.Array):  # else it stays on its devices
+            what = f"{kind.__name__}({name}=...)"
+            array = as_array(given, what, complex_too=True, whole_too=True)
+            if not isinstance(given, jax.Array):  # a JAX array stays on its devices
                 object.__setattr__(self, name, array)
         if type(self).__len__ is AbstractData.__len__:
-            len(self)  # refuses arrays that differ in their number of rows
+            len(self)  # raises if arrays differ in their number of rows
 
     def rows(self) -> dict[str, Array]:
-        """The arrays with a row for each observation, by the names of their fields."""
+        """The arrays with one row per observation, by the names of their fields."""
         return {
             name: array
             for name, array in vars(self).items()
@@ -52,33 +52,47 @@ class AbstractData(eqx.Module):
         }
 
     def __len__(self) -> int:
-        """How many observations there are."""
+        """The number of observations."""
         kind = type(self).__name__
         counts = {name: array.shape[0] for name, array in self.rows().items()}
         if not counts:
             raise ValueError(
-                f"`{kind}` has no array with a row for each observation; give it one, or "
+                f"`{kind}` has no array with one row per observation; give it one, or "
                 "define `__len__`."
             )
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{count} rows of `{name}`" for name, count in counts.items())
+            found = ", ".join(f"{count} rows of `{name}`" for name, count in counts.items())
             raise ValueError(
-                f"`{kind}` got {told}; each observation has one row of each. An array "
-                f"that all observations share is named in `{kind}.shared`."
+                f"`{kind}` got {found}; each observation has one row of each. Name an "
+                f"array that all observations share in `{kind}.shared`."
             )
         return next(iter(counts.values()))
 
     def take(self, indices: Int[Array, " b"]) -> "AbstractData":
         """The observations at `indices`.
 
-        The constructor is not called: inside a compiled program the arrays have no values
-        that it could check.
+        The constructor is not called, because inside a compiled program the arrays have
+        no values that it could check.
+
+        Args:
+            indices: whole numbers from 0 to `len(self) - 1`, in any order, with
+                repetitions.
+
+        Returns:
+            Data of the same class with `b` observations.
         """
         taken = {name: array[indices] for name, array in self.rows().items()}
         return self.replaced(taken)
 
     def replaced(self, arrays: dict[str, Any]) -> "AbstractData":
-        """The same data with other arrays in some of its fields, unchecked."""
+        """The same data with other arrays in some fields. They are not checked.
+
+        Args:
+            arrays: the new arrays, by the names of their fields.
+
+        Returns:
+            Data of the same class.
+        """
         names = list(arrays)
         return eqx.tree_at(
             lambda data: [getattr(data, name) for name in names],
@@ -93,13 +107,21 @@ class AbstractData(eqx.Module):
         return {k: v for k, v in vars(self).items() if eqx.is_array(v)}
 
     def fields(self) -> dict[str, Any]:
-        """What a file keeps besides the arrays."""
+        """What a file keeps besides the arrays, by the names of their fields."""
         arrays = self.arrays()
         return {k: v for k, v in vars(self).items() if k not in arrays}
 
     @classmethod
     def restore(cls, arrays: dict[str, Any], fields: dict[str, Any]) -> "AbstractData":
-        """The data again, from their arrays and their plain fields, as a file has them."""
+        """The data, from what a file keeps.
+
+        Args:
+            arrays: what `arrays` returned.
+            fields: what `fields` returned, in the types of JSON: tuples became lists.
+
+        Returns:
+            Data equal to those that were saved.
+        """
         return cls(**{k: jnp.asarray(v) for k, v in arrays.items()}, **fields)
 
 
@@ -108,7 +130,7 @@ def _array_fields(kind: type) -> tuple[str, ...]:
     """Names of the fields that are annotated as arrays, or as arrays or None."""
     try:
         hints = typing.get_type_hints(kind)
-    except NameError:  # text that names what is not there: a class inside a function
+    except NameError:  # the text of an annotation names a class inside a function
         hints = {field.name: field.type for field in dataclasses.fields(kind)}
     return tuple(
         field.name

@@ -1,7 +1,13 @@
-"""Questions asked of a NumPyro program: its densities, its latent sites, its coordinates.
+"""Questions to a NumPyro program: its densities, its latent sites, its coordinates.
 
-Every function here is written for one draw: `sites` maps site names to values in
-constrained space, `position` to values in unconstrained space.
+Every function is written for one draw. Their arguments are:
+
+- `program`: a NumPyro program of one argument, the data. A model is one.
+- `data`: the data.
+- `sites`: one draw, `{site: value}`, in constrained space.
+- `position`: the same draw in unconstrained coordinates, `{latent site: value}`.
+
+Log densities are in nats.
 """
 
 from collections.abc import Callable
@@ -28,20 +34,22 @@ def _trace(program: Program, data, sites: Sites):
 
 
 def is_latent(site: dict) -> bool:
+    """Whether an entry of NumPyro's trace is sampled, not observed."""
     return site["type"] == "sample" and not site["is_observed"]
 
 
 def is_observed(site: dict) -> bool:
+    """Whether an entry of NumPyro's trace is conditioned on."""
     return site["type"] == "sample" and site["is_observed"]
 
 
 def latent_names(program: Program, data) -> tuple[str, ...]:
-    """Names of the sites that a program samples, in its order."""
+    """Names of the sites that a program samples, in the order of the program."""
     return _names(program, data, is_latent)
 
 
 def observed_names(program: Program, data) -> tuple[str, ...]:
-    """Names of the sites that a program conditions on."""
+    """Names of the sites that a program conditions on, in the order of the program."""
     return _names(program, data, is_observed)
 
 
@@ -58,7 +66,7 @@ def _names(program: Program, data, which: Callable[[dict], bool]) -> tuple[str, 
 
 
 def site_shapes(program: Program, data) -> dict[str, tuple[int, ...]]:
-    """The shape of every site that is sampled, observed or deterministic."""
+    """The shape of every site that is sampled, observed or deterministic, by name."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def look():
@@ -74,7 +82,7 @@ def site_shapes(program: Program, data) -> dict[str, tuple[int, ...]]:
 def sites_by_row(program: Program, data) -> frozenset[str]:
     """Names of the sites whose shape follows the number of observations.
 
-    Asked of the program itself: which shapes differ if there is one observation more.
+    The program is traced with one observation more, and these shapes differ.
     """
     now = site_shapes(program, data)
     one_more = jnp.minimum(jnp.arange(len(data) + 1), len(data) - 1)
@@ -83,13 +91,13 @@ def sites_by_row(program: Program, data) -> frozenset[str]:
 
 
 def prior_draw(program: Program, data, key: PRNGKeyArray) -> Sites:
-    """One draw of the latent sites, before seeing the data."""
+    """One draw of the latent sites from the prior. `key` is a JAX random key."""
     trace = numpyro.handlers.trace(numpyro.handlers.seed(program, key)).get_trace(data)
     return {name: site["value"] for name, site in trace.items() if is_latent(site)}
 
 
 def log_likelihood(program: Program, data, sites: Sites) -> dict[str, Array]:
-    """Log density of each observed value: `{site: one number an observation}`."""
+    """Log density of each observed value, by site: `{site: array[observation]}`."""
     log_probs, trace = compute_log_probs(program, (data,), {}, sites, sum_log_prob=False)
     return {k: v for k, v in log_probs.items() if is_observed(trace[k])}
 
@@ -114,13 +122,23 @@ def constrain(program: Program, data, position: Sites) -> Sites:
     return _constrain(seeded, (data,), {}, position, return_deterministic=True)
 
 
-# Where a scale of exactly zero, or another value on the edge of its support, is moved to
-# in unconstrained coordinates: e^-20 of a scale is nothing, and has a logarithm.
+# A scale of exactly zero, or another value at the edge of its support, has an infinite
+# unconstrained coordinate. It is moved to this one: a scale of e^-20 is nearly zero, and
+# has a finite logarithm.
 EDGE = 20.0
 
 
 def asked(program: Any, data, key: PRNGKeyArray) -> Any:
-    """All that engines ask of a program, as one function to trace."""
+    """All functions of a program that the engines use, as one function to trace.
+
+    Args:
+        program: a model.
+        data: its data.
+        key: a JAX random key.
+
+    Returns:
+        Arrays. Their values have no use; the traced program does.
+    """
     sites = prior_draw(program, data, key)
     answers = [
         log_densities(program, data, sites),
@@ -134,9 +152,9 @@ def asked(program: Any, data, key: PRNGKeyArray) -> Any:
 
 
 def off_the_edge(position: Sites) -> Sites:
-    """A position to start a sampler from, where a fit left a scale at exactly zero.
+    """The position with finite coordinates, for a fit that has a scale of exactly zero.
 
-    Only infinite coordinates move; any other place is where the user wants to start.
+    Only infinite coordinates move, because all others are where the user wants to start.
     """
     return jax.tree.map(lambda a: jnp.where(jnp.isinf(a), jnp.sign(a) * EDGE, a), position)
 
@@ -152,10 +170,10 @@ def unconstrain(program: Program, data, sites: Sites) -> Sites:
 
 
 def random_position(program: Program, data, key: PRNGKeyArray) -> Sites:
-    """Uniform on (-2, 2) in unconstrained coordinates, drawn again while not finite.
+    """A position uniform on (-2, 2), drawn again while its density is not finite.
 
-    NumPyro's own search does the same with a gradient in its loop, which takes seconds
-    to compile and is not needed to find a finite density.
+    After 100 draws the last one is returned. NumPyro's own search also computes a
+    gradient in its loop, which takes seconds to compile and is not needed here.
     """
     shapes = jax.eval_shape(
         lambda: unconstrain(program, data, prior_draw(program, data, key))

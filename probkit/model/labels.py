@@ -1,4 +1,4 @@
-"""Names of axes, and labels along them: read off a program, and checked before a run."""
+"""Names of axes, and labels along them: taken from a program, and checked before a run."""
 
 from typing import Any
 
@@ -19,10 +19,17 @@ OF_DRAWS = ("chain", "draw")
 def dims_of_program(program: Program, data: Any) -> Dims:
     """Names of the axes of every site of a program and of every array of its data.
 
-    An axis of a plate has the plate's name; an axis of an event has its name in
-    `infer={"event_dims": [...]}` of the site. The first axis of an array with a row for
-    each observation has the name that the observed sites have for it. Any other axis is
+    An axis of a plate has the plate's name. An axis of an event has its name in
+    `infer={"event_dims": [...]}` of the site. The first axis of an array with one row per
+    observation has the same name as that axis of the observed sites. Any other axis is
     `<name>_dim_<k>`.
+
+    Args:
+        program: a model.
+        data: its data.
+
+    Returns:
+        `{name: one name per axis}`.
     """
     from arviz_base.io_numpyro import infer_dims
 
@@ -44,7 +51,16 @@ def _filled(name: str, known: list[str], count: int) -> tuple[str, ...]:
 
 
 def counted(program: Program, data: Any, dims: Dims) -> dict[str, np.ndarray]:
-    """Labels `0, 1, ...` along every named axis of sites and arrays."""
+    """Labels `0, 1, ...` along every named axis of sites and arrays.
+
+    Args:
+        program: a model.
+        data: its data.
+        dims: names of the axes.
+
+    Returns:
+        `{axis: labels}`.
+    """
     return {
         axis: np.arange(size)
         for name, shape in _shapes(program, data).items()
@@ -60,11 +76,15 @@ def _shapes(program: Program, data: Any) -> dict[str, tuple[int, ...]]:
 def refuse_wrong_labels(model: Any, data: Any) -> None:
     """Refuse names and labels that a labelled tree cannot hold, before any work is done.
 
+    Args:
+        model: a model.
+        data: its data.
+
     Raises:
         ValueError: if an axis has no name, or a name that it cannot have, or if labels
             are too many, too few, or not plain values.
     """
-    # The program comes first: it refuses data of another family in its own words.
+    # The program comes first, because it raises its own error for data of another family.
     shapes, observed = _shapes(model, data), set(observed_names(model, data))
     latent = set(latent_names(model, data))
     kind, dims, coords = type(model).__name__, model.dims(data), model.coords(data)
@@ -72,12 +92,12 @@ def refuse_wrong_labels(model: Any, data: Any) -> None:
     for name, shape in shapes.items():
         if "/" in name:
             raise ValueError(
-                f"`{kind}`: the site `{name}` has a `/` in its name, which a tree of "
-                'results takes for a path; use another divider, such as ".".'
+                f"`{kind}`: the site `{name}` has a `/` in its name, which means a path "
+                'in a tree of results; use another divider, such as ".".'
             )
         in_data = name in data.arrays()
         if name in observed and not in_data:
-            continue  # conditioned on, and not kept: the residual of an equation
+            continue  # conditioned on and not kept, such as the residual of an equation
         group = "observed" if name in observed else "constant" if in_data else "posterior"
         groups[group].add(name)
         if name in dims:
@@ -90,8 +110,8 @@ def refuse_wrong_labels(model: Any, data: Any) -> None:
                 if axis in names:
                     raise ValueError(
                         f"`{kind}.dims`: `{axis}` names an axis of `{name}` and also a "
-                        "variable, and a tree of results loses one of them; give the axis "
-                        "another name."
+                        "variable, and a tree of results can hold only one of them; give "
+                        "the axis another name."
                     )
 
 
@@ -108,14 +128,14 @@ def _refuse_dims(kind: str, name: str, axes: Any, shape: tuple[int, ...], coords
         )
     if len(set(axes)) < len(axes):
         raise ValueError(
-            f"`{kind}.dims` gives two axes of `{name}` one name, {tuple(axes)}; each axis "
-            "of a variable has its own."
+            f"`{kind}.dims` gives two axes of `{name}` one name, {tuple(axes)}; give each "
+            "axis of a variable its own."
         )
     for axis, size in zip(axes, shape, strict=True):
         if axis in OF_DRAWS:
             raise ValueError(
-                f"`{kind}.dims` calls an axis of `{name}` `{axis}`, which is that of the "
-                "draws; give it another name."
+                f"`{kind}.dims` calls an axis of `{name}` `{axis}`, which is the name of "
+                "an axis of the draws; give it another name."
             )
         if axis in coords:
             _refuse_labels(kind, axis, coords[axis], name, size)

@@ -1,4 +1,4 @@
-"""Predictions that follow from a program alone: run it at other inputs."""
+"""Predictions that follow from a program alone: it is run at other inputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,18 @@ PREDICT = "predict(..., inputs)"
 
 
 def data_at(program: Program, given: Any, data: Any) -> Any:
-    """Data like those of a fit, at other inputs, with nothing observed.
+    """Data like those of a fit, at other inputs, without observations.
 
     Args:
         program: the model.
-        given: the inputs: data of the same class; or an array, if the data have one array
-            besides what is observed; or a dict with each of them by its name; or how many
-            observations to predict, if there are none.
+        given: the inputs. Data of the same class; or an array, if the data have one array
+            that is not observed; or a dict with one array per input, by name; or the
+            number of observations to predict, if there are no inputs.
         data: the data of the fit.
 
     Returns:
-        Data with `given` for its inputs and NaN (zero, where whole numbers) for what is
-        observed.
+        Data with `given` as inputs. Observed arrays are NaN, or zero if they have whole
+        numbers.
 
     Raises:
         ValueError: for inputs that are missing, unknown, not finite or of other shapes.
@@ -54,8 +54,8 @@ def data_at(program: Program, given: Any, data: Any) -> Any:
     new = {name: _like(rows[name], given[name], name) for name in names}
     counts = {name: len(array) for name, array in new.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} rows of `{name}`" for name, count in counts.items())
-        raise ValueError(f"`{PREDICT}` has {told}; each prediction has one row of each.")
+        found = ", ".join(f"{count} rows of `{name}`" for name, count in counts.items())
+        raise ValueError(f"`{PREDICT}` has {found}; each prediction has one row of each.")
     count = next(iter(counts.values()))
     if count == 0:
         raise ValueError(f"`{PREDICT}` has no rows; give one or more.")
@@ -80,17 +80,26 @@ def _like(old: Any, given: Any, name: str) -> Any:
 
 
 def _unknown(old: Any, count: int) -> Any:
-    # NaN, so that a program that uses what is observed other than to condition on it
-    # cannot predict from nothing in silence.
+    # NaN, so that a program that computes with observed values gives NaN for its
+    # predictions, and not wrong numbers.
     floating = jnp.issubdtype(old.dtype, jnp.inexact)
     return jnp.full((count, *old.shape[1:]), jnp.nan if floating else 0, old.dtype)
 
 
 def draw_at(program: Program, sites: Sites, data: Any, key: PRNGKeyArray) -> Sites:
-    """One draw of what a program observes and computes, at `data`, for one draw of `sites`.
+    """One draw of what a program observes and computes, for one draw of `sites`.
 
-    Sites with a value for each observation are drawn anew from their prior given the
-    others: those of the fit belong to its observations.
+    Sites with one value per observation are drawn from their prior given the other sites,
+    because the values of the fit belong to the observations of the fit.
+
+    Args:
+        program: the model.
+        sites: one draw, `{site: value}`.
+        data: the inputs, as `data_at` gives them.
+        key: a JAX random key.
+
+    Returns:
+        `{name: value}` of the observed and the deterministic sites.
     """
     by_row = sites_by_row(program, data)
     shared = {name: value for name, value in sites.items() if name not in by_row}

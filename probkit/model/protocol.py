@@ -1,8 +1,8 @@
-"""What a family says about itself.
+"""What a family defines.
 
-A model is a final Equinox module of settings. Everything it answers is for *one draw*:
-`sites` is a dict from site names to values, in constrained space; the backend maps over
-chains and draws.
+A model is a final Equinox module of settings. Its methods are written for *one draw*:
+`sites` is a dict from site names to values, in constrained space. The backend maps them
+over chains and draws.
 """
 
 from abc import abstractmethod
@@ -22,86 +22,186 @@ Moments = Any
 
 
 class AbstractModel(eqx.Module):
-    """A NumPyro program, and what else a family has to say of it.
+    """A NumPyro program, and what else a family knows about it.
 
-    `model(data)` runs the program of the joint density, with what can be integrated out
-    already integrated out. It is plain NumPyro: `numpyro.infer.NUTS(model)` works. All
-    other methods have bodies, which ask the program; a family writes those in which it
-    knows better.
+    `model(data)` runs the program of the joint density. What can be integrated out is
+    integrated out already. The program is plain NumPyro, so that
+    `numpyro.infer.NUTS(model)` works. All other methods have bodies, which follow from
+    the program. A family overrides those for which it knows better.
     """
 
     interchangeable: ClassVar[str | None] = None
-    """The axis whose entries are interchangeable: the labels of a mixture."""
+    """The axis whose entries are interchangeable, such as the experts of a mixture."""
 
     @abstractmethod
     def __call__(self, data: Data) -> None:
-        """The program: sample the latent sites, condition on the observed ones."""
+        """The program: sample the latent sites, condition on the observed ones.
+
+        Args:
+            data: the data of the family.
+
+        Raises:
+            ValueError: for data of another family, or data that the model cannot use.
+        """
 
     def dims(self, data: Data) -> dict[str, tuple[str, ...]]:
-        """Names of the axes of every reported variable and of the data's arrays.
+        """Names of the axes of every reported variable and of the arrays of the data.
 
-        By default those of the program's plates and of `infer={"event_dims": [...]}`.
+        By default the names of the program's plates and of `infer={"event_dims": [...]}`.
+
+        Args:
+            data: the data of the fit.
+
+        Returns:
+            `{name: one name per axis}`.
         """
         return dims_of_program(self, data)
 
     def coords(self, data: Data) -> dict[str, Any]:
-        """Labels along the named axes; by default they are counted from zero."""
+        """Labels along the named axes. By default they count from zero.
+
+        Args:
+            data: the data of the fit.
+
+        Returns:
+            `{axis: one number or text per entry}`.
+        """
         return dict(counted(self, data, self.dims(data)))
 
     def inputs(self, given: Any, data: Data) -> Inputs:
-        """What `predict` was given by a user, checked against the data of the fit.
+        """The inputs of `predict`, checked against the data of the fit.
 
-        By default data of the same class with these inputs and nothing observed.
+        By default data of the same class with these inputs and without observations.
+
+        Args:
+            given: what the user gave to `pk.predict`.
+            data: the data of the fit.
+
+        Returns:
+            What `predict` takes.
+
+        Raises:
+            ValueError: for inputs that do not fit the model or the data.
         """
         return data_at(self, given, data)
 
     def predict(self, sites: Sites, inputs: Inputs, key: PRNGKeyArray) -> Sites:
-        """New observations, and what is known of them, for one draw.
+        """New observations, and what else is known about them, for one draw.
 
         By default the program is run at `inputs` without its observations.
+
+        Args:
+            sites: one draw of the latent sites.
+            inputs: what `inputs` returned.
+            key: a JAX random key.
+
+        Returns:
+            `{name: array}`, with the axes that `dims` names.
         """
         return draw_at(self, sites, inputs, key)
 
     def recover(self, sites: Sites, data: Data, key: PRNGKeyArray) -> Sites:
-        """One draw of what the program integrated out, given one draw of the rest."""
+        """One draw of what the program integrated out, given one draw of the rest.
+
+        Args:
+            sites: one draw of the latent sites.
+            data: the data of the fit.
+            key: a JAX random key.
+
+        Returns:
+            `{name: array}`, with the axes that `dims` names. Empty by default.
+        """
         return {}
 
     def pointwise(self, sites: Sites, data: Data) -> Sites:
-        """Log density of each observation, for one draw: what `az.loo` starts from.
+        """Log density of each observation, for one draw, as `az.loo` needs it.
 
-        A model whose observations depend on each other gives each its density given all
-        the others.
+        If observations depend on each other, this is the log density of each of them
+        given all the others.
+
+        Args:
+            sites: one draw of the latent sites.
+            data: the data of the fit.
+
+        Returns:
+            `{observed site: one number per observation}`, in nats.
         """
         return log_likelihood(self, data, sites)
 
     def canonical(self, sites: Sites, data: Data, reference: Sites | None = None) -> Sites:
-        """The same draw under one order of its labels.
+        """The same draw with its interchangeable labels in one order.
 
-        Without `reference`, in the model's own order; with it, in the order that agrees
-        best with that draw. A model without interchangeable labels returns `sites`.
+        Args:
+            sites: one draw of the latent sites.
+            data: the data of the fit.
+            reference: another draw. The result has the order that agrees best with it.
+                If None, the result has the model's own order.
+
+        Returns:
+            The draw, relabelled. A model without interchangeable labels returns `sites`.
         """
         return sites
 
     def checks(self, sites: Sites, data: Data) -> tuple[Check, ...]:
-        """What can go wrong in this family alone, looked for at a typical draw."""
+        """Checks of what can go wrong in this family only.
+
+        Args:
+            sites: a typical draw: the one with the highest density, if it is known.
+            data: the data of the fit.
+
+        Returns:
+            The checks. None by default.
+        """
         return ()
 
 
 class AbstractEMModel(AbstractModel):
-    """A model whose likelihood EM can climb."""
+    """A model that `pk.EM` can fit."""
 
     @abstractmethod
     def start(self, data: Data, key: PRNGKeyArray) -> Sites:
-        """A random place to start from."""
+        """Random sites to start from.
+
+        Args:
+            data: the data.
+            key: a JAX random key. Different keys give different starts.
+
+        Returns:
+            One draw of all latent sites.
+        """
 
     @abstractmethod
     def e_step(self, sites: Sites, data: Data) -> tuple[Moments, Float[Array, ""]]:
-        """Expected sufficient statistics, and the log likelihood *at* `sites`."""
+        """Expected sufficient statistics given `sites`, and the log likelihood there.
+
+        Args:
+            sites: one draw of the latent sites.
+            data: the data.
+
+        Returns:
+            What `m_step` takes, and the log likelihood *at* `sites`, in nats.
+        """
 
     @abstractmethod
     def m_step(self, moments: Moments, sites: Sites, data: Data, use_prior: bool) -> Sites:
-        """Sites of higher expected log joint (or likelihood, without the prior)."""
+        """Sites with a higher expected log joint density.
+
+        Args:
+            moments: what `e_step` returned.
+            sites: where it was called.
+            data: the data.
+            use_prior: whether the prior is included. Without it, the expected log
+                likelihood rises.
+
+        Returns:
+            The new sites.
+        """
 
     def degenerate(self, sites: Sites, data: Data) -> Bool[Array, ""] | bool:
-        """Whether `sites` is a spurious maximum, to be ranked behind all others."""
+        """Whether `sites` is a spurious maximum, which ranks behind all others.
+
+        Args:
+            sites: where a restart ended.
+            data: the data.
+        """
         return False

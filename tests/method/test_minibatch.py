@@ -82,8 +82,8 @@ class Summed(AbstractModel):
 
 
 REFUSED = {
-    "latents of each observation": (Local(), 10, "`rate` has a value for each observation"),
-    "a factor": (Summed(), 10, "observed site `likelihood` does not have a row"),
+    "latents of each observation": (Local(), 10, "`rate` has one value per observation"),
+    "a factor": (Summed(), 10, "observed site `likelihood` does not have one row"),
     "more rows than there are": (PoissonRegression(), 61, "exceeds the 60 observations"),
 }
 

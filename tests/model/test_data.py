@@ -64,7 +64,7 @@ REFUSED = {
     ),
     "text": (lambda: Counts(["a", "b"], [1, 2]), r"`Counts\(x=...\)` holds text"),
     "ragged rows": (lambda: Counts([[1], [2, 3]], [1, 2]), r"`Counts\(x=...\)` is ragged"),
-    "no rows": (lambda: Counts(1.0, 2.0), "has no array with a row for each observation"),
+    "no rows": (lambda: Counts(1.0, 2.0), "has no array with one row per observation"),
 }
 
 

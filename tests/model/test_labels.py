@@ -101,7 +101,11 @@ WRONG = {
         {"mean": [0, 1]},
         "`mean` names an axis of `mean` and also a variable",
     ),
-    "an axis of the draws": ({"mean": ("draw",)}, {}, "`draw`, which is that of the draws"),
+    "an axis of the draws": (
+        {"mean": ("draw",)},
+        {},
+        "`draw`, which is the name of an axis of the draws",
+    ),
     "one name for two axes": (
         {"y": ("side", "side")},
         {},
