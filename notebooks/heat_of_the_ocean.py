@@ -13,16 +13,16 @@
 # %% [markdown]
 # # The heat of the ocean
 #
-# Deep water is cold because it sank near the poles; it rises slowly, and warmth mixes down
-# against it. If that is all, the temperature $\theta$ at depth $z$ (downward) obeys
+# Deep water is cold because it sank near the poles. It rises slowly, while heat mixes
+# downwards. If nothing else happens, the temperature $\theta$ at depth $z$ (downward) obeys
 #
 # $$\theta_{zz} + \frac{1}{h}\, \theta_z = 0, \qquad h = \frac{\kappa}{w},$$
 #
-# mixing $\kappa$ against rising $w$ (Munk 1966). The temperature alone tells their ratio,
-# a length. This notebook learns it from readings, with an *equation whose coefficient is
-# unknown*, and then asks whether the equation holds. It does not.
+# with mixing $\kappa$ and upward velocity $w$ (Munk 1966). The temperature alone determines
+# their ratio, a length. This notebook estimates it from readings, with an *equation whose
+# coefficient is unknown*, and then checks whether the equation holds. It does not.
 #
-# It takes a minute or two; a second run is quicker, as compiled programs are kept.
+# It takes a minute or two. A second run is faster, because compiled programs are kept.
 
 # %%
 import jax
@@ -43,8 +43,8 @@ BLUE, RED, GREY = "#4477AA", "#EE6677", "#999999"
 # ## The data
 #
 # December 1984 in the tropical Atlantic, from an ocean *model* into which measurements
-# were assimilated (GODAS): no soundings. We keep the levels from 0.9 to 4 km, and take
-# the mean over 48 places. Depths are in km, so that numbers are of size one.
+# were assimilated (GODAS). They are not direct measurements. We keep the levels from 0.9 to
+# 4 km, and take the mean over 48 places. Depths are in km, so that numbers are of size one.
 
 # %%
 water = datasets.atlantic().sel(depth=slice(900, 4000))
@@ -62,11 +62,11 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# ## Two balances, said as residuals
+# ## Two balances as residuals
 #
-# The second one has a supply: warmth that comes in sideways, the same at all depths. Each
-# coefficient has a range, in which it is uniform a priori. There is no boundary value;
-# the nine means are observations, with noise to be learned.
+# The second one has a supply of heat from the sides, the same at all depths. Each
+# coefficient has a range, in which it is uniform a priori. There is no boundary value. The
+# nine means are observations, whose noise is estimated.
 
 # %%
 box, window = {"z": (0.9, 4.0)}, pde.Observations(z, theta)
@@ -94,9 +94,9 @@ def supplied(observed):
 
 
 # %% [markdown]
-# `equation_sd` is how exactly the equation must hold, relative to the size of its terms.
-# For readings like these a thousandth is exact. Smooth curves take few waves
-# (`num_nodes`), and few points.
+# `equation_sd` is the tolerance of the equation, relative to the prior sd of its residual.
+# For readings like these a thousandth is practically exact. Smooth curves need few waves
+# (`num_nodes`) and few points.
 
 # %%
 model = pde.SpectralGP(equation_sd=1e-3, num_nodes=16)
@@ -118,8 +118,8 @@ for name, fit in fits.items():
 # %% [markdown]
 # ## Does it hold?
 #
-# The means are smooth to a few thousandths of a degree. The first balance calls many times
-# as much noise, and what it calls so is one smooth wave:
+# The means are smooth to a few thousandths of a degree. The first balance estimates a noise
+# many times as large, and its residuals are one smooth wave:
 
 # %%
 fig, ax = plt.subplots(figsize=(4.6, 3.6), layout="constrained")
@@ -132,11 +132,11 @@ ax.legend()
 plt.show()
 
 # %% [markdown]
-# That is no noise: noise has no shape. A learned noise level swallows whatever a model
-# gets wrong, so look at residuals before you believe a band.
+# That is not noise, because noise has no shape. An estimated noise level contains all
+# errors of the model, so look at readings less fit before you trust an interval.
 #
-# Both equations have solutions in closed form, $a + b\,e^{-(z-1)/h}$, and with supply
-# $+\,c\,(z - 1)$ with $c = -h\,s$ for a supply $s$. So ordinary least squares can check us:
+# Both equations have solutions in closed form: $a + b\,e^{-(z-1)/h}$, and with a supply $s$
+# also $c\,(z - 1)$ with $c = -h\,s$. Ordinary least squares is therefore a check:
 
 
 # %%
@@ -158,7 +158,7 @@ def least(z, values, extra, starts=(0.4, 0.8, 1.6)):
 
 
 def left_out(extra):
-    "Error at each level, from a fit to the others."
+    "Error at each level, predicted from a fit to the others."
     errors = []
     for i in range(z.size):
         others = np.arange(z.size) != i
@@ -173,20 +173,20 @@ for name, extra in {"balance": 0, "with supply": 1}.items():
     out = 1000 * np.sqrt(np.mean(left_out(extra) ** 2))
     print(
         f"{name:>12}: h = {h:.3f} km, rms {rms:.1f} mK; "
-        f"a level foretold from the others: {out:.1f} mK"
+        f"error at a level held out: {out:.1f} mK"
     )
 s = -c[2] / h
 print(f"supply {s:.3f} K/km² (ours: {fits['with supply'].sites()['supply']:.3f})")
 
 # %% [markdown]
-# Least squares agrees, and foretelling each level from the others is the verdict: the
-# balance alone fails, the one with a supply does not. And $h$ *halves* by it. How exact
-# the first $h$ looked did not matter.
+# Least squares agrees. Predictions of held-out levels decide between the two: the balance
+# alone fails, and the one with a supply does not. With the supply $h$ is *half* as large.
+# The narrow interval of the first $h$ was no sign that it was right.
 #
 # ## The posterior
 #
-# `Closed` holds the best coefficients. NUTS samples them, with the kernel and the noise,
-# from where `Closed` ended. Rate and supply go together, so the mass matrix is dense.
+# `Closed` has the best coefficients. NUTS samples them, with the kernel and the noise, from
+# where `Closed` ended. Rate and supply are correlated, so that the mass matrix is dense.
 
 # %%
 nuts = pk.NUTS(
@@ -203,11 +203,11 @@ full = pk.fit(
 pk.diagnose(full)
 
 # %% [markdown]
-# The table is not content, and rightly. This run is short, to be quick: the kernel's own
-# sites, of which nine readings say little, do not mix in 150 draws, and trajectories end at
-# their limit. So take the interval below as a sketch, and see whether the chains agree
-# on $h$ at least. (The check of the residual is about solving; here the equation is to
-# hold to a thousandth only.)
+# Some checks fail, and rightly. This run is short so that it is fast. Nine readings hardly
+# determine the sites of the kernel, which do not mix in 150 draws, and trajectories end at
+# their limit. The interval below is therefore only a rough one; check at least that the
+# chains agree on $h$. (The check of the residual is meant for solving; here the equation
+# has to hold to a thousandth only.)
 
 # %%
 post = full.posterior
@@ -223,8 +223,8 @@ half = 1000 * 1.645 * found.u_sd
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
 axes[0].scatter(h, post.supply.values.ravel(), s=6, color=BLUE, alpha=0.5)
 axes[0].set(xlabel="h (km)", ylabel="supply (K/km²)")
-# The 90 % band, at the best coefficients, is a hair wide: it and the readings are shown
-# less the mean curve.
+# The 90 % interval, at the best coefficients, is very narrow, so that it and the readings
+# are shown less the mean curve.
 axes[1].fill_betweenx(between, -half, half, color=BLUE, alpha=0.3, lw=0)
 curve = np.interp(z, between, found.u_mean)
 axes[1].plot(1000 * (theta - curve), z, "o", color=RED, ms=4)
@@ -233,18 +233,18 @@ axes[1].invert_yaxis()
 plt.show()
 
 # %% [markdown]
-# ## Is that band true?
+# ## Can that interval be trusted?
 #
-# It is the right answer to a narrow question: what nine readings say, if the balance is
-# exact and their errors are independent. But water is much the same from one place to
-# the next, so 48 places are not 48 readings. Redraw the eight meridional sections
-# instead, each whole, and fit the means anew:
+# It is right if the balance is exact and the errors of the nine readings are independent.
+# But water is much the same from one place to the next, so that 48 places are not 48
+# independent readings. Resample the eight meridional sections instead, each as a whole, and
+# fit the means again:
 
 # %%
 rng = np.random.default_rng(0)
 
 
-def redrawn(variable, extra, num=100):
+def resampled(variable, extra, num=100):
     depths = []
     for _ in range(num):
         picked = rng.integers(0, water.longitude.size, water.longitude.size)
@@ -253,7 +253,7 @@ def redrawn(variable, extra, num=100):
     return np.array(depths)
 
 
-again = {extra: redrawn("temperature", extra) for extra in (0, 1)}
+again = {extra: resampled("temperature", extra) for extra in (0, 1)}
 for name, extra in {"balance": 0, "with supply": 1}.items():
     ends = np.quantile(again[extra], [0.05, 0.95])
     print(
@@ -263,40 +263,40 @@ for name, extra in {"balance": 0, "with supply": 1}.items():
 print(f"sd of the posterior, with supply: {h.std():.3f} km")
 
 # %% [markdown]
-# The posterior is several times too narrow for the question that matters. Take the
-# sections' interval for $h$, *given* the balance with a supply.
+# The posterior is several times too narrow for another choice of sections. Use the interval
+# over sections for $h$, *given* the balance with a supply.
 #
-# And is it the right balance? Salt rises and mixes with the same water, so it must have the
-# same $h$. The readings of salinity have a maximum in the middle, which
-# $a + b\,e^{-z/h}$ has not: the first balance is refused outright. With a supply of its
-# own:
+# Is it the right balance? Salt rises and mixes with the same water, so that it must have
+# the same $h$. Salinity has a maximum in the middle, which $a + b\,e^{-z/h}$ cannot have,
+# so that the first balance is wrong. With a supply of its own:
 
 # %%
-salt = redrawn("salinity", 1)
+salt = resampled("salinity", 1)
 print(
     f"h of salt: 90 % from {np.quantile(salt, 0.05):.2f} to {np.quantile(salt, 0.95):.2f}"
 )
 print(f"h of heat: 90 % from {ends[0]:.2f} to {ends[1]:.2f}")
 
 # %% [markdown]
-# Another length. So $h$ is no property of the water: the supply stands in for currents
-# that differ with depth, as they must in the Atlantic, where water from the north lies
-# over water from the south. The recipe is for the Pacific.
+# Salt has another length, so that $h$ is not a property of the water. The supply stands for
+# currents that differ with depth, as they do in the Atlantic, where water from the north
+# lies over water from the south. Munk's balance was made for the Pacific.
 #
 # ## To take away
 #
-# - An unknown coefficient is a name in the residual and a range. It comes with a posterior.
+# - An unknown coefficient is a name in the residual and a range. It gets a posterior.
 # - Only ratios are identified here: $\kappa/w$ and supply over $\kappa$. No temperature,
-#   however exact, gives $\kappa$ or $w$.
-# - A wrong equation gives a sharp wrong answer. The residuals told, the interval did not.
-# - A posterior is as good as its noise model. Redraw what is truly independent.
+#   however exact, determines $\kappa$ or $w$.
+# - A wrong equation gives a wrong answer with a narrow interval. Readings less the fit
+#   showed that it was wrong, and the interval did not.
+# - A posterior is as good as its noise model. Resample the units that are independent.
 #
 # To try:
 #
-# 1. Let NUTS run until its table is content: `num_warmup=1000, num_samples=1000` and the
+# 1. Let NUTS run until all its checks pass: `num_warmup=1000, num_samples=1000` and the
 #    default `max_tree_depth`. It takes a while. Does the interval of $h$ change?
 # 2. Observe single places instead of means: `pde.Observations` takes as many values at
-#    a depth as there are. What becomes of the noise, and of $h$ in both balances?
-# 3. `pde.SpectralGP(equation_sd=None)` learns how far the equation is from true. Does
-#    the balance without a supply admit that it is wrong?
+#    one depth as there are. How do the noise, and $h$ in both balances, change?
+# 3. `pde.SpectralGP(equation_sd=None)` estimates the tolerance of the equation. Does it
+#    show that the balance without a supply is wrong?
 # 4. Let $h$ grow with depth: `lambda u, z, c: (c.h + c.growth * (z - 2)) * u.dzz + u.dz`.

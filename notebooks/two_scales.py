@@ -13,12 +13,12 @@
 # %% [markdown]
 # # An equation with two scales
 #
-# $u'' = f$ on $[0, 2\pi]$, with $u = \sin 6x \cos 100x$: fast waves whose size swells
-# slowly. A Gaussian process can solve such an equation, if its kernel knows the
-# frequencies. This notebook finds them, solves the equation, and asks of the error band
-# what one should ask of every error band: *is it true?*
+# $u'' = f$ on $[0, 2\pi]$, with $u = \sin 6x \cos 100x$: fast waves whose amplitude changes
+# slowly. A Gaussian process can solve such an equation if its kernel has the frequencies.
+# This notebook finds them, solves the equation, and checks whether the 95 % intervals of
+# the solution cover the error.
 #
-# It takes a minute or less; a second run is quicker, as compiled programs are kept.
+# It takes a minute or less. A second run is faster, because compiled programs are kept.
 
 # %%
 import warnings
@@ -39,8 +39,8 @@ BLUE, RED, GREY = "#4477AA", "#EE6677", "#999999"
 # %% [markdown]
 # ## The problem
 #
-# An equation is told by its *residual*, which is zero for the solution. Here it is to
-# vanish at 400 points, and the values at both ends are given.
+# An equation is given by its *residual*, which is zero for the solution. Here the residual
+# has to vanish at 400 points, and the values at both ends are given.
 
 
 # %%
@@ -67,9 +67,9 @@ problem = poisson(400)
 # %% [markdown]
 # ## Frequencies, before any fit
 #
-# A constant-coefficient equation changes the size of a wave, not its frequency. So the
-# source has the frequencies of the solution, and its spectrum shows them: 94 and 106
-# over $2\pi$. They are where the fit will start.
+# An equation with constant coefficients changes the amplitude of a wave, not its frequency.
+# The source therefore has the frequencies of the solution, and its spectrum shows them: 94
+# and 106 over $2\pi$. The fit starts there.
 
 # %%
 fine, length = np.asarray(problem.fine_source), problem.length[0]
@@ -85,11 +85,11 @@ plt.show()
 print("found:", np.sort(found), "  true:", np.array([94, 106]) / (2 * np.pi))
 
 # %% [markdown]
-# ## A kernel with one scale does not do
+# ## A kernel with one scale is not enough
 #
-# A kernel that has only a *trend*, a bump of the spectrum at frequency zero, takes the
-# source for noise it cannot explain. We keep the same 400 points and give it no
-# frequencies; `learn=False` solves with the kernel as it stands.
+# A kernel that has only a *trend*, a bump of the spectrum at frequency zero, cannot explain
+# this source. We keep the same 400 points and give the kernel no other frequencies;
+# `learn=False` solves with the kernel at its start.
 
 # %%
 smooth = pde.SpectralGP(frequencies=(("x", ()),))
@@ -97,14 +97,14 @@ one_scale = pk.fit(smooth, problem, pde.Closed(learn=False), key=key, throw=Fals
 pk.diagnose(one_scale)
 
 # %% [markdown]
-# The residual between the points is many thousands of times what such a kernel expects
-# of it: nothing is solved.
+# The residual between the points is many thousands of times its prior sd under this kernel,
+# so that the equation is not solved.
 #
 # ## The fit
 #
-# With a tone for each peak of the spectrum, the solution for a given kernel is one
-# least-squares problem. `Closed` solves it, and climbs the evidence to refine the
-# weights, frequencies and lengthscales.
+# With one tone per peak of the spectrum, the solution for a given kernel is one
+# least-squares problem. `Closed` solves it, and maximises the evidence times the prior to
+# estimate the weights, frequencies and lengthscales.
 
 # %%
 fit = pk.fit(pde.SpectralGP(), problem, pde.Closed(), key=key)
@@ -140,42 +140,46 @@ axes[0].legend(loc="upper right", ncols=2)
 axes[0].set(ylabel="u", ylim=(-1.1, 1.7))
 axes[1].fill_between(x, -1.96 * sd, 1.96 * sd, color=BLUE, alpha=0.25, lw=0)
 axes[1].plot(x, error, color=RED, lw=0.8)
-axes[1].set(xlabel="x", ylabel="error, 95 % band")
+axes[1].set(xlabel="x", ylabel="error, 95 % interval")
 plt.show()
 
-held = np.mean(np.abs(error) < 1.96 * sd)
-print(f"relative error {relative_error(mean):.1e}; the 95 % band holds {held:.1%}")
+covered = np.mean(np.abs(error) < 1.96 * sd)
+print(
+    f"relative error {relative_error(mean):.1e}; "
+    f"the 95 % interval covers {covered:.1%} of the points"
+)
 
 # %% [markdown]
-# ## Where the band comes from
+# ## Where the intervals come from
 #
-# The equation is observed as if with a little noise, `equation_sd`, which makes the
-# algebra possible. Nobody added that noise. The plain posterior takes it at its word,
-# and its band is far too wide:
+# The posterior treats the residual as if it were measured with a little noise,
+# `equation_sd`, which makes the algebra possible. Nobody added that noise, so that the
+# intervals of the plain posterior are far too wide:
 
 # %%
 plain = pde.SpectralGP(calibrated=False).solution(sites, problem)
 naive = np.asarray(plain.sd_on((x,)))
-inside = slice(1, -1)  # at the ends u is told
-for name, band in {"plain": naive, "calibrated": sd}.items():
-    held = np.mean(np.abs(error)[inside] < 1.96 * band[inside])
+inside = slice(1, -1)  # at the ends u is given
+for name, width in {"plain": naive, "calibrated": sd}.items():
+    covered = np.mean(np.abs(error)[inside] < 1.96 * width[inside])
     print(
-        f"{name:>10}: typical sd {np.median(band[inside]):.1e}, holds {held:.1%} "
-        f"(typical error {np.median(np.abs(error)):.1e})"
+        f"{name:>10}: median sd {np.median(width[inside]):.1e}, covers {covered:.1%} "
+        f"(median error {np.median(np.abs(error)):.1e})"
     )
 
 # %% [markdown]
-# The calibrated band is the plain one times a factor. The factor comes from a second,
-# stricter solution, at other points (the midpoints) and with a hundredth of the
-# tolerance: the 95 % band must hold 95 % of the way from the first to the second. The
-# truth is never asked. It is a distance between two approximations, and no bound: where
-# both are wrong in the same way, the band does not know. The next section has such a case.
+# The calibrated sds are the plain ones times a factor. The factor comes from a second,
+# stricter solution, at other points (the midpoints) and with a hundredth of the tolerance.
+# With the factor, 95 % intervals cover 95 % of the differences between the two solutions.
+# The true solution is not used. The factor measures a difference between two
+# approximations, and is not a bound. If both are wrong in the same way, the intervals do
+# not show it. The next section has such a case.
 #
 # ## Aliases
 #
-# Between 200 points on $[0, 2\pi]$ a wave of more than 15.84 cycles a unit (Nyquist)
-# looks like a slower one. Then the residual vanishes at *every* grid point for a false
-# solution too. The problem warns when it is made:
+# On 200 points of $[0, 2\pi]$ a wave of more than 15.84 cycles per unit (Nyquist) looks
+# like a slower one. The residual then vanishes at *every* grid point for a false solution
+# as well. `Problem` warns:
 
 # %%
 with warnings.catch_warnings(record=True) as caught:
@@ -184,9 +188,9 @@ with warnings.catch_warnings(record=True) as caught:
 print(caught[0].category.__name__, "-", caught[0].message)
 
 # %% [markdown]
-# The frequencies that the source tells do not come from this grid, so a fit from there may
-# still be right. Let us mislead it, and start from a false one: the true frequency
-# above Nyquist, $\mu$, mirrored below it, $2 \cdot 15.84 - \mu$.
+# The start frequencies come from the source on a finer grid, so that a fit from there may
+# still be right. Let us start from a false frequency instead: the true frequency above
+# Nyquist, $\mu$, mirrored below it, $2 \cdot 15.84 - \mu$.
 
 # %%
 slow, fast = np.array([94, 106]) / (2 * np.pi)
@@ -198,14 +202,14 @@ print(f"frequencies {folded}: relative error {relative_error(curve):.1e}")
 pk.diagnose(aliased)
 
 # %% [markdown]
-# The check of frequencies is content: the kernel has none above Nyquist. The residual
-# *between* the points gives the false solution away. Heed the warning: it says how many
-# points would do.
+# The check of frequencies passes, because the kernel has none above Nyquist. The residual
+# *between* the points shows that the solution is false. Follow the warning, which gives the
+# number of points that is enough.
 #
-# ## Against a classical solver
+# ## Comparison with a classical solver
 #
-# For a smooth equation on a line, an ordinary Chebyshev solver is hard to beat: it is
-# twenty lines.
+# For a smooth equation in one dimension an ordinary Chebyshev solver is hard to beat. It
+# takes twenty lines.
 
 # %%
 from time import perf_counter
@@ -239,14 +243,15 @@ for num in (300, 400):
     )
 
 # %% [markdown]
-# It is as exact, in a fraction of the time, with nothing to compile. So do not use a
-# Gaussian process to solve this equation faster. What it adds is the rest: the
-# frequencies, found and with an evidence to compare models by; bands; and, as the same
-# code, observations with noise in place of boundary values, and coefficients that are
-# not known. [The heat of the ocean](heat_of_the_ocean.py) is about those.
+# With 400 points it is as accurate, in a fraction of the time, and compiles nothing. A
+# Gaussian process does not solve this equation faster. It estimates the frequencies, with
+# an evidence to compare models by, and has intervals. The same code takes noisy
+# observations in place of boundary values, and unknown coefficients.
+# [The heat of the ocean](heat_of_the_ocean.py) is about those.
 #
 # To try:
 #
-# 1. `pde.SpectralGP(envelope="gaussian")`. What do error and band do?
-# 2. Add $0.001 \sin 30x$ to the solution. Is it found? At which size does it get lost?
+# 1. `pde.SpectralGP(envelope="gaussian")`. How do the error and the intervals change?
+# 2. Add $0.001 \sin 30x$ to the solution. Is it found? At which amplitude is it no longer
+#    found?
 # 3. Give the boundary value at one end only, and the slope: `pde.Neumann`.

@@ -29,8 +29,12 @@ def nodes(envelope: str, num: int) -> tuple[np.ndarray, np.ndarray]:
     its density into $(1 - y^2)^{3/2}$, which has Gauss-Gegenbauer nodes; in $t$ itself few
     moments exist.
 
+    Args:
+        envelope: "gaussian" or "student_t".
+        num: number of nodes.
+
     Returns:
-        Two arrays of shape `(num,)`; the weights sum to one.
+        Nodes and weights, each of shape `(num,)`; the weights sum to one.
     """
     from scipy.special import roots_gegenbauer, roots_hermitenorm
 
@@ -49,14 +53,15 @@ def features(
 
     Args:
         mixture: the kernel, $Q$ components.
-        x: places, in units of the lengthscales.
+        x: points, shape `(n,)`, in units of the lengthscales.
         order: of the derivative, 0 or more.
-        num_nodes: $H$, how many waves stand for a bump. The kernel is right up to lags of
+        num_nodes: $H$, the number of waves per bump. The kernel is accurate up to lags of
             about $\sqrt{H}$ lengthscales (Gaussian).
 
     Returns:
-        $Φ$, shape `(n, 2 Q H)`, so that $Φ(x) Φ(x')^T ≈ k(x - x')$; with `order` the
-        derivative of that order of each column.
+        $Φ$, shape `(n, 2 Q H)`, in units of the output, so that
+        $Φ(x) Φ(x')^T ≈ k(x - x')$; with `order` the derivative of that order of each
+        column, in units of the output per unit of the input to that power.
     """
     t, v = nodes(mixture.envelope, num_nodes)
     s = 2 * jnp.pi * mixture.frequency[:, None] + t / mixture.lengthscale[:, None]

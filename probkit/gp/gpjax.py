@@ -1,4 +1,4 @@
-"""The same kernels for GPJax, which is loaded when one is asked for."""
+"""The same kernels for GPJax, which is imported on the first call."""
 
 import functools
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ def as_gpjax(mixture: SpectralMixture, active_dims: Sequence[int] | None = None)
 
     Args:
         mixture: the kernel.
-        active_dims: the one column of the inputs that it looks at; may be left out where
-            there is one column only.
+        active_dims: the one column of the inputs that the kernel uses; may be left out if
+            there is only one.
 
     Returns:
         A `gpjax.kernels.AbstractKernel`, with `weight`, `frequency` and `lengthscale` as
         GPJax parameters and a method `mixture()` for the way back.
 
     Raises:
-        ValueError: for more than one column; for a weight of zero, which no positive
-            parameter can have.
+        ValueError: for more than one column, and for a weight of zero, because GPJax keeps
+            weights as positive parameters.
     """
     if active_dims is not None and len(active_dims) != 1:
         raise ValueError(
@@ -45,7 +45,7 @@ def as_gpjax(mixture: SpectralMixture, active_dims: Sequence[int] | None = None)
 
 @functools.cache
 def _kernel_class():
-    # One class, however often it is asked for: kernels of the same structure compile once.
+    # One class for all calls, so that kernels of the same structure compile once.
     from gpjax.kernels import AbstractKernel
     from gpjax.parameters import PositiveReal, Real, val
 
@@ -74,7 +74,7 @@ def _kernel_class():
             if lag.shape != (1,):
                 raise ValueError(
                     f"A spectral mixture is over one dimension, and the inputs have "
-                    f"{lag.shape[0]} columns: say which by `as_gpjax(mixture, [0])`."
+                    f"{lag.shape[0]} columns: choose one by `as_gpjax(mixture, [0])`."
                 )
             return self.mixture()(jnp.squeeze(lag))
 

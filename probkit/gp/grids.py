@@ -19,28 +19,30 @@ UNEVEN = 1e-6
 def gram(mixture: SpectralMixture, x: Any, order: Any = 0) -> Float[Array, "n n"]:
     r"""$K_{ij} = k^{(n)}(x_i - x_j)$ on an even grid, as a dense matrix.
 
-    Stationary and even: $k$ is evaluated at $n$ lags only, where `covariance` evaluates
-    it at $n²$. The covariance of derivatives of order $i$ and $j$ is
+    Because $k$ is stationary, it is evaluated at $n$ lags only, where `covariance`
+    evaluates it at $n²$. The covariance of derivatives of order $i$ and $j$ is
     $(-1)^j$ `gram(mixture, x, i + j)`.
 
     Args:
         mixture: $k$, of $Q$ components.
-        x: the grid, ascending and even, shape `(n,)`; checked unless traced.
-        order: of the derivative, 0 to 4.
+        x: the grid, ascending and even, shape `(n,)`, in units of the input; checked
+            unless traced.
+        order: order of the derivative, 0 to 4.
 
     Returns:
-        The matrix, symmetric for even orders and antisymmetric for odd ones; $O(n Q)$
-        evaluations, derivatives included, and $O(n²)$ copies.
+        The matrix, `(n, n)`, in squared units of the output over units of the input to the
+        power `order`. It is symmetric for even orders and antisymmetric for odd ones. It
+        costs $O(n Q)$ evaluations, derivatives included, and $O(n²)$ copies.
 
     Raises:
-        ValueError: if the grid is no vector, or uneven.
+        ValueError: if the grid is not a vector, or not even; for another order.
     """
     x = _even_axis(x, "gram")
     n = len(x)
     column = mixture(x - x[0], order=order)
     # One row of entries by their lag, from 0 up and then from the lowest up to -1 step,
-    # written n times: cut into pieces one shorter, each begins one place further back. The
-    # derivative of that is a sum of rows, where a gather's would be a scatter.
+    # written n times. Cut into pieces that are shorter by one, each piece begins one entry
+    # earlier. Its derivative is a sum of rows, where that of a gather would be a scatter.
     ring = jnp.concatenate([(-1) ** order * column, column[:0:-1]])
     if n == 1:
         return ring[None]
@@ -54,16 +56,18 @@ def toeplitz(
 
     Args:
         mixture: $k$.
-        x: the grid, ascending and even, shape `(n,)`; checked unless traced.
+        x: the grid, ascending and even, shape `(n,)`, in units of the input; checked
+            unless traced.
         order: $m$, 0 to 2.
-        jitter: $ε$, added to the diagonal. Kernels of long lengthscales on fine grids are
-            singular to rounding, and are solved with some only.
+        jitter: $ε$, added to the diagonal, in the units of the matrix. Kernels of long
+            lengthscales on fine grids are singular to rounding without it.
 
     Returns:
-        A `probkit.linalg.Toeplitz` operator, made of $n$ evaluations of the kernel.
+        A `probkit.linalg.Toeplitz` operator, `(n, n)`, in squared units of the output over
+        units of the input to the power $2m$. It costs $n$ evaluations of the kernel.
 
     Raises:
-        ValueError: if the grid is no vector, or uneven.
+        ValueError: if the grid is not a vector, or not even; for another order.
     """
     x = _even_axis(x, "toeplitz")
     column = (-1) ** order * mixture(x - x[0], order=2 * order)
@@ -78,21 +82,22 @@ def kronecker(
     $k(x, x') = \prod_p k_p(x_p - x'_p)$, on tensors flattened in C order.
 
     Args:
-        mixtures: $k_p$, one an axis.
-        axes: coordinates along each axis, shape `(n_p,)`.
-        jitter: $ε$, added to the diagonal of each factor.
+        mixtures: $k_p$, one per axis.
+        axes: coordinates along each axis, shape `(n_p,)`, in units of the axis.
+        jitter: $ε$, added to the diagonal of each factor, in the units of each factor.
 
     Returns:
-        A `probkit.linalg.Kronecker` operator. Its factors are Toeplitz where an axis is
-        known to be even, and dense where it is uneven or traced.
+        A `probkit.linalg.Kronecker` operator, `(n, n)` with $n = \prod_p n_p$, in the
+        product of the squared units of the outputs. A factor is Toeplitz if its axis is
+        known to be even, and dense if the axis is uneven or traced.
 
     Raises:
-        ValueError: unless there is one mixture an axis, and each axis is a vector.
+        ValueError: unless there is one mixture per axis, and each axis is a vector.
     """
     if len(mixtures) != len(axes):
         raise ValueError(
             f"`kronecker` got {len(mixtures)} mixtures for {len(axes)} axes; it takes one "
-            "an axis."
+            "per axis."
         )
     factors: list[Any] = []
     for mixture, axis in zip(mixtures, axes, strict=True):
@@ -105,7 +110,7 @@ def kronecker(
 
 
 def _axis(x: Any, function: str) -> tuple[Array, bool | None]:
-    """The axis, and whether it is even and ascending; None where that is not known."""
+    """The axis, and whether it is even and ascending; None if that is not known."""
     traced = isinstance(x, jax.core.Tracer)
     axis = jnp.asarray(x) if traced else as_array(x, f"{function}(x=...)")
     if axis.ndim != 1 or not axis.size:
@@ -113,7 +118,7 @@ def _axis(x: Any, function: str) -> tuple[Array, bool | None]:
             f"`{function}` got an axis of shape {axis.shape}; it takes a vector of "
             "coordinates."
         )
-    # Asked of what came in: inside `jit` the array made of it is traced.
+    # From the argument itself, because inside `jit` the array made of it is traced.
     return axis, None if traced else _is_even(np.asarray(x))
 
 
@@ -121,8 +126,8 @@ def _even_axis(x: Any, function: str) -> Array:
     axis, even = _axis(x, function)
     if even is False:
         raise ValueError(
-            f"`{function}` got an axis that is not even and ascending; for any places "
-            "there is `covariance(mixture, x, x)`."
+            f"`{function}` got an axis that is not even and ascending; for other "
+            "points use `covariance(mixture, x, x)`."
         )
     return axis
 
@@ -131,7 +136,7 @@ def _is_even(x: np.ndarray) -> bool:
     if len(x) == 1:
         return True
     step = (x[-1] - x[0]) / (len(x) - 1)
-    # Rounding of coordinates far from zero moves them, however fine the grid.
+    # Coordinates far from zero are rounded, however fine the grid.
     eps = np.finfo(x.dtype).eps if np.issubdtype(x.dtype, np.floating) else 0.0
     off = np.abs(np.diff(x) - step).max()
     return bool(step > 0 and off <= UNEVEN * step + 4 * eps * np.abs(x).max())

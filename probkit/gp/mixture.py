@@ -39,7 +39,7 @@ class SpectralMixture(eqx.Module):
 
     with $E(r) = e^{-r²/2}$, a Gaussian bump, or Matérn-5/2,
     $E(r) = (1 + \sqrt5 |r| + 5 r²/3)\, e^{-\sqrt5 |r|}$, a bump with the density of
-    Student's t of five degrees of freedom: its heavy tails feel frequencies that lie many
+    Student's t of five degrees of freedom. Its heavy tails reach frequencies that are many
     widths away.
 
     Args:
@@ -51,8 +51,8 @@ class SpectralMixture(eqx.Module):
 
     Raises:
         ValueError: for vectors of unequal lengths, NaN, negative weights, lengthscales
-            that are not positive, another envelope. What is traced is checked for shape
-            only.
+            that are not positive, or another envelope. Traced values are checked for their
+            shape only.
 
     Source: Wilson & Adams (2013) for the Gaussian mixture; Fang et al. (2024), arXiv
     2311.04465, for Student-t, with $e^{\mathrm{ls}} = 1/ℓ$ where it has Student-t bumps
@@ -81,7 +81,7 @@ class SpectralMixture(eqx.Module):
         if len(set(sizes)) > 1 or not sizes[0]:
             raise ValueError(
                 f"`SpectralMixture(weight, frequency, lengthscale)` got {sizes[0]}, "
-                f"{sizes[1]} and {sizes[2]} values; it takes one of each for every "
+                f"{sizes[1]} and {sizes[2]} values; it takes one of each per "
                 "component, and one component or more."
             )
         if is_known(self.weight) and (np.asarray(self.weight) < 0).any():
@@ -104,7 +104,8 @@ class SpectralMixture(eqx.Module):
 
         Returns:
             Shape of `lag`; squared units of the output over units of the input to the
-            power $n$. Exact at $d = 0$ too, and differentiable there in the parameters.
+            power $n$. Exact at $d = 0$ as well, and differentiable there in the
+            parameters.
 
         Raises:
             ValueError: for another order.
@@ -122,7 +123,7 @@ class SpectralMixture(eqx.Module):
         return jnp.sum(self.weight * sum(terms), axis=-1)
 
     def _envelope(self, d, order: int):
-        """A derivative of E(d / ℓ) with respect to d, a component in the last axis."""
+        """A derivative of E(d / ℓ) in d, with components along the last axis."""
         of = _matern if self.envelope == "student_t" else _gaussian
         return of(d, self.lengthscale, order)
 
@@ -155,13 +156,14 @@ class SpectralMixture(eqx.Module):
         r"""The share of the variance $k(0)$ at frequencies above $s ≥ 0$, of either sign.
 
         At the Nyquist frequency of a grid, $1 / (2 \mathrm{step})$, it is the share that
-        the grid takes for lower frequencies.
+        appears on the grid as lower frequencies.
 
         Args:
             frequency: $s$, any shape, cycles per unit of the input.
 
         Returns:
-            Shape of `frequency`, between 0 and 1; right to rounding of 1.
+            Shape of `frequency`, between 0 and 1, without units; accurate to the rounding
+            of 1.
         """
         s = jnp.asarray(frequency)[..., None]
         scale = 1 / (2 * math.pi * self.lengthscale)
@@ -184,23 +186,24 @@ def covariance(
 
     Args:
         mixture: $k$.
-        x: places of the first derivative, shape `(n,)`.
-        x2: places of the second, shape `(m,)`.
-        orders: $(i, j)$, of which the sum is at most 4.
+        x: points of the derivative of order $i$, shape `(n,)`, in units of the input.
+        x2: points of the derivative of order $j$, shape `(m,)`, in the same units.
+        orders: $(i, j)$, whose sum is at most 4.
 
     Returns:
-        The matrix of all pairs, `(n, m)`. It costs $n m$ evaluations of every component;
-        on an even grid `gram` needs $n$.
+        The matrix of all pairs, `(n, m)`, in squared units of the output over units of the
+        input to the power $i + j$. It costs $n m$ evaluations of every component; on an
+        even grid `gram` needs $n$.
 
     Raises:
-        ValueError: if the places are no vectors, or the orders too high.
+        ValueError: if the points are not vectors, or the orders are too high.
     """
     x, x2 = jnp.asarray(x), jnp.asarray(x2)
     for name, value in (("x", x), ("x2", x2)):
         if value.ndim != 1:
             raise ValueError(
                 f"`covariance({name}=...)` has shape {value.shape}; it takes a vector of "
-                "places in one dimension."
+                "points in one dimension."
             )
     i, j = orders
     return (-1) ** j * mixture(x[:, None] - x2, order=i + j)
@@ -254,6 +257,6 @@ def _vector(value: Any, name: str) -> Array:
     array = as_array(value, what) if is_known(value) else jnp.asarray(value)
     if array.ndim != 1:
         raise ValueError(
-            f"`{what}` has shape {array.shape}; it is a vector, a value for each component."
+            f"`{what}` has shape {array.shape}; it takes a vector, one value per component."
         )
     return array

@@ -1,4 +1,4 @@
-"""Structured operators on lineax, and the questions one may ask of them."""
+"""Structured operators on lineax, and functions that answer questions about them."""
 
 from probkit.linalg.beside import Beside
 from probkit.linalg.block_diagonal import BlockDiagonal

@@ -1,4 +1,4 @@
-"""What comes in at the door: factors, noise, sizes; and what is said if they misfit."""
+"""Arguments of the operators: factors, noise and sizes, checked and converted."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def as_factors(factors: Sequence[Any], name: str) -> tuple[Any, ...]:
 
 
 def as_arrays(factors: Sequence[Any], name: str) -> tuple[Array, ...]:
-    """Factors where only arrays will do."""
+    """Factors of a class that takes arrays only."""
     operators = [type(F).__name__ for F in factors if _is_operator(F)]
     if operators:
         raise ValueError(

@@ -14,7 +14,7 @@ class Beside(AbstractStructured):
     """$[A_1, …, A_k]$: the columns of the first, then those of the second, and so on.
 
     Args:
-        operators: lineax operators with equally many rows.
+        operators: lineax operators of shapes `(m, n_i)`, all with the same number of rows.
 
     Raises:
         ValueError: if they differ in rows.
@@ -27,7 +27,8 @@ class Beside(AbstractStructured):
         rows = {size(A)[0] for A in self.operators}
         if len(rows) != 1:
             raise ValueError(
-                f"`Beside` got operators with {sorted(rows)} rows; all need as many."
+                f"`Beside` got operators with {sorted(rows)} rows; all need the same "
+                "number."
             )
 
     @property

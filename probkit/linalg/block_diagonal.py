@@ -13,13 +13,14 @@ from probkit.linalg.structured import AbstractStructured
 
 
 class BlockDiagonal(AbstractStructured):
-    r"""$\mathrm{diag}(A_1, …, A_k)$, a vector being the vectors of the blocks in a row.
+    r"""$\mathrm{diag}(A_1, …, A_k)$, on the vectors of the blocks one after the other.
 
     Args:
-        blocks: arrays or lineax operators, of any sizes; square where a question needs it.
+        blocks: arrays of shape `(m_i, n_i)` or lineax operators; square if a question
+            needs it.
 
     Raises:
-        ValueError: if a block is no matrix, or there is none.
+        ValueError: if a block is not a matrix, or if there is none.
     """
 
     blocks: tuple[Any, ...]
@@ -56,7 +57,7 @@ def _squares(op, question):
     return [as_operator(A) for A in op.blocks]
 
 
-# Every answer is that of the blocks: in a row, or added.
+# Every answer is made of those of the blocks, which are joined or added.
 
 
 @solve.register(BlockDiagonal)

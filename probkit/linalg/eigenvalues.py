@@ -1,4 +1,4 @@
-"""Log-determinants and solutions of matrices told by the eigenvalues of their factors."""
+"""Log-determinants and solutions by the eigenvalues of the factors of a matrix."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -19,12 +19,15 @@ def spectral_logdet(spectrum: Spectrum, factors: Sequence[Array], noise: Array) 
     r"""$\sum \log d$ with $d = φ(λ_1, …, λ_P, σ²)$, $λ_p$ the eigenvalues of $G_p$.
 
     Args:
-        spectrum: $φ$, affine in each $λ_p$ by itself; a tensor with an axis a factor.
+        spectrum: $φ$, affine in each $λ_p$ by itself; a tensor with one axis per factor.
         factors: Hermitian positive semi-definite $G_p$, `(m_p, m_p)`.
-        noise: $σ²$.
+        noise: $σ²$, one number.
 
-    Right to second order whether or not eigenvalues coincide; third derivatives only where
-    they differ.
+    Returns:
+        One real number.
+
+    First and second derivatives are right whether or not eigenvalues coincide; third
+    derivatives only if they differ.
     """
     return _logdet(spectrum, tuple(hermitian(G) for G in factors), noise)
 
@@ -35,8 +38,11 @@ def decomposed(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
 
 
 def _spectra(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """The same of factors that are Hermitian to the last bit: not made so twice, so that
-    `solve` and `logdet` of one operator share one decomposition when compiled."""
+    """The same for factors that are already Hermitian to the last bit.
+
+    They are not made Hermitian a second time, so that `solve` and `logdet` of one operator
+    share one decomposition when compiled.
+    """
     values, vectors = _eigh_of_each(factors)
     return [jnp.maximum(v, 0) for v in values], vectors
 
@@ -45,8 +51,8 @@ def _eigh_of_each(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     if len({(G.shape, G.dtype) for G in factors}) > 1 or len(factors) == 1:
         pairs = [eigh_of_matrix(G) for G in factors]
         return [values for values, _ in pairs], [U for _, U in pairs]
-    # Equal sizes in one call: one program to compile, and no call waits for a core that
-    # another holds.
+    # Equal sizes in one call, so that there is one program to compile, and no call waits
+    # for a core that another uses.
     values, vectors = jax.vmap(eigh_of_matrix)(jnp.stack(factors))
     return list(values), list(vectors)
 
@@ -96,7 +102,7 @@ def _(spectrum, primals, tangents):
     #   dλ_q = diag E_q (c_p is symmetric in the λ_q, so this holds at equal ones too);
     #   elsewhere it is E_p times the divided difference (Daleckii and Krein)
     #   (h(λ_i) - h(λ_k)) / (λ_i - λ_k) = -Σ_j w_j² / (d_ij d_kj).
-    # No difference of eigenvalues is left in it: equal or nearly equal ones cost no digit.
+    # No difference of eigenvalues is left in it, so that equal ones cost no digits.
     factors, noise = primals
     d_factors, d_noise = tangents
     values, U = _spectra(factors)

@@ -1,4 +1,4 @@
-"""Noise plus a Kronecker product told by its roots, which may be tall or wide."""
+"""Noise plus a Kronecker product given by its roots, which may be tall or wide."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,14 @@ from probkit.linalg.structured import AbstractHermitian, adjoint
 class KroneckerGramPlusNoise(AbstractHermitian):
     r"""$Σ = A A^H + σ² I$ with $A = A_1 ⊗ … ⊗ A_P$, in C order.
 
-    The same matrix as `KroneckerPlusNoise` of the $A_p A_p^H$, by thin singular value
-    decompositions: these keep the small singular values that squaring loses, and where
-    $A_p$ is tall nothing of size $m_p × m_p$ is formed.
+    It is the same matrix as `KroneckerPlusNoise` of the $A_p A_p^H$, but uses thin singular
+    value decompositions. These keep the small singular values that squaring loses. If
+    $A_p$ is tall, nothing of size $m_p × m_p$ is formed.
 
     Args:
-        roots: arrays $A_p$ of shape `(m_p, n_p)`, of any rank.
-        noise: $σ² > 0$, a variance, one number.
+        roots: arrays $A_p$ of shape `(m_p, n_p)`, of any rank, in units whose product
+            over $p$ is that of the tensor.
+        noise: $σ² > 0$, a variance, one number, in squared units of the tensor.
 
     Raises:
         ValueError: if the noise is not one number.

@@ -16,10 +16,10 @@ from probkit.linalg.structured import AbstractStructured
 class KhatriRao(AbstractStructured):
     r"""$F_1 ⊙ … ⊙ F_P$: column $k$ is $F_1[:, k] ⊗ … ⊗ F_P[:, k]$, in C order.
 
-    It takes the weights of $K$ rank-one tensors to their sum (a CP decomposition).
+    It maps the weights of $K$ rank-one tensors to their sum (a CP decomposition).
 
     Args:
-        factors: arrays $F_p$ of shape `(m_p, K)`, with equally many columns.
+        factors: arrays $F_p$ of shape `(m_p, K)`, all with the same number of columns.
 
     Raises:
         ValueError: if the factors differ in columns.
@@ -32,7 +32,8 @@ class KhatriRao(AbstractStructured):
         columns = {F.shape[1] for F in self.factors}
         if len(columns) != 1:
             raise ValueError(
-                f"`KhatriRao` got factors with {sorted(columns)} columns; all need as many."
+                f"`KhatriRao` got factors with {sorted(columns)} columns; all need the "
+                "same number."
             )
 
     @property
@@ -58,8 +59,8 @@ class KhatriRao(AbstractStructured):
         return lx.MatrixLinearOperator(product, lx.positive_semidefinite_tag)
 
     def _halves(self):
-        # Two halves of about √m rows each: one GEMM joins them, and the m x K matrix is
-        # never there.
+        # Two halves of about √m rows each. One GEMM joins them, so that the m x K matrix is
+        # never formed.
         rows = [len(F) for F in self.factors]
         cut = min(
             range(1, len(rows) + 1),

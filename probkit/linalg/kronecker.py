@@ -23,8 +23,11 @@ class Kronecker(AbstractStructured):
         factors: matrices, each an array of shape `(m_p, n_p)` or a lineax operator, real
             or complex. They need not be square.
 
-    `solve`, `logdet`, `diagonal` and `trace` ask for square factors; `sqrt` and `eigh` for
-    Hermitian ones, positive definite for `sqrt`.
+    Raises:
+        ValueError: if a factor is not a matrix, or if there is none.
+
+    `solve`, `logdet`, `diagonal` and `trace` need square factors, `eigh` Hermitian ones,
+    and `sqrt` Hermitian positive definite ones.
     """
 
     factors: tuple[Any, ...]

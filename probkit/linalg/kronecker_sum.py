@@ -1,4 +1,4 @@
-"""Kronecker sums: one factor an axis, added."""
+"""Kronecker sums: a sum of one factor per axis."""
 
 import functools
 import math
@@ -24,8 +24,8 @@ class KroneckerSum(AbstractHermitian):
     $(⊗U_p)\, \mathrm{diag}(λ_{1,i_1} + … + λ_{P,i_P})\, (⊗U_p)^H$.
 
     Args:
-        factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`. `solve`,
-            `logdet` and `sqrt` ask that the sum is positive definite.
+        factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`. `solve`
+            and `logdet` need a positive definite sum.
 
     Raises:
         ValueError: if a factor is not square.

@@ -11,10 +11,10 @@ class Regression(NamedTuple):
     r"""Standard normal coefficients $z$ after seeing $y = M z + ε$, $ε \sim N(0, I)$.
 
     Attributes:
-        root: $R$, upper triangular, $R^T R = I + M^T M$: the inverse of the posterior
-            covariance. Its diagonal may be negative.
-        mean: the posterior mean $\hat z$.
-        misfit: $|y - M \hat z|^2 + |\hat z|^2 = y^T (I + M M^T)^{-1} y$.
+        root: $R$, `(p, p)`, upper triangular, with $R^T R = I + M^T M$, the inverse of the
+            posterior covariance. Its diagonal may be negative.
+        mean: the posterior mean $\hat z$, shape `(p,)`.
+        misfit: $|y - M \hat z|^2 + |\hat z|^2 = y^T (I + M M^T)^{-1} y$, one number.
     """
 
     root: Float[Array, "p p"]
@@ -25,15 +25,15 @@ class Regression(NamedTuple):
 def decomposed(M, y):
     """Q and R of `[M; I]`, and `[y; 0]` in terms of Q and what is left of it.
 
-    Rows of very different size are harmless to Householder's QR when large ones come
-    first; the prior, rows of size one, comes last.
+    Householder's QR is accurate for rows of very different size if large rows come first.
+    The prior, whose rows have size one, therefore comes last.
     """
     p = M.shape[1]
     Q, R = jnp.linalg.qr(jnp.concatenate([M, jnp.eye(p, dtype=M.dtype)]))
     aim = jnp.concatenate([y, jnp.zeros(p, y.dtype)])
     along = Q.T @ aim
     left = aim - Q @ along
-    # Once more: what is left of a large vector is not quite orthogonal.
+    # Once more, because the rest of a large vector is not quite orthogonal.
     more = Q.T @ left
     return Q, R, along + more, left - Q @ more
 
@@ -41,8 +41,15 @@ def decomposed(M, y):
 def regress(M: Float[Array, "n p"], y: Float[Array, " n"]) -> Regression:
     """The posterior of standard normal coefficients, by one QR decomposition.
 
-    Not by the normal equations: where the noise is $10^{-9}$ of the signal, squares of
-    singular values of $M$ differ by more digits than there are.
+    It does not use the normal equations. If the noise is $10^{-9}$ of the signal, the
+    squares of the singular values of $M$ differ by more digits than float64 has.
+
+    Args:
+        M: $M$, `(n, p)`, in units of the noise sd of each row.
+        y: $y$, shape `(n,)`, in the same units.
+
+    Returns:
+        Root, mean and misfit; coefficients have no units.
     """
     _, R, along, left = decomposed(M, y)
     return Regression(R, jax.scipy.linalg.solve_triangular(R, along), left @ left)

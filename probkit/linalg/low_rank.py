@@ -13,13 +13,13 @@ from probkit.linalg.structured import AbstractStructured, matmat
 
 
 class PlusLowRank(AbstractStructured):
-    r"""$A + W C W^H$ with $C = \mathrm{diag}(c)$, small beside $A$.
+    r"""$A + W C W^H$ with $C = \mathrm{diag}(c)$, whose rank is small relative to $A$.
 
     Args:
         base: $A$, `(n, n)`, any operator with rules for `solve` and `logdet`.
         columns: $W$, an array of shape `(n, k)`.
-        weights: $c$, real, shape `(k,)`; ones by default. They may be 0 or negative; `sqrt`
-            asks for weights of at least 0.
+        weights: $c$, real, shape `(k,)`; ones by default. They may be 0 or negative, but
+            `sqrt` needs weights of at least 0.
 
     Raises:
         ValueError: if the sizes do not fit.
@@ -40,7 +40,7 @@ class PlusLowRank(AbstractStructured):
         if W.ndim != 2 or W.shape[0] != base.in_size():
             raise ValueError(
                 f"`PlusLowRank(columns=...)` has shape {W.shape}; it needs the "
-                f"{base.in_size()} rows of the base, and a column a rank."
+                f"{base.in_size()} rows of the base, and one column per rank."
             )
         c = jnp.ones(W.shape[1]) if weights is None else inexact(weights)
         check_vector(c, W.shape[1], "PlusLowRank(weights=...)")
@@ -66,7 +66,7 @@ class PlusLowRank(AbstractStructured):
 
 @lx.is_positive_semidefinite.register(PlusLowRank)
 def _(op):
-    # Hermitian and, as far as the class can tell, meant to be positive.
+    # Hermitian. Weights that make it indefinite are not looked for.
     return lx.is_positive_semidefinite(op.base)
 
 

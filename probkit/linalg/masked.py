@@ -1,4 +1,4 @@
-"""A Kronecker product plus noise, seen on part of its grid."""
+"""A Kronecker product plus noise, observed on part of its grid."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,21 +19,21 @@ from probkit.linalg.structured import AbstractHermitian, adjoint
 class MaskedKroneckerPlusNoise(AbstractHermitian):
     r"""$M Σ M + (I - M)$ with $Σ = G_1 ⊗ … ⊗ G_P + σ² I$ and $M = \mathrm{diag}(mask)$.
 
-    The covariance of the cells that are seen, on vectors over the whole grid: unseen cells
-    stand by themselves with variance 1, so that log-determinants and quadratic forms of
-    vectors that are 0 there are those of the cells that are seen. All sizes are those of
-    the grid, whatever the mask.
+    It is the covariance of the observed cells, on vectors over the whole grid. Other cells
+    are independent and have variance 1. Log-determinants are therefore those of the
+    observed cells, and so are quadratic forms of vectors that are 0 elsewhere. All sizes
+    are those of the grid, for every mask.
 
     Args:
         factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`.
-        noise: $σ² > 0$, a variance, one number.
-        mask: True where a cell is seen, shape `(m_1, …, m_P)`.
-        rtol: `solve` ends when the residual is below this part of the right side, or below
-            ten rounding units if that is more.
-        max_steps: and gives NaN if it has not after so many steps.
+        noise: $σ² > 0$, a variance, one number, in the units of the product of factors.
+        mask: True where a cell is observed, shape `(m_1, …, m_P)`.
+        rtol: `solve` ends when $|b - A x| / |b|$ is below this number, or below ten
+            rounding units if that is more.
+        max_steps: the largest number of steps; after these `solve` returns NaN.
 
-    `solve` iterates: conjugate gradients, with the inverse over the whole grid to guide
-    them. No exact log-determinant is known; ask `stochastic_logdet`.
+    `solve` uses conjugate gradients, preconditioned by the inverse over the whole grid.
+    There is no exact rule for the log-determinant; use `stochastic_logdet`.
 
     Raises:
         ValueError: if a factor is not square, or mask and factors differ in shape.
@@ -76,7 +76,12 @@ class MaskedKroneckerPlusNoise(AbstractHermitian):
 
 
 class Estimate(NamedTuple):
-    """A number from random probes, and the standard error that they leave."""
+    """An estimate from random probes.
+
+    Attributes:
+        value: the estimate, one number.
+        standard_error: its standard error, in the same units.
+    """
 
     value: Array
     standard_error: Array
@@ -89,18 +94,18 @@ def _(op, vector):
     seen = op.mask.reshape(-1)
     d, U = eigh(fixed.grid)
 
-    def guide(r):
+    def precondition(r):
         inside = adjoint(U).mv(jnp.where(seen, r, 0)) / d.reshape(-1)
         return jnp.where(seen, U.mv(inside), r)
 
     def solution(b):
-        return _conjugate_gradients(fixed.mv, b, guide, op.rtol, op.max_steps)
+        return _conjugate_gradients(fixed.mv, b, precondition, op.rtol, op.max_steps)
 
     return hermitian_solve(op, vector, solution)
 
 
-def _conjugate_gradients(mv, b, guide, rtol, max_steps):
-    """NaN where the residual did not come below `rtol` of `b`, so that nobody misses it."""
+def _conjugate_gradients(mv, b, precondition, rtol, max_steps):
+    """The solution, or NaN if $|b - A x|$ is not below `rtol` times $|b|$ at the end."""
     limit = jnp.maximum(rtol, 10 * jnp.finfo(b.dtype).eps) * jnp.linalg.norm(b)
 
     def unfinished(state):
@@ -112,12 +117,12 @@ def _conjugate_gradients(mv, b, guide, rtol, max_steps):
         moved = mv(direction)
         length = rho / jnp.vdot(direction, moved).real
         x, r = x + length * direction, r - length * moved
-        guided = guide(r)
-        new = jnp.vdot(r, guided).real
-        return x, r, guided + new / rho * direction, new, step + 1
+        preconditioned = precondition(r)
+        new = jnp.vdot(r, preconditioned).real
+        return x, r, preconditioned + new / rho * direction, new, step + 1
 
-    guided = guide(b)
-    start = (jnp.zeros_like(b), b, guided, jnp.vdot(b, guided).real, 0)
+    preconditioned = precondition(b)
+    start = (jnp.zeros_like(b), b, preconditioned, jnp.vdot(b, preconditioned).real, 0)
     x, r, *_ = jax.lax.while_loop(unfinished, advance, start)
     return jnp.where(jnp.linalg.norm(r) <= limit, x, jnp.nan)
 
@@ -125,7 +130,7 @@ def _conjugate_gradients(mv, b, guide, rtol, max_steps):
 @logdet.register(MaskedKroneckerPlusNoise)
 def _(op):
     raise NotImplementedError(
-        "`logdet` has no exact rule for a masked Kronecker product; ask "
+        "`logdet` has no exact rule for a masked Kronecker product; use "
         "`stochastic_logdet(op, key)` for an estimate with its standard error."
     )
 
@@ -149,25 +154,26 @@ def stochastic_logdet(
     r"""An estimate of $\log|A|$ by Lanczos quadrature from random signs $z$.
 
     $\log|A| = \mathrm{E}\, z^H \log(A)\, z$, each term from `num_steps` products. The
-    derivative is that of the same probes, $\mathrm{mean}\, z^H A^{-1} dA\, z$: unbiased,
-    at the price of one `solve` a probe.
+    derivative uses the same probes, $\mathrm{mean}\, z^H A^{-1} dA\, z$. It is unbiased
+    and costs one `solve` per probe.
 
     Args:
         op: $A$.
         key: a JAX random key; the same key gives the same probes.
-        num_probes: how many $z$, at least 2; the standard error falls as their root.
-        num_steps: Lanczos steps, with the basis kept (`num_steps` vectors a probe). Few
-            suffice unless $A$ is badly conditioned; their error is not in the standard
-            error.
+        num_probes: the number of $z$, at least 2; the standard error falls as one over the
+            root of it.
+        num_steps: number of Lanczos steps. The basis is kept, which takes `num_steps`
+            vectors per probe. Few steps suffice unless $A$ is badly conditioned. The
+            standard error does not contain the error of the steps.
 
     Returns:
-        `Estimate(value, standard_error)`.
+        `Estimate(value, standard_error)`, in nats.
 
     Source: Ubaru, Chen & Saad (2017), stochastic Lanczos quadrature.
     """
     seen = op.mask.reshape(-1)
     signs = jax.random.rademacher(key, (num_probes, *seen.shape), dtype=op.dtype)
-    # Unseen cells have logarithm 0 and need no probes.
+    # Cells that are not observed have logarithm 0 and need no probes.
     terms = _log_forms(num_steps, op, jnp.where(seen, signs, 0))
     return Estimate(terms.mean(), terms.std(ddof=1) / num_probes**0.5)
 
@@ -195,8 +201,7 @@ def _(num_steps, primals, tangents):
 def _lanczos_log_form(mv, z, num_steps):
     r"""$z^H \log(A)\, z$ by the Gauss quadrature that Lanczos builds, with its basis kept.
 
-    Where the basis is complete before `num_steps`, what follows is zeros: blocks without
-    weight.
+    If the basis is complete before `num_steps`, the rest is zeros: blocks without weight.
     """
     norm = jnp.linalg.norm(z)
     basis = jnp.zeros((num_steps, len(z)), z.dtype)

@@ -1,4 +1,4 @@
-"""The questions of lineax's own dense and diagonal operators: the leaves of a structure."""
+"""Rules for lineax's own dense and diagonal operators, the leaves of a structure."""
 
 import functools
 from typing import Any

@@ -21,14 +21,14 @@ def mode_products(tensor: ArrayLike, matrices: Sequence[Any]) -> Array:
 
     Args:
         tensor: $T$, shape `(n_1, …, n_P)`, real or complex.
-        matrices: $P$ entries: an array of shape `(m_p, n_p)`, a lineax operator of these
-            sizes, or None, which leaves axis $p$ alone.
+        matrices: $P$ entries, each an array of shape `(m_p, n_p)`, a lineax operator of
+            these sizes, or None, which leaves axis $p$ as it is.
 
     Returns:
         Shape `(m_1, …, m_P)`, in the common dtype.
 
     Raises:
-        ValueError: if number or sizes of matrices do not fit the tensor.
+        ValueError: if the number or the sizes of the matrices do not fit the tensor.
     """
     T = jnp.asarray(tensor)
     sizes = tuple(size(F)[1] if F is not None else None for F in matrices)
@@ -40,9 +40,9 @@ def mode_products(tensor: ArrayLike, matrices: Sequence[Any]) -> Array:
             "columns; axis p must be as long as matrix p has columns."
         )
     shape = list(T.shape)
-    # The last axis goes through its matrix and comes out in front: after P rounds the axes
-    # are in order again. Each round is one GEMM, F Tᵀ, whose operands lie in memory as
-    # they should; no axis is ever moved by a copy.
+    # The last axis is multiplied by its matrix and becomes the first, so that after P
+    # rounds the axes are in order again. Each round is one GEMM, F Tᵀ, with operands in the
+    # order of memory; no axis is moved by a copy.
     for p in reversed(range(len(shape))):
         T = _last_to_front(T.reshape(-1, shape[p]), matrices[p])
         shape[p] = T.shape[0]
@@ -55,12 +55,19 @@ def _last_to_front(T, F):
     if isinstance(F, lx.AbstractLinearOperator):
         return jax.vmap(F.mv, out_axes=1)(T)
     dtype = jnp.result_type(F, T)
-    # Behind the barrier a transposed F is copied, small as it is, rather than made part of
-    # a GEMM with both sides transposed, which takes twice as long on CPU.
+    # Behind the barrier a transposed F, which is small, is copied. Otherwise it becomes
+    # part of a GEMM with both sides transposed, which takes twice as long on CPU.
     F = jax.lax.optimization_barrier(F.astype(dtype))
     return jax.lax.dot_general(F, T.astype(dtype), (((1,), (1,)), ((), ())))
 
 
 def abs2(a: Inexact[Array, "..."]) -> Float[Array, "..."]:
-    """Squared modulus of each entry."""
+    """Squared modulus of each entry.
+
+    Args:
+        a: real or complex, any shape.
+
+    Returns:
+        Real, shape of `a`, in its units squared.
+    """
     return jnp.real(a * jnp.conj(a))

@@ -26,20 +26,19 @@ from probkit.linalg.structured import AbstractHermitian
 class KroneckerPlusNoise(AbstractHermitian):
     r"""$Σ = G_1 ⊗ … ⊗ G_P + σ² I$, on vectors flattened in C order.
 
-    With $G_p = U_p\, \mathrm{diag}(λ_p)\, U_p^H$ all questions are answered by
-    $Σ = (⊗U_p)\, \mathrm{diag}(⊗λ_p + σ²)\, (⊗U_p)^H$, exactly, at the cost of $P$ small
+    With $G_p = U_p\, \mathrm{diag}(λ_p)\, U_p^H$ every question has an exact answer by
+    $Σ = (⊗U_p)\, \mathrm{diag}(⊗λ_p + σ²)\, (⊗U_p)^H$. The cost is that of $P$ small
     eigenproblems and a few mode products.
 
     Args:
         factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`, of any rank.
-            What is not Hermitian in them is rounded away; eigenvalues below zero count as
-            zero.
-        noise: $σ² > 0$, a variance, one number.
+            The nearest Hermitian matrices are used; eigenvalues below zero count as zero.
+        noise: $σ² > 0$, a variance, one number, in the units of the product of factors.
 
     Raises:
         ValueError: if a factor is not square or the noise is not one number.
 
-    Derivatives of `solve`, `logdet` and `inverse_quadratic_form` are right to second order
+    First and second derivatives of `solve`, `logdet` and `inverse_quadratic_form` are right
     whether or not eigenvalues coincide.
     """
 

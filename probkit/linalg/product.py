@@ -12,7 +12,7 @@ from probkit.linalg.structured import AbstractStructured
 
 
 class Product(AbstractStructured):
-    """$A_1 A_2 … A_k$, never multiplied out; the last acts first.
+    """$A_1 A_2 … A_k$, never multiplied out; the last one is applied first.
 
     Args:
         operators: lineax operators, each with as many rows as the one before has columns.
@@ -20,7 +20,7 @@ class Product(AbstractStructured):
     Raises:
         ValueError: if the sizes do not fit.
 
-    `solve` and `logdet` ask for square operators.
+    `solve` and `logdet` need square operators.
     """
 
     operators: tuple[lx.AbstractLinearOperator, ...]

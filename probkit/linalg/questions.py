@@ -1,7 +1,7 @@
-"""The questions. Each is one function; a structure adds one rule.
+"""The questions. Each is one function, to which a structure adds one rule.
 
-A rule's comment is the identity it uses. Where a structure has no rule the base case says
-so and names `dense`; nothing is made dense by itself.
+A rule's comment is the identity that it uses. If a structure has no rule the base case
+raises an error that names `dense`. Nothing is made dense unless it is asked for.
 """
 
 import functools
@@ -28,10 +28,10 @@ def solve(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
 
     Args:
         op: $A$, `(n, n)`.
-        vector: $b$, shape `(n,)`; `jax.vmap` over more of them.
+        vector: $b$, shape `(n,)`; for several use `jax.vmap`.
 
     Returns:
-        $x$, shape `(n,)`.
+        $x$, shape `(n,)`, in units of $b$ over those of $A$.
 
     Raises:
         ValueError: if $A$ is not square or $b$ has another length.
@@ -42,7 +42,13 @@ def solve(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
 
 @functools.singledispatch
 def logdet(op: lx.AbstractLinearOperator) -> Array:
-    r"""$\log |\det A|$, for a square $A$; real, also when $A$ is complex.
+    r"""$\log |\det A|$, for a square $A$.
+
+    Args:
+        op: $A$, `(n, n)`.
+
+    Returns:
+        One real number, also if $A$ is complex.
 
     Raises:
         ValueError: if $A$ is not square.
@@ -53,13 +59,35 @@ def logdet(op: lx.AbstractLinearOperator) -> Array:
 
 @functools.singledispatch
 def diagonal(op: lx.AbstractLinearOperator) -> Array:
-    """The diagonal of a square operator, shape `(n,)`."""
+    """The diagonal of a square operator.
+
+    Args:
+        op: $A$, `(n, n)`.
+
+    Returns:
+        Shape `(n,)`, in units of $A$.
+
+    Raises:
+        ValueError: if $A$ is not square.
+        NotImplementedError: if the structure of $A$ has no rule.
+    """
     _no_rule("diagonal", op)
 
 
 @functools.singledispatch
 def trace(op: lx.AbstractLinearOperator) -> Array:
-    """The sum of the diagonal of a square operator."""
+    """The sum of the diagonal of a square operator.
+
+    Args:
+        op: $A$, `(n, n)`.
+
+    Returns:
+        One number, in units of $A$.
+
+    Raises:
+        ValueError: if $A$ is not square.
+        NotImplementedError: if the structure of $A$ has no rule here or for `diagonal`.
+    """
     return diagonal(op).sum()
 
 
@@ -67,7 +95,19 @@ def trace(op: lx.AbstractLinearOperator) -> Array:
 def sqrt(op: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
     r"""An operator $R$ with $R R^H = A$, for Hermitian positive (semi-)definite $A$.
 
-    Neither symmetric nor unique: whichever is cheapest for the structure.
+    $R$ is neither symmetric nor unique. It is the one that is cheapest for the structure.
+
+    Args:
+        op: $A$, `(n, n)`. A dense matrix must be positive definite, because its $R$ is
+            the Cholesky factor, which is NaN otherwise; see `with_jitter`.
+
+    Returns:
+        $R$, an operator with $n$ rows and $n$ or more columns, in units of the root of
+        those of $A$.
+
+    Raises:
+        ValueError: if $A$ is not square.
+        NotImplementedError: if the structure of $A$ has no rule.
     """
     _no_rule("sqrt", op)
 
@@ -76,19 +116,39 @@ def sqrt(op: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
 def eigh(op: lx.AbstractLinearOperator) -> tuple[Array, lx.AbstractLinearOperator]:
     r"""Eigenvalues and eigenvectors, $A = V\, \mathrm{diag}(λ)\, V^H$, of a Hermitian $A$.
 
-    Returns:
-        $λ$, in the order of the columns of $V$ and not sorted: for Kronecker structures a
-        tensor with an axis a factor; and the unitary $V$, an operator.
+    Args:
+        op: $A$, `(n, n)`, Hermitian.
 
-    Derivatives of eigenvectors exist only where eigenvalues differ. Pairs that agree to
-    rounding count as equal, and vectors do not turn within them; the other questions take
-    their derivatives another way and are right at equal eigenvalues too.
+    Returns:
+        $λ$, in units of $A$, in the order of the columns of $V$ and not sorted; and the
+        unitary $V$, an operator `(n, n)`. $λ$ has shape `(n,)`, or for Kronecker structures
+        that of a tensor with one axis per factor.
+
+    Raises:
+        ValueError: if $A$ is not square.
+        NotImplementedError: if the structure of $A$ has no rule.
+
+    Derivatives of eigenvectors exist only if eigenvalues differ. Eigenvalues that agree to
+    rounding count as equal, and their vectors get no derivative within that group. The
+    other questions have derivatives of their own, which are right at equal eigenvalues.
     """
     _no_rule("eigh", op)
 
 
 def quadratic_form(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
-    r"""$v^H A v$; complex unless $A$ is real or Hermitian."""
+    r"""$v^H A v$.
+
+    Args:
+        op: $A$, `(n, n)`.
+        vector: $v$, shape `(n,)`.
+
+    Returns:
+        One number, in units of $A$ times those of $v$ squared. It is real if the operator
+        is marked positive semi-definite or everything is real, and complex otherwise.
+
+    Raises:
+        ValueError: if $v$ has another length.
+    """
     form = jnp.vdot(vector, op.mv(jnp.asarray(vector)))
     hermitian = lx.is_positive_semidefinite(op) or not is_complex(form.dtype)
     return form.real if hermitian else form
@@ -98,6 +158,17 @@ def inverse_quadratic_form(op: lx.AbstractLinearOperator, vector: ArrayLike) -> 
     r"""$v^H A^{-1} v$, real, for Hermitian positive definite $A$.
 
     Its derivative costs one product with the parts of $A$, and no second solution.
+
+    Args:
+        op: $A$, `(n, n)`, Hermitian positive definite.
+        vector: $v$, shape `(n,)`.
+
+    Returns:
+        One real number, in units of $v$ squared over those of $A$.
+
+    Raises:
+        ValueError: if $A$ is not square or $v$ has another length.
+        NotImplementedError: if the structure of $A$ has no rule for `solve`.
     """
     return _inverse_quadratic_form(op, jnp.asarray(vector))
 
@@ -124,10 +195,15 @@ def sample(op: lx.AbstractLinearOperator, key: Array, shape: tuple[int, ...] = (
     Args:
         op: $A$, Hermitian positive (semi-)definite, `(n, n)`.
         key: a JAX random key.
-        shape: how many draws.
+        shape: shape of the set of draws, `()` for one.
 
     Returns:
-        Shape `(*shape, n)`: N(0, A) where $A$ is real, circular CN(0, A) where complex.
+        Shape `(*shape, n)`, in units of the root of those of $A$: N(0, A) if $A$ is real,
+        circular CN(0, A) if it is complex.
+
+    Raises:
+        ValueError: if $A$ is not square.
+        NotImplementedError: if the structure of $A$ has no rule for `sqrt`.
     """
     R = sqrt(op)
     structure = R.in_structure()
@@ -139,9 +215,9 @@ def sample(op: lx.AbstractLinearOperator, key: Array, shape: tuple[int, ...] = (
 def hermitian_solve(op: lx.AbstractLinearOperator, vector: ArrayLike, solution) -> Array:
     """`solution(b)` for Hermitian `op`, with the derivatives of the equation it solves.
 
-    From A x = b follows A dx = db - dA x: another equation with the same A, and so on to
-    any order. What happens inside `solution` is never differentiated, so that it may use
-    eigenvectors at equal eigenvalues, or iterate.
+    From A x = b follows A dx = db - dA x, another equation with the same A, and so on to
+    any order. `solution` itself is never differentiated, so that it may use eigenvectors
+    at equal eigenvalues, or iterate.
     """
     vector = jnp.asarray(vector, jnp.result_type(vector, op.in_structure().dtype))
     return jax.lax.custom_linear_solve(

@@ -17,11 +17,11 @@ from probkit.linalg.structured import AbstractStructured
 class ScaledKronecker(AbstractStructured):
     r"""$D\, (F_1 ⊗ … ⊗ F_P)\, D^H$ with $D = \mathrm{diag}(s)$, in C order.
 
-    Correlations that are a Kronecker product, and a scale for each entry of its own.
+    Correlations that are a Kronecker product, with a scale of its own for each entry.
 
     Args:
-        scale: $s$, shape `(n,)`, nowhere 0 for `solve` and `logdet`.
-        factors: square matrices, as for `Kronecker`.
+        scale: $s$, shape `(n,)`; `solve` and `logdet` need entries other than 0.
+        factors: square matrices `(n_p, n_p)`, as for `Kronecker`.
 
     Raises:
         ValueError: if a factor is not square or the scale has another length.

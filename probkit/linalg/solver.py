@@ -6,9 +6,10 @@ from probkit.linalg.questions import solve
 
 
 class Structured(lx.AbstractLinearSolver):
-    """`lx.linear_solve(op, b, linalg.Structured())`: lineax's door to `linalg.solve`.
+    """`lx.linear_solve(op, b, linalg.Structured())` solves by `linalg.solve`.
 
-    Derivatives are those of lineax, for operators as for vectors.
+    Derivatives are those of lineax, for operators and for vectors. It takes no arguments,
+    and raises the errors of `linalg.solve`.
     """
 
     def init(self, operator, options):

@@ -23,8 +23,8 @@ def eigh_of_matrix(matrix: Array) -> tuple[Array, Array]:
 @eigh_of_matrix.defjvp
 def _(primals, tangents):
     # With E = Uᴴ dG U: dλ_i = E_ii and dU = U K, K_ij = E_ij / (λ_j - λ_i). Within a group
-    # of equal eigenvalues any turn of U is as good; none is taken. Gaps below rounding
-    # count as zero; a gap g just above costs about log10(λ_max / g) digits.
+    # of equal eigenvalues every rotation of U is right, and none is taken. Gaps below
+    # rounding count as zero; a gap g just above costs about log10(λ_max / g) digits.
     (matrix,), (tangent,) = primals, tangents
     values, U = eigh_of_matrix(matrix)
     E = U.conj().T @ tangent @ U
@@ -35,5 +35,12 @@ def _(primals, tangents):
 
 
 def outer(vectors: Sequence[Array]) -> Array:
-    """$v_1 ⊗ … ⊗ v_P$ as a tensor with an axis a vector."""
+    """$v_1 ⊗ … ⊗ v_P$ as a tensor with one axis per vector.
+
+    Args:
+        vectors: $v_p$, shape `(n_p,)`; one or more.
+
+    Returns:
+        Shape `(n_1, …, n_P)`, in the product of their units.
+    """
     return functools.reduce(jnp.multiply.outer, vectors)

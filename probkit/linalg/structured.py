@@ -1,4 +1,4 @@
-"""What all our operators share: they are square or not, and never dense by accident."""
+"""What all our operators share. None of them becomes dense unless that is asked for."""
 
 import abc
 from typing import Any
@@ -10,9 +10,9 @@ from jaxtyping import Array
 
 
 class AbstractStructured(lx.AbstractLinearOperator):
-    """A matrix told by its parts, acting on vectors.
+    """A matrix given by its parts, acting on vectors.
 
-    Subclasses say `shape`, `dtype`, `mv` and `transpose`, and answer the questions of
+    Subclasses have `shape`, `dtype`, `mv` and `transpose`, and rules for the questions of
     `probkit.linalg` that their structure has an identity for.
     """
 
@@ -33,17 +33,17 @@ class AbstractStructured(lx.AbstractLinearOperator):
         return jax.ShapeDtypeStruct((self.shape[0],), self.dtype)
 
     def as_matrix(self):
-        # lineax's own solvers begin here; this is where they would densify in silence.
+        # lineax's own solvers begin here, and would form the matrix without notice.
         name, (rows, columns) = type(self).__name__, self.shape
         raise ValueError(
-            f"`{name}` does not become a matrix of {rows} x {columns} in silence: ask "
+            f"`{name}` does not become a matrix of {rows} x {columns} by itself: use "
             "`linalg.solve(op, b)` or `lx.linear_solve(op, b, linalg.Structured())` for a "
             "solution, `linalg.dense(op)` for the matrix."
         )
 
 
 class AbstractHermitian(AbstractStructured):
-    """A Hermitian positive semi-definite matrix told by its parts."""
+    """A Hermitian positive semi-definite matrix given by its parts."""
 
     def transpose(self):
         # Aᵀ = conj(A) for Hermitian A.
@@ -66,24 +66,49 @@ def _conj(op):
 
 
 def adjoint(op: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
-    r"""$A^H$, the conjugate transpose; `op.T` is the transpose without conjugate."""
+    r"""$A^H$, the conjugate transpose; `op.T` is the transpose without conjugate.
+
+    Args:
+        op: $A$, an operator `(m, n)`.
+
+    Returns:
+        An operator `(n, m)`.
+    """
     return lx.conj(op.transpose())
 
 
 def matmat(op: lx.AbstractLinearOperator, matrix: Array) -> Array:
-    """$A B$, the operator on each column of a matrix of shape `(columns of A, k)`."""
+    """$A B$, the operator applied to each column of a matrix.
+
+    Args:
+        op: $A$, an operator `(m, n)`.
+        matrix: $B$, shape `(n, k)`.
+
+    Returns:
+        Shape `(m, k)`, in the product of the units.
+
+    Raises:
+        ValueError: if $B$ has another number of rows.
+    """
     return jax.vmap(op.mv, in_axes=1, out_axes=1)(matrix)
 
 
 def dense(op: lx.AbstractLinearOperator) -> Array:
-    """The matrix itself, at its full cost; the one place where that is asked for."""
+    """The matrix itself, at its full cost. No other function forms it.
+
+    Args:
+        op: $A$, an operator `(m, n)`.
+
+    Returns:
+        An array of shape `(m, n)`, in units and dtype of $A$.
+    """
     if isinstance(op, lx.MatrixLinearOperator):
         return op.matrix
     return matmat(op, jnp.eye(op.in_size(), dtype=op.in_structure().dtype))
 
 
-# What lineax may ask. Structure is in the class; the questions of lineax are about the few
-# dense shapes that its own solvers know.
+# What lineax may ask. The structure is in the class, and the questions of lineax are about
+# the few dense shapes that its own solvers know.
 def _no(op):
     return False
 

@@ -16,14 +16,13 @@ class Toeplitz(AbstractHermitian):
     The covariance of a stationary process on an even grid.
 
     Args:
-        column: $c$, the first column, shape `(n,)`; $c_0$ is real.
-
-    Products cost $O(n \log n)$. `solve` and `logdet` are exact recursions of $O(n²)$ that
-    hold a few vectors: no matrix, no iteration that may not settle. Derivatives of `logdet`
-    cost one solution.
+        column: $c$, the first column, shape `(n,)`, in units of the matrix; $c_0$ is real.
 
     Raises:
-        ValueError: if the column is no vector.
+        ValueError: if the column is not a vector.
+
+    Products cost $O(n \log n)$. `solve` and `logdet` are exact recursions of $O(n²)$ that
+    hold a few vectors, and no matrix. Derivatives of `logdet` cost one solution.
     """
 
     column: Inexact[Array, " n"]
@@ -32,7 +31,7 @@ class Toeplitz(AbstractHermitian):
         self.column = inexact(column)
         if self.column.ndim != 1 or not self.column.size:
             raise ValueError(
-                f"`Toeplitz(column=...)` has shape {self.column.shape}; it is one vector."
+                f"`Toeplitz(column=...)` has shape {self.column.shape}; it takes a vector."
             )
 
     @property
@@ -66,7 +65,7 @@ def _levinson(column, vector):
 
     After step $m$ the polynomial $a = (1, a_1, …, a_m, 0, …)$ solves
     $T_{m+1} a = (e_m, 0, …, 0)$, and $x$ the leading system of size $m + 1$ (Golub and Van
-    Loan, 4.7). What runs backwards is read from $a$ reversed and conjugate.
+    Loan, 4.7). The backward polynomial is $a$ reversed and conjugate.
     """
     n = len(column)
     dtype = jnp.result_type(column, vector)

@@ -19,8 +19,8 @@ class SumOfTwoKroneckers(AbstractHermitian):
     r"""$A_1 ⊗ … ⊗ A_P + B_1 ⊗ … ⊗ B_P$, in C order; signal and coloured noise.
 
     With $B_p = L_p L_p^H$ it is $L\, (C_1 ⊗ … ⊗ C_P + I)\, L^H$, where $L = ⊗L_p$ and
-    $C_p = L_p^{-1} A_p L_p^{-H}$: the eigenvectors of the $C_p$ are the generalised ones of
-    the pairs $(A_p, B_p)$. A third product would have no such basis.
+    $C_p = L_p^{-1} A_p L_p^{-H}$. The eigenvectors of the $C_p$ are the generalised ones of
+    the pairs $(A_p, B_p)$. There is no such basis for three products.
 
     Args:
         first: Hermitian positive semi-definite arrays $A_p$, `(m_p, m_p)`.

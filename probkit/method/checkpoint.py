@@ -114,6 +114,7 @@ class Checkpoint:
         self._pending = False
         self._chunks: list[tuple[Any, np.ndarray]] = []
         self._spans: list[tuple[int, int]] = []
+        self._on_disk = 0  # how many of the spans are in files
         self._joined: list[tuple[int, int]] = []  # in files that are no longer needed
 
     @classmethod
@@ -192,6 +193,7 @@ class Checkpoint:
             self.done = bool(done)
             self._spans = [(int(a), int(b)) for a, b in arrays.pop("spans")]
             self.states = _unflatten(like, arrays)
+            self._on_disk = len(self._spans)
             for start, stop in self._spans:
                 path = self._records(start, stop)
                 kept = _load(path)
@@ -248,6 +250,7 @@ class Checkpoint:
         for span in {*before, *self._joined} - {*self._spans}:
             self._records(*span).unlink(missing_ok=True)
         self._joined.clear()
+        self._on_disk = len(self._spans)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -260,16 +263,18 @@ class Checkpoint:
             raise
 
     def _join(self) -> None:
-        """Join the last two spans while the earlier one is not longer than the later."""
+        """Join what is not on disk, then the last two while the earlier is not longer."""
         while len(self._spans) > 1:
             (a, b), (_, c) = self._spans[-2:]
-            if b - a > c - b:
+            on_disk = len(self._spans) - 2 < self._on_disk
+            if on_disk and b - a > c - b:
                 return
             (left, left_counts), (right, right_counts) = self._chunks[-2:]
             both = {k: np.concatenate([left[k], right[k]], axis=1) for k in left}
             self._joined += self._spans[-2:]
             self._spans[-2:] = [(a, c)]
             self._chunks[-2:] = [(both, left_counts + right_counts)]
+            self._on_disk = min(self._on_disk, len(self._spans) - 1)
 
     def collect(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """The whole trace, `{name: array[lane, step, ...]}`, and the steps of each lane.

@@ -2,7 +2,7 @@ r"""Problems with known solutions: several scales, and high frequencies.
 
 Each function returns a `Problem` and its solution, which is a function of coordinates as
 `Problem.coordinates` has them. Sources are written out. `num` is the number of grid points
-per axis, 8 or more.
+per axis; fewer than 8 raise a `ValueError`, and so does float32.
 
 | name | equation | solution | domain | points |
 |---|---|---|---|---|
