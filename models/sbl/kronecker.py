@@ -1,7 +1,6 @@
 r"""The model of Kronecker-structured sparse Bayesian learning."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -31,7 +30,7 @@ from probkit.models.sbl.updates import (
     moved_noise,
     noise_variance,
 )
-from probkit.validate import as_array, positive, short, whole
+from probkit.validate import as_array, pairs, positive, short, whole
 
 # Where learning the noise starts.
 FIRST_NOISE = 0.1
@@ -83,19 +82,6 @@ def blocks(labels: Any) -> np.ndarray:
             "numbers or all text, such as `[0, 0, 1]`."
         )
     return np.eye(len(found))[block]
-
-
-def _couplings(given: Any) -> tuple[tuple[str, Coupling], ...]:
-    pairs = tuple(given.items()) if isinstance(given, Mapping) else given
-    listed = isinstance(pairs, list | tuple)
-    if not listed or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
-        raise ValueError(
-            f"`KroneckerSBL(coupling={short(given)})`: it takes a dict from modes to "
-            "weights or matrices, such as `{'atom': 0.5}`."
-        )
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError(f"`KroneckerSBL(coupling={short(given)})` names a mode twice.")
-    return tuple((str(mode), _coupling(mode, value)) for mode, value in pairs)
 
 
 def _coupling(mode: str, value: Any) -> Coupling:
@@ -168,7 +154,15 @@ class KroneckerSBL(AbstractEMModel):
     """
 
     frozen: tuple[str, ...] = eqx.field(default=(), converter=_names)
-    coupling: tuple[tuple[str, Coupling], ...] = eqx.field(default=(), converter=_couplings)
+    coupling: tuple[tuple[str, Coupling], ...] = eqx.field(
+        default=(),
+        converter=pairs(
+            "KroneckerSBL(coupling",
+            "a mode",
+            "a dict from modes to weights or matrices, such as `{'atom': 0.5}`",
+            _coupling,
+        ),
+    )
     global_scale: float = eqx.field(
         default=1.0, converter=positive("KroneckerSBL(global_scale")
     )

@@ -105,6 +105,10 @@ class AbstractMethod(eqx.Module):
     def refuse(self, model: Any, data: Any) -> None:
         """Refuse a model or data that this method cannot fit, before anything else is done.
 
+        Args:
+            model: the model that `fit` was given.
+            data: its data.
+
         Raises:
             ValueError: with what it fits instead.
         """
