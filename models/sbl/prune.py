@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from probkit.method import either
 from probkit.method.climb import rounding
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
@@ -16,7 +17,6 @@ from probkit.models.sbl.updates import (
     Evidence,
     Scales,
     bound_sweep,
-    either,
     moved_noise,
     noise_variance,
 )

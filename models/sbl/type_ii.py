@@ -15,6 +15,7 @@ from probkit.method import (
     Draws,
     Lanes,
     best_lane,
+    either,
     repeated,
 )
 from probkit.method.climb import (
@@ -42,7 +43,6 @@ from probkit.models.sbl.updates import (
     Rule,
     Scales,
     bound_sweep,
-    either,
     moved,
     moved_noise,
     noise_variance,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -281,8 +280,3 @@ def noise_variance(moved: Float[Array, ""], data: Measurements) -> Float[Array, 
     if data.noise_sd is not None:
         return data.noise_sd**2
     return jnp.maximum(moved, NOISE_FLOOR * data.power)
-
-
-def either(condition: Any, yes: Any, no: Any) -> Any:
-    """`jnp.where` on every array of two trees."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

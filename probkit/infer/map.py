@@ -19,6 +19,7 @@ from probkit.method import (
     Lanes,
     best_lane,
     choose,
+    either,
     repeated,
 )
 from probkit.method.climb import (
@@ -115,7 +116,7 @@ class MAP(AbstractIterativeMethod):
         good = finite & (loss <= state.loss + ENOUGH * state.size * promised + noise)
         first = state.num_steps == 0
         memory = remembered(state.memory, place - state.position, slope - state.slope)
-        memory = _either(first, state.memory, memory)
+        memory = either(first, state.memory, memory)
         quiet = jnp.where(state.loss - loss > noise, 0, state.quiet + 1)
         taken = MAPState(
             place,
@@ -132,14 +133,14 @@ class MAP(AbstractIterativeMethod):
         lost = state.quiet == PATIENCE // 2
         forgot = empty(state.position)
         back = state._replace(
-            memory=_either(lost, forgot, state.memory),
+            memory=either(lost, forgot, state.memory),
             move=jnp.where(lost, direction(forgot, state.slope), state.move),
             size=jnp.where(lost, 1.0, state.size * _shorter(state, loss, promised)),
             quiet=state.quiet + 1,
             num_steps=state.num_steps + 1,
             result=choose(first, RESULTS.nonfinite, RESULTS.successful),
         )
-        return _either(good, taken, back)
+        return either(good, taken, back)
 
     def terminate(self, state) -> Bool[Array, ""]:
         begun = state.num_steps > 0
@@ -231,10 +232,6 @@ def _shorter(state: MAPState, loss, promised) -> Float[Array, ""]:
 
 def _largest(slope: Float[Array, " p"]) -> Float[Array, ""]:
     return jnp.max(jnp.abs(slope), initial=0.0)
-
-
-def _either(condition, yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 @eqx.filter_jit

@@ -14,6 +14,7 @@ from probkit.method.protocol import (
     Draws,
     Running,
     choose,
+    either,
     message,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "Running",
     "best_lane",
     "choose",
+    "either",
     "message",
     "repeated",
 ]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
@@ -57,6 +59,11 @@ def choose(condition: Any, yes: Any, no: Any) -> Any:
         `yes` if the condition is true, else `no`.
     """
     return RESULTS.where(condition, yes, no)
+
+
+def either(condition: Any, yes: Any, no: Any) -> Any:
+    """`jnp.where` on every array of two trees."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 @dataclass(frozen=True)
