@@ -1,8 +1,7 @@
-"""EM of a softmax-gated mixture of two linear experts: probkit against R flexmix.
+"""EM of a softmax-gated mixture of two linear experts: probkit compared with R flexmix.
 
-Both start from the same responsibilities, on the same data, and the log-likelihood of
-both answers is computed by one function. flexmix runs at its default tolerance and at a
-tight one.
+Both start from the same responsibilities, on the same data. One function computes the
+log likelihood of both answers. flexmix runs at its default tolerance and at a smaller one.
 """
 
 import argparse
@@ -23,15 +22,15 @@ from probkit.models import moe
 
 MODEL = moe.SoftmaxMoE(num_experts=2)
 ONE = pk.EM(num_restarts=1, maximise="likelihood")
-TOLERANCES = {"default": 1e-6, "tight": 1e-11}  # flexmix: relative to the log-likelihood
+TOLERANCES = {"default": 1e-6, "tight": 1e-11}  # flexmix: relative to the log likelihood
 TARGETS = {8: 0.10, 1: 0.25}
 
 
 def truth(d: int) -> dict[str, np.ndarray]:
-    """Two planes that cross, and a gate that turns along the diagonal of the inputs.
+    """Two planes that cross, and a gate that changes along the diagonal of the inputs.
 
-    With u = sum(x) / sqrt(d): the gate's logit is 0.5 + 2 u; the experts are 1 + 2 u with
-    noise 0.5, and -1 - u with noise 0.8. The spread of u is the same for every d.
+    With u = sum(x) / sqrt(d), the logit of the gate is 0.5 + 2 u. The experts are 1 + 2 u
+    with noise sd 0.5, and -1 - u with noise sd 0.8. The sd of u is the same for every d.
     """
     along = np.full((d, 1), 1 / np.sqrt(d))
     return {
@@ -57,7 +56,7 @@ def sites_of(fitted: pk.Fit) -> dict[str, np.ndarray]:
 
 
 def one_start(data: moe.Pairs, seed: int):
-    """Where both begin: sites after one step from random, and their responsibilities."""
+    """Where both sides start: a fit after one EM step, and its responsibilities."""
     one_step = pk.EM(num_restarts=1, max_steps=1, maximise="likelihood")
     key = jax.random.key(seed)
     start = pk.fit(MODEL, data, one_step, key=key, throw=False, progress=False)
@@ -100,7 +99,7 @@ def flexmix_is_here() -> bool:
 
 
 def cold(n: int, d: int, cache: str | None) -> None:
-    """In a fresh process: the first fit, compilation and all."""
+    """The first fit of a fresh process, including compilation."""
     if cache:
         pk.use_compilation_cache(cache)
     data = simulated(n, d, seed=1)
@@ -111,7 +110,7 @@ def compare(n: int, d: int, repeats: int, restarts: int, with_flexmix: bool) -> 
     many = pk.EM(num_restarts=restarts, maximise="likelihood")
     warm_up = simulated(n, d, seed=0)
     start, _ = one_start(warm_up, seed=0)
-    ours(warm_up, ONE, seed=0, start=start)  # compiles; cold runs are timed elsewhere
+    ours(warm_up, ONE, seed=0, start=start)  # compiles; cold runs are timed below
     begins = {}
 
     def begin(repeat):
@@ -157,7 +156,7 @@ def summary(runs: dict, d: int, restarts: int) -> dict:
         }
         for name, rows in runs.items()
     }
-    # The first run with restarts compiles.
+    # The first run with restarts includes compilation.
     out["probkit restarts"] = {
         k: runs["probkit restarts"][-1][k]
         for k in ("wall_s", "cpu_s", "log_likelihood", "reached_best")
@@ -186,8 +185,8 @@ def summary(runs: dict, d: int, restarts: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="n=5000, one repetition")
-    parser.add_argument("--n", type=int, help="observations; by default 100000")
-    parser.add_argument("--repeats", type=int, help="repetitions; by default 3")
+    parser.add_argument("--n", type=int, help="number of observations (default: 100000)")
+    parser.add_argument("--repeats", type=int, help="number of repetitions (default: 3)")
     parser.add_argument("--restarts", type=int, default=16)
     parser.add_argument("--dims", type=int, nargs="+", default=[8, 1], choices=[8, 1])
     parser.add_argument("--cold", nargs="+", help=argparse.SUPPRESS)
@@ -200,7 +199,7 @@ def main() -> None:
     repeats = args.repeats or (1 if args.quick else 3)
     with_flexmix, where = flexmix_is_here(), machine()
     if not with_flexmix:
-        print("R or its package flexmix is not here: only our side is timed.")
+        print("R or its package flexmix is not installed, so only probkit is timed.")
     result = {"machine": where, "dtype": "float64", "n": n, "runs": {}, "summary": {}}
     for d in args.dims:
         runs = compare(n, d, repeats, args.restarts, with_flexmix)
@@ -208,7 +207,7 @@ def main() -> None:
         result["runs"][f"d={d}"], result["summary"][f"d={d}"] = runs, told
         print(f"\nn={n}, d={d}, float64, medians of {repeats}")
         table(
-            ("side", "wall, s", "cpu, s", "log-likelihood", "probkit / this, wall"),
+            ("side", "wall, s", "cpu, s", "log likelihood", "wall: probkit / side"),
             [
                 (
                     name,

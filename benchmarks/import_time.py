@@ -19,7 +19,7 @@ def seconds(statement: str) -> float:
 
 
 def dearest(count: int) -> list[dict]:
-    """The modules that cost most by themselves, of those that the base leaves out."""
+    """Modules that `BASE` does not import, those that take longest by themselves first."""
 
     def profile(statement):
         done = subprocess.run(
@@ -47,11 +47,11 @@ def dearest(count: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 pairs instead of 15")
-    parser.add_argument("--repeats", type=int, help="how many pairs")
+    parser.add_argument("--repeats", type=int, help="number of pairs")
     args = parser.parse_args()
     repeats = args.repeats or (3 if args.quick else 15)
     where = machine()
-    seconds(OURS)  # once for the disk
+    seconds(OURS)  # once before, so that the files are in the disk cache
     runs = alternate(
         {"base": lambda _: seconds(BASE), "ours": lambda _: seconds(OURS)}, repeats
     )
@@ -64,7 +64,7 @@ def main() -> None:
     )
     print(
         f"import probkit adds {middle:.2f} s to {sorted(runs['base'])[repeats // 2]:.2f} s "
-        f"(median of {repeats} pairs; from {added[0]:.2f} to {added[-1]:.2f} s)"
+        f"(median of {repeats} pairs; range {added[0]:.2f} to {added[-1]:.2f} s)"
     )
     write(
         "import_time",

@@ -1,7 +1,8 @@
-"""Kronecker products against NumPy, linear_operator, gpjax and dense SciPy, in one run.
+"""Kronecker products: probkit compared with NumPy, linear_operator, gpjax and dense SciPy.
 
-Mat-vec of three equal factors, and solve + log-determinant of a product plus noise; the
-flop limit of the same cores; memory; the slope of cost over size.
+All sides run in one process, in turn. Timed are the matrix-vector product with three equal
+factors, and `solve` + `logdet` of such a product plus noise. The result also has the flop
+limit of the same cores, the memory, and the slope of cost over size.
 """
 
 import argparse
@@ -27,8 +28,8 @@ def cube(m: int, dtype: str) -> tuple[list[np.ndarray], np.ndarray]:
     return factors, np.random.default_rng(0).normal(size=m**3).astype(dtype)
 
 
-# One function a peer: it takes factors and vector, and hands back a function that does the
-# work once and waits for it.
+# One function per peer. It takes the factors and the vector, and returns a function that
+# does the work once and waits for the result.
 
 
 def ours_matvec(factors, v):
@@ -74,7 +75,7 @@ def gpjax_matvec(factors, v):
     import jax.numpy as jnp
     import lineax as lx
 
-    # Its product takes two factors: nested.
+    # A product in gpjax has two factors, so products are nested here.
     run = jax.jit(
         lambda F, v: functools.reduce(
             lambda right, left: gpjax.linalg.Kronecker(left, right),
@@ -127,7 +128,7 @@ def linear_operator_solve(factors, v):
     noise = torch.full((1,), NOISE, dtype=v.dtype)
 
     def run():
-        # Made anew: it keeps its eigenvectors.
+        # Made in each call, because an operator keeps its eigenvectors.
         op = KroneckerProductAddedDiagLinearOperator(
             KroneckerProductLinearOperator(*[torch.from_numpy(F) for F in factors]),
             ConstantDiagLinearOperator(noise, len(v)),
@@ -170,7 +171,7 @@ def gpjax_solve(factors, v):
     return lambda: jax.block_until_ready(run(F, v))
 
 
-DENSE = 5_000  # rows of a dense matrix that fits, and is not waited for too long
+DENSE = 5_000  # most rows of a dense matrix, so that it fits and does not take too long
 MATVEC = {
     "probkit": (ours_matvec, None, None),
     "numpy reshape": (numpy_reshape_matvec, None, None),
@@ -183,7 +184,7 @@ SOLVE = {
     "probkit": (ours_solve, None, None),
     "numpy eigh": (numpy_solve, None, None),
     "linear_operator": (linear_operator_solve, "linear_operator", None),
-    # It has no rule for a product plus noise, and makes it dense.
+    # gpjax has no rule for a product plus noise, so this side is dense.
     "gpjax": (gpjax_solve, "gpjax", DENSE),
     "scipy dense": (dense_solve, None, DENSE),
 }
@@ -195,7 +196,7 @@ def _repeat(run, count):
 
 
 def seconds(run, least: float = 0.02) -> dict[str, float]:
-    """Of one call, as the mean of enough of them in a row to be measurable."""
+    """Seconds per call: the mean of enough calls in a row to be measurable."""
     count, total = 1, timed(run)[0]
     while total["wall_s"] < least:
         count *= 4
@@ -204,9 +205,9 @@ def seconds(run, least: float = 0.02) -> dict[str, float]:
 
 
 def race(peers, m: int, dtype: str, repeats: int, gemm_size: int = 0) -> dict:
-    """All peers that are there, alternating, and how far their answers are apart.
+    """Times of all installed peers, in turn, and the differences of their answers.
 
-    With `gemm_size` a GEMM of that size takes its turn among them, as the flop limit.
+    With `gemm_size`, a GEMM of that size is timed in the same rounds, as the flop limit.
     """
     factors, v = cube(m, dtype)
     runs = {}
@@ -218,7 +219,7 @@ def race(peers, m: int, dtype: str, repeats: int, gemm_size: int = 0) -> dict:
         else:
             runs[name] = make(factors, v)
     there = {name: run for name, run in runs.items() if callable(run)}
-    first = {name: _parts(run()) for name, run in there.items()}  # compiles, warms up
+    first = {name: _parts(run()) for name, run in there.items()}  # compiles and warms up
     apart = {name: _apart(parts, first["probkit"]) for name, parts in first.items()}
     limits = gemm(dtype, gemm_size) if gemm_size else {}
     sides = there | {f"gemm by {name}": run for name, run in limits.items()}
@@ -243,13 +244,13 @@ def _parts(answer):
 
 
 def _apart(parts, expected) -> float:
-    """The largest difference, relative to the largest entry of its part."""
+    """The largest difference, relative to the largest expected entry of the same part."""
     pairs = zip(parts, expected, strict=True)
     return max(float(np.abs(x - y).max() / np.abs(y).max()) for x, y in pairs)
 
 
 def gemm(dtype: str, size: int) -> dict:
-    """A large product of matrices: by XLA, which we call, and by NumPy's BLAS."""
+    """A large matrix product, by XLA (which JAX calls) and by NumPy's BLAS."""
     import jax
     import jax.numpy as jnp
 
@@ -260,7 +261,7 @@ def gemm(dtype: str, size: int) -> dict:
 
 
 def against_the_limit(result: dict) -> dict:
-    """Flops a second of our mat-vec and of a GEMM in the same rounds, by both clocks."""
+    """GFlop/s of our mat-vec and of a GEMM, by elapsed time and by processor time."""
     flops, size = 6 * result["factors"][0] ** 4, result["gemm_size"]
     out = {}
     for clock in CLOCKS:
@@ -296,7 +297,7 @@ print(json.dumps(out))
 
 
 def memory(m: int) -> dict:
-    """Bytes of one mat-vec against those of input and output, in a fresh process."""
+    """Memory of one mat-vec, relative to input and output, in a fresh process."""
     import tempfile
     from pathlib import Path
 
@@ -309,14 +310,14 @@ def memory(m: int) -> dict:
 
 
 def slope(races: list[dict]) -> float:
-    """Of log time over log n; three products of n^(1/3) flops an entry have 4/3."""
+    """Slope of log time over log n. Three products of n^(1/3) flops per entry have 4/3."""
     n = [race["n"] for race in races]
     times = [median(race["seconds"]["probkit"], "cpu_s") for race in races]
     return float(np.polyfit(np.log(n), np.log(times), 1)[0])
 
 
 def show(title: str, races: list[dict]) -> None:
-    print(f"\n{title}: milliseconds on the clock, median")
+    print(f"\n{title}: elapsed milliseconds, median")
     names = list(races[0]["seconds"] | races[0]["absent"])
     rows = []
     for race in races:
@@ -333,7 +334,7 @@ def show(title: str, races: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, 3 repetitions")
-    parser.add_argument("--repeats", type=int, help="how many repetitions")
+    parser.add_argument("--repeats", type=int, help="number of repetitions")
     args = parser.parse_args()
     import probkit as pk
 
@@ -358,9 +359,7 @@ def main() -> None:
 
     show("mat-vec", matvec)
     show("solve + logdet of a product plus noise", solve)
-    print(
-        "\nflops (GFlop/s) of the mat-vec, and their limit: a large GEMM in the same rounds"
-    )
+    print("\nGFlop/s of the mat-vec, and the limit: a large GEMM in the same rounds")
     rows = []
     for result in matvec:
         if not result["gemm_size"]:
@@ -376,7 +375,9 @@ def main() -> None:
     least = 1 if args.quick else 90_000
     large = [r for r in matvec if r["dtype"] == "float64" and r["n"] >= least]
     exponent = slope(large)
-    print(f"\nslope of processor time of a mat-vec over n: {exponent:.2f}, of flops 1.33")
+    print(
+        f"\nmat-vec, slope of log processor time over log n: {exponent:.2f} (flops: 1.33)"
+    )
     print(f"memory of a mat-vec: {bytes_used['times']:.2f} times input + output")
     result = {"machine": where, "repeats": repeats, "matvec": matvec}
     result |= {"solve_and_logdet": solve, "slope": exponent, "memory": bytes_used}

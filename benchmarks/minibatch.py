@@ -1,12 +1,12 @@
-"""What a step of SVI costs as the data grow: a batch of rows, and all rows.
+"""The cost of one SVI step as the data grow, with a batch of rows and with all rows.
 
-    python benchmarks/minibatch.py            # n = 1e4, 1e5, 1e6; some minutes
+    python benchmarks/minibatch.py            # n = 1e4, 1e5, 1e6; a few minutes
     python benchmarks/minibatch.py --quick    # n = 1e3, 1e4
 
-The model is a softmax mixture of two experts. At each size three ways of taking rows run
-side by side: probkit's batches, the same batches drawn by a sort of all rows
-(`jax.random.choice` without replacement, the rival), and no batches. Times are of the
-processor, per step, warm. The slope is of log time over log n.
+The model is a softmax mixture of two experts. At each size three things are timed in turn:
+a step with probkit's batches, a step with all rows, and the rival of these batches, alone:
+to draw as many rows without replacement (`jax.random.choice`), which sorts all rows. Times
+are processor milliseconds per step, warm. The slope is that of log time over log n.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def problem(n: int):
 
 
 def stepper(n: int, batch: int | None):
-    """A function of the number of steps that runs them, compiled and warm."""
+    """Return a function that runs a given number of steps. It is compiled and warm."""
     model, data = problem(n)
     method = pk.SVI(batch_size=batch, num_particles=1)
     begun = method.begin(model, data, jax.random.key(0), None)
@@ -54,7 +54,7 @@ def stepper(n: int, batch: int | None):
 
 
 def sorting(n: int, batch: int):
-    """The rows of each step drawn without replacement: a sort of all."""
+    """Return a function that draws ten batches without replacement, each by a sort."""
 
     @jax.jit
     def rows(key):

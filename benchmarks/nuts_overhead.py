@@ -1,9 +1,9 @@
-"""NUTS through `pk.fit` against the same NumPyro program called by hand.
+"""NUTS through `pk.fit`, compared with the same NumPyro program called by hand.
 
-Both end with labelled draws in an ArviZ tree. Each cold measurement is a fresh process;
-a second call on other data of the same shape follows in it. Chains run in parallel on
-two CPU devices, and trajectories differ by rounding alone, so that the cost of a
-gradient is told as well.
+Both end with labelled draws in an ArviZ tree. A cold measurement is the first call in a
+fresh process. A second call in that process, on other data of the same shape, is the warm
+measurement. Chains run in parallel on two CPU devices. Rounding is enough to make the
+trajectories of the two sides differ, so the cost per gradient is given as well.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MODEL = moe.SoftmaxMoE(num_experts=2)
 
 
 def motorcycle(seed: int) -> moe.Pairs:
-    """The crash test; other seeds disturb the accelerations by 0.001 g."""
+    """The motorcycle data, plus normal noise with an sd of 0.001 g times the seed."""
     from probkit import datasets
 
     crash = datasets.motorcycle()
@@ -34,7 +34,7 @@ def motorcycle(seed: int) -> moe.Pairs:
 
 
 def simulated(seed: int) -> moe.Pairs:
-    """n = 2000, d = 4: two planes that cross, the gate along the diagonal."""
+    """n = 2000, d = 4: two planes that cross, and a gate along the diagonal."""
     d = 4
     key_x, key_y = jax.random.split(jax.random.key(seed))
     x = jax.random.uniform(key_x, (2000, d), minval=-2.0, maxval=2.0)
@@ -58,7 +58,7 @@ def by_probkit(data, steps: int, key):
 
 
 def by_probkit_plain(data, steps: int, key):
-    """Without putting the labels in order, which by hand nobody does here."""
+    """The same without relabelling, because the run by hand does not relabel either."""
     method = pk.NUTS(
         num_chains=CHAINS,
         num_warmup=steps,
@@ -92,7 +92,7 @@ SIDES = {
 
 
 class Compilations:
-    """Counts what JAX traces and compiles from here on."""
+    """Counts what JAX traces and compiles after this object is made."""
 
     def __init__(self):
         self.programs: list[str] = []
@@ -120,7 +120,7 @@ class Compilations:
 
 def one_process(side: str, case: str, steps: int) -> None:
     pk.enable_x64()
-    import arviz  # noqa: F401  (neither side is charged for it)
+    import arviz  # noqa: F401  (so that no side is timed with it)
 
     make, sample = CASES[case], SIDES[side]
     first, second = make(0), make(1)
@@ -139,8 +139,8 @@ def one_process(side: str, case: str, steps: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="100 steps, one repetition")
-    parser.add_argument("--steps", type=int, help="warm-up, and draws; default 1000")
-    parser.add_argument("--repeats", type=int, help="repetitions; by default 5")
+    parser.add_argument("--steps", type=int, help="warm-up steps and draws (default: 1000)")
+    parser.add_argument("--repeats", type=int, help="number of repetitions (default: 5)")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--process", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -188,17 +188,17 @@ COLUMNS = {
     "compile_s": "compiling, s",
     "programs": "programs",
     "traces": "traces",
-    "us_per_gradient": "us a gradient",
+    "us_per_gradient": "us per gradient",
     "ratio": "ratio",
-    "ratio_per_gradient": "ratio a gradient",
+    "ratio_per_gradient": "ratio per gradient",
 }
 
 
 def summary(runs: dict) -> dict:
-    """Medians; ratios are to the run by hand of the same repetition.
+    """Medians. Each ratio is to the run by hand in the same repetition.
 
-    The cost of a gradient is the time without compilation, over the gradients of the
-    draws that were kept; NumPyro does not report those of the warm-up.
+    The cost per gradient is the time without compilation, divided by the number of
+    gradients of the kept draws, because NumPyro does not report those of the warm-up.
     """
     out: dict = {}
     for side, rows in runs.items():

@@ -1,4 +1,6 @@
-"""The equations of GP-HM: errors, bands and seconds, against the paper and classical peers.
+"""The equations of GP-HM: our errors, intervals and seconds, and those of other methods.
+
+The other methods are the paper's and two classical solvers.
 
 python benchmarks/pde.py
 python benchmarks/pde.py --part table
@@ -26,35 +28,35 @@ TARGETS = {
         **dict.fromkeys(("u5", "u7", "a1", "a2", "a3", "v1"), 1e-5),
     },
     "cpu_s": 10.0,
-    # Of the band, on u1 to u7.
+    # Of the 95 % intervals, on u1 to u7.
     "coverage": (0.90, 0.99),
     "width_ratio": 10.0,
     "slope": 1.2,
 }
 PARTS = ("curves", "scaling", "table")
 
-# Grids of `pde.Closed`, the least of them a little finer than twice a wave's frequency.
+# Grids of `pde.Closed`. The smallest have a little more than two points per wave.
 CLOSED = {"u1": (210, 250, 400), "u3": (224, 400), "u7": (56, 96, 200)}
-CHEBYSHEV = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5)  # of the limit in `pde_peers`
+CHEBYSHEV = (0.9, 1.0, 1.1, 1.2, 1.3, 1.5)  # times the limit in `pde_peers`
 DIFFERENCES = {1: (401, 1001, 4001, 10001, 40001, 100001), 2: (101, 201, 401, 801, 1601)}
-# Grids of Adam, and the seconds it gets.
+# Grids of Adam, and the processor seconds that it gets per problem.
 ADAM, ADAM_SECONDS = {"u1": 300, "u3": 300, "u7": 80}, 20.0
 CHECKPOINTS = (50, 100, 200, 400, 800, 1600, 3200, 6400)
 SCALING, RANK = (64, 128, 256, 512, 1024), 16
 
 
-# One process each.
+# Each of these runs in a process of its own.
 
 
 def row(name: str, envelope: str) -> dict:
-    """Cold and warm, of one problem and kernel."""
+    """One row of the table: one problem with one kernel, cold and warm."""
     from probkit.models.pde.gphm import table as gphm
 
     return gphm.attempt(name, envelope)._asdict()
 
 
 def curve(name: str, side: str) -> list[dict]:
-    """Error against seconds, over sizes or steps."""
+    """Error and processor seconds of one side, over sizes or steps."""
     return {
         "closed": closed,
         "chebyshev": functools.partial(peer, "chebyshev"),
@@ -80,7 +82,7 @@ def peer(side: str, name: str) -> list[dict]:
         "finite_differences": DIFFERENCES[len(pde_peers.PROBLEMS[name].box)],
     }[side]
     solve = pde_peers.PEERS[side]
-    solve(name, nums[0])  # what a first call costs is not the method's
+    solve(name, nums[0])  # the cost of a first call is not that of the method
     rows = []
     for num in nums:
         runs = [solve(name, num) for _ in range(3)]
@@ -91,7 +93,7 @@ def peer(side: str, name: str) -> list[dict]:
 
 
 def adam(name: str) -> list[dict]:
-    """The paper's own way, for as long as it may: errors where it is, not the best."""
+    """The paper's method for `ADAM_SECONDS`: the current error, not the smallest so far."""
     import equinox as eqx
     import jax
 
@@ -100,7 +102,7 @@ def adam(name: str) -> list[dict]:
 
     problem, exact = getattr(pde.examples, name)(ADAM[name])
     model, method = pde.GridGP("gaussian", max_frequency=20.0), pde.Adam(1)
-    if name == "u7":  # as far as this grid sees
+    if name == "u7":  # just below the Nyquist frequency of this grid
         model = pde.GridGP("gaussian", max_frequency=6.0)
     grid = gphm.even_points(problem)
     points = np.stack([a.reshape(-1) for a in np.meshgrid(*grid, indexing="ij")], axis=-1)
@@ -117,7 +119,8 @@ def adam(name: str) -> list[dict]:
         sites = model.sites(state.position, problem)
         return model.predict(sites, model.inputs(points, problem), None)["u"]
 
-    # Counts are arrays and states have no weak types, which a step would lose: one program.
+    # A step removes weak types. With none in the state, and counts as arrays, there is only
+    # one program to compile.
     state = method.init(model, problem, jax.random.key(0), None)
     state = jax.tree.map(lambda a: a.astype(a.dtype), state)
     jax.block_until_ready(steps(state, jax.numpy.asarray(0)))
@@ -135,7 +138,7 @@ def adam(name: str) -> list[dict]:
 
 
 def scaling() -> list[dict]:
-    """A solution of given kernel and rank, and a whole fit, over the size of the grid."""
+    """Seconds of a solution with a given kernel, and of a whole fit, over grid sizes."""
     import equinox as eqx
     import jax
 
@@ -147,7 +150,7 @@ def scaling() -> list[dict]:
 
     @eqx.filter_jit
     def solve(problem, sites):
-        return model.solution(sites, problem)  # its band with it
+        return model.solution(sites, problem)  # with its calibrated sds
 
     rows = []
     for num in SCALING:
@@ -175,7 +178,7 @@ def scaling() -> list[dict]:
     return rows
 
 
-# All of them, by turns.
+# The parts, which start these processes.
 
 
 def cores() -> list[int]:
@@ -183,14 +186,14 @@ def cores() -> list[int]:
 
 
 def pinned(calls: list[tuple[str, ...]], at_once: int) -> Iterator[tuple[Any, Any]]:
-    """Calls of this file, each in a process that has one core from its first moment on."""
+    """Run this file for each call, in a process that has one core from its start."""
     free: queue.Queue[int] = queue.Queue()
     for core in cores()[::-1][:at_once]:
         free.put(core)
 
     def run(call: tuple[str, ...]):
         core = free.get()
-        # Of this thread alone; the process that it starts has the same.
+        # This sets the core of this thread alone. The process that it starts inherits it.
         os.sched_setaffinity(0, {core})
         try:
             return fresh_process(__file__, *call, **ONE_THREAD)
@@ -206,7 +209,7 @@ def run_table(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
 
     names = gphm.chosen(args.only, args.quick)
     every = [(name, e) for name in gphm.PUBLISHED for e in gphm.KERNELS]
-    # With --only the others are kept, each with its time.
+    # With --only the rows of other problems are kept, each with its time.
     mine: dict[tuple, dict] = {}
     calls = [("--row", *which) for which in every if which[0] in names]
     for (_, *which), told in pinned(calls, args.at_once):
@@ -218,30 +221,41 @@ def run_table(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
         keep(
             "table", {"machine": machine(), "processes_at_once": args.at_once, "rows": rows}
         )
-    print("\nprocesses of one core: error, band, seconds of processor (fit and prediction)")
+    print(
+        "\none core per process: error, 95 % interval, processor seconds to fit and predict"
+    )
     shown = [tuple(one.values())[:8] for one in rows]
     table(
-        ("problem", "kernel", "published", "error", "coverage", "ratio", "cold", "warm"),
+        (
+            "problem",
+            "kernel",
+            "published",
+            "error",
+            "coverage",
+            "width/error",
+            "cold",
+            "warm",
+        ),
         [(*first, round(cold, 2), round(warm, 2)) for *first, cold, warm in shown],
     )
-    print("\nwhat was not reached")
+    print("\ntargets that were missed")
     missed = [words for one in rows for words in misses(one)]
-    print("\n".join(missed) if missed else "nothing: all targets were")
+    print("\n".join(missed) if missed else "none")
     for when in ("cold_s", "warm_s"):
         slow = sum(one[when] >= TARGETS["cpu_s"] for one in rows)
         print(f"{when}: {len(rows) - slow} of {len(rows)} under {TARGETS['cpu_s']:g} s")
 
 
 def misses(one: dict) -> list[str]:
-    """Targets that a row does not reach, in words."""
+    """The targets that a row misses, one line of text each."""
     who = f"{one['problem']} {one['envelope']}"
     goal = TARGETS["error"][one["problem"]]
     low, high = TARGETS["coverage"]
     tests = [
-        (one["error"] <= goal, f"error {one['error']:.1e} over {goal:g}"),
+        (one["error"] <= goal, f"error {one['error']:.1e} above {goal:g}"),
         (
             one["error"] <= one["published"],
-            f"error over the published {one['published']:g}",
+            f"error above the published {one['published']:g}",
         ),
     ]
     for when in ("cold_s", "warm_s"):
@@ -250,7 +264,7 @@ def misses(one: dict) -> list[str]:
     if one["problem"].startswith("u"):
         coverage, ratio = one["coverage"], one["width_ratio"]
         tests.append((low <= coverage <= high, f"coverage {coverage:.3f}"))
-        tests.append((ratio <= TARGETS["width_ratio"], f"band/error {ratio:.1f}"))
+        tests.append((ratio <= TARGETS["width_ratio"], f"width/error {ratio:.1f}"))
     tests.append((one["settled"], "not settled"))
     tests += [(False, f"check: {name}") for name in one["concerns"]]
     return [f"{who}: {words}" for good, words in tests if not good]
@@ -270,7 +284,7 @@ def run_curves(keep: Callable, now: Callable, args: argparse.Namespace) -> None:
         curves[name][side] = rows
         keep("curves", {"machine": machine(), "processes_at_once": args.at_once} | curves)
     for name, sides in curves.items():
-        print(f"\n{name}: relative L2 error, seconds of processor, warm")
+        print(f"\n{name}: relative L2 error, processor seconds, warm")
         rows = [
             (side, r["num"], r.get("steps", ""), r["error"], r["cpu_s"])
             for side, told in sides.items()
@@ -284,7 +298,7 @@ def run_scaling(keep: Callable, now: Callable, args: argparse.Namespace) -> None
     slopes = {what: slope(rows, what) for what in ("solution_s", "fit_s")}
     told = {"machine": machine(), "rank": RANK, "rows": rows, "slopes": slopes}
     keep("scaling", told)
-    print(f"\nu7 with rank {RANK}: seconds of processor, warm, median of three")
+    print(f"\nu7 with rank {RANK}: processor seconds, warm, median of three")
     table(
         ("num", "points", "solution", "fit", "error"),
         [
@@ -302,7 +316,7 @@ def run_scaling(keep: Callable, now: Callable, args: argparse.Namespace) -> None
 
 
 def slope(rows: list[dict], what: str) -> float:
-    """Of log seconds over log points, by least squares."""
+    """Slope of log seconds over log points, by least squares."""
     points = [2 * np.log(r["num"]) for r in rows]
     return float(np.polyfit(points, [np.log(np.median(r[what])) for r in rows], 1)[0])
 
@@ -336,7 +350,7 @@ def draw_curves(told: dict) -> None:
             x, y = [r["cpu_s"] for r in rows], [r["error"] for r in rows]
             ax.loglog(x, y, "o-", color=colour, lw=1.8, ms=4, label=WORDS[side])
         ax.set_title(TITLES[name], loc="left", fontsize="medium", color=INK)
-        ax.set_xlabel("seconds of processor")
+        ax.set_xlabel("processor seconds")
         tidy(ax)
     panels[0, 0].set_ylabel("relative L2 error")
     handles, words = panels[0, 0].get_legend_handles_labels()
@@ -351,7 +365,7 @@ def draw_curves(told: dict) -> None:
         handlelength=1.4,
     )
     figure.text(
-        0.005, 0.985, "warm: compiled before", color=GREY, fontsize="small", va="top"
+        0.005, 0.985, "warm: without compilation", color=GREY, fontsize="small", va="top"
     )
     keep_picture(figure, "pde_work_precision")
 
@@ -371,8 +385,8 @@ def draw_scaling(told: dict) -> None:
         ax.loglog(points, seconds, "o-", color=colour, lw=1.8, ms=4, label=label)
     last = float(np.median(told["rows"][-1]["solution_s"]))
     line = last * points / points[-1]
-    ax.loglog(points, line, "--", color=PALE, lw=1.2, label="proportional to the points")
-    ax.set(xlabel="points of the grid", ylabel="seconds of processor, warm")
+    ax.loglog(points, line, "--", color=PALE, lw=1.2, label="proportional to grid points")
+    ax.set(xlabel="grid points", ylabel="processor seconds, warm")
     ax.legend(
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),
@@ -398,16 +412,25 @@ def tidy(ax) -> None:
 def keep_picture(figure, name: str) -> None:
     path = HERE.parent / "docs" / "pictures" / f"{name}.png"
     figure.savefig(path, dpi=150)
-    print(f"kept docs/pictures/{name}.png")
+    print(f"wrote docs/pictures/{name}.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one or two problems")
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
-    parser.add_argument("--at-once", type=int, default=1, help="processes, a core each")
-    parser.add_argument("--only", help="of the table, such as u1,u3; others are kept")
-    parser.add_argument("--side", choices=SIDES, help="of the curves; others are kept")
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        default=1,
+        help="number of processes at the same time, one core each",
+    )
+    parser.add_argument(
+        "--only", help="only these rows of the table, such as u1,u3; other rows are kept"
+    )
+    parser.add_argument(
+        "--side", choices=SIDES, help="only this side of the curves; other sides are kept"
+    )
     parser.add_argument("--row", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--curve", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--scaling", action="store_true", help=argparse.SUPPRESS)
@@ -428,7 +451,7 @@ def main() -> None:
     kept = RESULTS / f"pde{'_quick' if args.quick else ''}.json"
 
     def now(part: str) -> dict:
-        # Read anew each time: another part may run beside this one.
+        # Read from disk each time, because another part may run at the same time.
         return (json.loads(kept.read_text()) if kept.exists() else {}).get(part, {})
 
     def keep(part: str, told: dict) -> None:

@@ -1,10 +1,11 @@
-"""A step of Adam on the joint density of `pde.GridGP`, against the authors' assembly.
+"""One step of Adam on the joint density of `pde.GridGP`, compared with the authors' way.
 
-u1 (u'' = f, u = sin 100x) with N = 400 grid points and Q = 30 components, both kernels.
-The authors' code evaluates the kernel and its second derivative for all N² pairs, the
-derivative by nested automatic differentiation, and solves by LU with a separate
-determinant; here that way is written anew. Ours evaluates N lags by formula and
-decomposes once. Both take the same steps from the same start in one process, in turn.
+The problem is u1 (u'' = f, u = sin 100x) with N = 400 grid points and Q = 30 components,
+for both kernels. The authors' code evaluates the kernel and its second derivative for all
+N² pairs of points, the derivative by nested automatic differentiation. It solves by LU,
+with a separate determinant. `theirs` is our own implementation of this. probkit evaluates
+the kernel at N lags by formula and decomposes once. Both take the same steps from the same
+start, in turn, in one process.
 """
 
 import argparse
@@ -18,7 +19,7 @@ TARGET = 50
 
 
 def theirs(problem, model):
-    """The objective over the paper's parameters, assembled pair by pair."""
+    """The objective as a function of the paper's parameters, assembled pair by pair."""
     import jax
     import jax.numpy as jnp
 
@@ -57,7 +58,7 @@ def theirs(problem, model):
 
 
 def stepper(objective, position, learning_rate: float):
-    """A function that takes Adam steps and hands back the objective before each."""
+    """Return a function that takes Adam steps and returns the objective before each."""
     import jax
     import optax
 
@@ -69,7 +70,7 @@ def stepper(objective, position, learning_rate: float):
         change, moments = optimiser.update(gradient, moments)
         return optax.apply_updates(position, change), moments, value
 
-    # Without weak types, which the first step would lose: one program, compiled once.
+    # A step removes weak types. With none at the start, only one program is compiled.
     start = jax.tree.map(lambda a: a.astype(a.dtype), (position, optimiser.init(position)))
 
     def run(count):
@@ -83,7 +84,7 @@ def stepper(objective, position, learning_rate: float):
 
 
 def race(envelope: str, n: int, components: int, steps: dict[str, int], repeats: int):
-    """Seconds a step of both sides, and how far their objectives are apart."""
+    """Seconds per step of both sides, and the relative difference of their objectives."""
     from probkit.models import pde
 
     problem, _ = pde.examples.u1(n)
@@ -96,7 +97,7 @@ def race(envelope: str, n: int, components: int, steps: dict[str, int], repeats:
         "authors": stepper(theirs(problem, model), position, rate),
     }
     same = min(steps.values())
-    first = {name: run(same) for name, run in sides.items()}  # compiles, too
+    first = {name: run(same) for name, run in sides.items()}  # compiles as well
     apart = np.abs(np.divide(first["probkit"], first["authors"]) - 1).max()
 
     def seconds(name, _):
@@ -121,7 +122,7 @@ def race(envelope: str, n: int, components: int, steps: dict[str, int], repeats:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small grid, 3 repetitions")
-    parser.add_argument("--repeats", type=int, help="how many repetitions")
+    parser.add_argument("--repeats", type=int, help="number of repetitions")
     args = parser.parse_args()
     import probkit as pk
 
@@ -140,11 +141,11 @@ def main() -> None:
         )
         for r in races
     ]
-    print(f"\nprocessor milliseconds a step, N = {n}, Q = {components}, median")
-    table(("kernel", "probkit", "authors' way", "ratio", "objectives apart"), rows)
+    print(f"\nprocessor milliseconds per step, N = {n}, Q = {components}, median")
+    table(("kernel", "probkit", "authors' way", "ratio", "difference of objectives"), rows)
     if not args.quick:
         reached = all(r["ratio"] >= TARGET for r in races)
-        print(f"target, a ratio of {TARGET}: {'reached' if reached else 'missed'}")
+        print(f"target, a ratio of at least {TARGET}: {'reached' if reached else 'missed'}")
     result = {"machine": where, "repeats": repeats, "target_ratio": TARGET}
     write("pde_adam", result | {"races": races}, args.quick)
 

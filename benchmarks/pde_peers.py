@@ -1,11 +1,11 @@
 """Classical rivals of `probkit.models.pde`: Chebyshev collocation, finite differences.
 
-NumPy and SciPy alone, in processes of one thread, and nothing of ours but the clock. Both
-get the exact solution where the problems of `probkit.models.pde.examples` have conditions,
-and the source anywhere: each puts its points where it likes. `chebyshev(name, num)` and
-`finite_differences(name, num)` hand back values at the test points, 300 evenly spaced
-ones along each axis, and the seconds of processor that the solution took: matrices,
-source and solver, not the interpolation to the test points.
+The solvers use NumPy and SciPy alone, in processes with one thread. Both get the exact
+solution where the problems of `probkit.models.pde.examples` have conditions, and the source
+at any point, because each chooses its own points. `chebyshev(name, num)` and
+`finite_differences(name, num)` return the values at the test points, 300 evenly spaced ones
+per axis, and the processor seconds of the solution. These include matrices, source and
+solver, and not the interpolation to the test points.
 
     python benchmarks/pde_peers.py
 """
@@ -25,18 +25,18 @@ from timing import alternate, fresh_process, machine, table, timed, write
 
 TEST_POINTS = 300
 SPEED = 200.0  # of the wave of v1
-# Read when NumPy is imported: a process of one's own has one thread.
+# NumPy reads these when it is imported, so a solver with one thread needs a new process.
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
 )
 
 
-# The problems: a solution and its Laplacian, written out.
+# The problems: each solution and its Laplacian, in closed form.
 
 
 class Wave(NamedTuple):
     value: Callable
-    bend: Callable  # its second derivative
+    bend: Callable  # second derivative of the value
 
 
 class Problem(NamedTuple):
@@ -44,7 +44,7 @@ class Problem(NamedTuple):
     exact: Callable
     laplacian: Callable
     top: float  # highest angular frequency of the solution along an axis
-    cubic: bool = False  # u (u^2 - 1) on the left
+    cubic: bool = False  # whether the left-hand side has u (u^2 - 1)
 
     def source(self, *x):
         u = self.exact(*x)
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
 
 def sines(*terms: tuple[float, float]) -> Wave:
-    """A sum of a sin kx, of pairs (a, k)."""
+    """The sum of a sin kx over the given pairs (a, k)."""
     return Wave(
         lambda x: sum(a * np.sin(k * x) for a, k in terms),
         lambda x: sum(-a * k**2 * np.sin(k * x) for a, k in terms),
@@ -105,7 +105,7 @@ PROBLEMS = {
     "u6": product(TURN, sines((1, 100)), 100),
     "u7": both(TURN, MIXED, 26),
     "a3": product(UNIT, THREE, 100, cubic=True),
-    # Its equation is another: u_t + 200 u_x = 0.
+    # v1 has a different equation: u_t + 200 u_x = 0.
     "v1": Problem((TURN, UNIT), lambda x, t: np.sin(x - SPEED * t), lambda x, t: 0, SPEED),
 }
 
@@ -117,18 +117,18 @@ def exact_at_test_points(name: str) -> np.ndarray:
 
 
 def error(name: str, values: np.ndarray) -> float:
-    """Relative L2 at the test points."""
+    """Relative L2 error at the test points."""
     exact = exact_at_test_points(name)
     return float(np.linalg.norm(values - exact) / np.linalg.norm(exact))
 
 
-# Newton's method, for whatever is linear and whatever solves it.
+# Newton's method, with any discretisation and any linear solver.
 
 
 def newton(problem: Problem, u, residual: Callable, correct: Callable):
-    """u of lap u + u (u^2 - 1) = f, from the solution of lap u = f.
+    """Solve lap u = f, and from there lap u + u (u^2 - 1) = f if the problem is cubic.
 
-    `residual(u)` is lap u - f inside; `correct(r, w)` solves lap d + w d = r there.
+    `residual(u)` is lap u - f at inner points. `correct(r, w)` solves lap d + w d = r.
     """
     inside = (slice(1, -1),) * u.ndim
     r = residual(u)
@@ -139,14 +139,14 @@ def newton(problem: Problem, u, residual: Callable, correct: Callable):
         v = u[inside]
         step = correct(residual(u) + v * (v**2 - 1), 3 * v**2 - 1)
         u[inside] -= step
-        # Newton doubles the digits: what is left after this step is below rounding.
+        # Each step doubles the correct digits, so the remaining error is below rounding.
         if np.linalg.norm(step) <= 1e-8 * np.linalg.norm(u):
             return u
-    raise RuntimeError("Newton's method has not converged in 30 steps")
+    raise RuntimeError("Newton's method did not converge in 30 steps")
 
 
 def krylov(direct: Callable, r, w):
-    """d of (L + w) d = r by GMRES on (I + L^-1 w) d = L^-1 r, with a direct L^-1."""
+    """Solve (L + w) d = r by GMRES on (I + L^-1 w) d = L^-1 r, where `direct` is L^-1."""
     if w is None:
         return direct(r)
     shape, size = r.shape, r.size
@@ -155,10 +155,10 @@ def krylov(direct: Callable, r, w):
         lambda d: d.ravel() + direct(w * d.reshape(shape)).ravel(),
         dtype=float,
     )
-    # Loose: the next step of Newton's method takes up what is left.
+    # The tolerance is loose, because the next Newton step removes the error that is left.
     d, info = gmres(operator, direct(r).ravel(), rtol=1e-5, restart=20, maxiter=5)
     if info:
-        raise RuntimeError("GMRES has not converged")
+        raise RuntimeError("GMRES did not converge")
     return d.reshape(shape)
 
 
@@ -166,8 +166,8 @@ def krylov(direct: Callable, r, w):
 
 
 def chebyshev_points(num: int, low: float, high: float) -> np.ndarray:
-    """Extrema of a Chebyshev polynomial, ends included."""
-    # The sine keeps the symmetry about the middle, which the cosine loses to rounding.
+    """Extrema of a Chebyshev polynomial, including both ends."""
+    # With the sine the points are symmetric. With the cosine, rounding breaks the symmetry.
     half = np.sin(np.pi * np.arange(1 - num, num, 2) / (2 * (num - 1)))
     return (low + high) / 2 + (high - low) / 2 * half
 
@@ -181,12 +181,13 @@ def barycentric_weights(num: int) -> np.ndarray:
 def derivatives(num: int, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
     """Matrices of the first two derivatives of the interpolating polynomial.
 
-    Off the diagonal by the formulas of Welfert (1997); on it so that the derivative of a
-    constant is zero, which keeps rounding down (Baltensperger & Trummer 2003).
+    Entries off the diagonal are from the formulas of Welfert (1997). The diagonal is such
+    that the derivative of a constant is zero, because this reduces rounding errors
+    (Baltensperger & Trummer 2003).
     """
     w = barycentric_weights(num)
     angle = np.pi * np.arange(num) / (num - 1)
-    # x_i - x_j of the points on [-1, 1], as a product: no digits are lost to cancellation.
+    # x_i - x_j is computed as a product, so that no digits are lost to cancellation.
     apart = (
         2
         * np.sin((angle[:, None] + angle) / 2)
@@ -205,7 +206,7 @@ def derivatives(num: int, low: float, high: float) -> tuple[np.ndarray, np.ndarr
 
 
 def barycentric(x: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """The matrix of interpolation from Chebyshev points to x."""
+    """The matrix that interpolates from Chebyshev points to x."""
     gap = x[:, None] - nodes
     hit = gap == 0
     share = barycentric_weights(len(nodes)) / np.where(hit, 1, gap)
@@ -214,7 +215,7 @@ def barycentric(x: np.ndarray, nodes: np.ndarray) -> np.ndarray:
 
 
 def chebyshev(name: str, num: int) -> tuple[np.ndarray, float]:
-    """Values at the test points, and seconds of processor."""
+    """Values at the test points, and processor seconds."""
     problem = PROBLEMS[name]
     solve = {"v1": chebyshev_advection}.get(
         name, chebyshev_line if len(problem.box) == 1 else chebyshev_square
@@ -241,7 +242,7 @@ def chebyshev_line(problem: Problem, num: int) -> np.ndarray:
 
 
 def chebyshev_square(problem: Problem, num: int) -> np.ndarray:
-    """Both axes are alike: one eigenproblem does for the two."""
+    """Both axes have the same points, so one eigenproblem is enough."""
     ends, _ = problem.box
     x = chebyshev_points(num, *ends)
     _, D2 = derivatives(num, *ends)
@@ -252,7 +253,7 @@ def chebyshev_square(problem: Problem, num: int) -> np.ndarray:
     sums = λ[:, None] + λ
 
     def direct(r):
-        # D X + X D' = R in the basis of V: every entry by itself.
+        # In the basis of V, D X + X D' = R is one scalar equation per entry.
         r = scipy.linalg.lu_solve(lu, scipy.linalg.lu_solve(lu, r).T).T
         return V @ (r / sums) @ V.T
 
@@ -264,10 +265,10 @@ def chebyshev_square(problem: Problem, num: int) -> np.ndarray:
 
 
 def chebyshev_advection(problem: Problem, num: int) -> np.ndarray:
-    """200 D_x U + U D_t' = 0 where nothing is told: a Sylvester equation.
+    """Solve 200 D_x U + U D_t' = 0 where U is not given: a Sylvester equation.
 
-    By Schur forms: a first derivative with one end told is far from normal, and its
-    eigenvectors are of no use.
+    SciPy solves it by Schur forms. Eigenvectors would be of no use here, because the matrix
+    of a first derivative with one given end is far from normal.
     """
     x, t = (chebyshev_points(num, *ends) for ends in problem.box)
     Dx, Dt = (derivatives(num, *ends)[0] for ends in problem.box)
@@ -279,7 +280,7 @@ def chebyshev_advection(problem: Problem, num: int) -> np.ndarray:
 
 
 def edges(problem: Problem, *grid: np.ndarray) -> np.ndarray:
-    """The exact solution on the edges of the grid, zero inside."""
+    """The exact solution on the edges of the grid, and zero inside."""
     u = np.array(problem.exact(*grid), dtype=float)
     u[(slice(1, -1),) * u.ndim] = 0
     return u
@@ -289,7 +290,7 @@ def edges(problem: Problem, *grid: np.ndarray) -> np.ndarray:
 
 
 def finite_differences(name: str, num: int) -> tuple[np.ndarray, float]:
-    """Values at the test points, and seconds of processor."""
+    """Values at the test points, and processor seconds."""
     problem = PROBLEMS[name]
     solve = {"v1": box_advection}.get(
         name, difference_line if len(problem.box) == 1 else difference_square
@@ -319,12 +320,12 @@ def difference_line(problem: Problem, num: int) -> np.ndarray:
 
 
 def difference_square(problem: Problem, num: int) -> np.ndarray:
-    """Sines diagonalise the differences: no matrix is factorised."""
+    """Sines diagonalise the differences, so no matrix is factorised."""
     ends, _ = problem.box
     x, h = np.linspace(*ends, num, retstep=True)
     f = problem.source(x[1:-1, None], x[1:-1])
     λ = -((2 / h * np.sin(np.pi * np.arange(1, num - 1) / (2 * (num - 1)))) ** 2)
-    scale = (λ[:, None] + λ) * (2 * (num - 1)) ** 2  # and that of two transforms
+    scale = (λ[:, None] + λ) * (2 * (num - 1)) ** 2  # with the factor of the two transforms
 
     def direct(r):
         return dstn(dstn(r, type=1) / scale, type=1)
@@ -338,7 +339,7 @@ def difference_square(problem: Problem, num: int) -> np.ndarray:
 
 
 def box_advection(problem: Problem, num: int) -> np.ndarray:
-    """The box scheme: differences and means over a cell, second order and stable.
+    """The box scheme: differences and means over a cell. It is stable and of second order.
 
     With n = 200 dt / dx, u[i+1, j+1] = u[i, j] + (1 - n) / (1 + n) (u[i+1, j] - u[i, j+1]).
     """
@@ -348,20 +349,20 @@ def box_advection(problem: Problem, num: int) -> np.ndarray:
     u = np.empty((num, num))
     u[0], u[:, 0] = problem.exact(x[0], t), problem.exact(x, t[0])
     for i in range(num - 1):
-        # Along t a recurrence, u[i+1, j+1] = known[j] + q u[i+1, j], which a filter runs.
+        # Along t, `lfilter` computes the recurrence u[i+1, j+1] = known[j] + q u[i+1, j].
         known = u[i, :-1] - q * u[i, 1:]
         u[i + 1, 1:], _ = lfilter([1.0], [1.0, -q], known, zi=[q * u[i + 1, 0]])
     return u
 
 
-# The sweep.
+# Errors and seconds over sizes.
 
 PEERS = {"chebyshev": chebyshev, "finite_differences": finite_differences}
-CHEBYSHEV_SIZES = (0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0)  # of the limit
+CHEBYSHEV_SIZES = (0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0)  # times the limit
 
 
 def limit(name: str) -> float:
-    """Chebyshev points below which a wave is not seen: pi of them a wave, on average."""
+    """The fewest Chebyshev points that can resolve a wave: pi per wave, on average."""
     problem = PROBLEMS[name]
     low, high = problem.box[-1]
     return problem.top * (high - low) / 2
@@ -373,7 +374,7 @@ def sizes(peer: str, name: str, quick: bool) -> list[int]:
         return [round(m * limit(name)) + 2 for m in of_limit]
     if len(PROBLEMS[name].box) == 1:
         return [401, 4001] if quick else [401, 1001, 4001, 10001, 40001, 100001, 400001]
-    # Lengths that the fast transform likes.
+    # Sizes for which the sine transform is fast.
     return [101, 201] if quick else [101, 201, 401, 801, 1601, 3201]
 
 
@@ -386,7 +387,7 @@ def run(peer: str, name: str, nums: list[int]) -> list[dict]:
 
 
 def least(peer: str, name: str, goal: float, nums: list[int]) -> int | None:
-    """The smallest num with an error of `goal`, to 1 %, by bisection; None if none has."""
+    """The smallest `num` with an error of at most `goal`, to 1 %, by bisection, or None."""
 
     def good(num: int) -> bool:
         return error(name, PEERS[peer](name, num)[0]) <= goal
@@ -402,9 +403,9 @@ def least(peer: str, name: str, goal: float, nums: list[int]) -> int | None:
 
 
 def race(name: str, quick: bool, repeats: int, goal: float) -> dict:
-    """Both peers on one problem, over sizes, `repeats` times."""
+    """Errors and seconds of both peers on one problem, over sizes, `repeats` times."""
     nums = {peer: sizes(peer, name, quick) for peer in PEERS}
-    for peer in PEERS:  # what a first call costs is not the method's
+    for peer in PEERS:  # the cost of a first call is not that of the method
         PEERS[peer](name, nums[peer][0])
     rounds = alternate(
         {peer: lambda _, p=peer: run(p, name, nums[p]) for peer in PEERS}, repeats
@@ -421,7 +422,7 @@ def race(name: str, quick: bool, repeats: int, goal: float) -> dict:
 
 
 def show(result: dict) -> None:
-    print(f"\n{result['problem']}: relative L2 error, median seconds of processor")
+    print(f"\n{result['problem']}: relative L2 error, median processor seconds")
     rows = [
         (peer, row["num"], row["error"], float(np.median(row["cpu_s"])))
         for peer in PEERS
@@ -433,14 +434,14 @@ def show(result: dict) -> None:
 def found(told: dict) -> str:
     if told["num_for_goal"] is not None:
         return str(told["num_for_goal"])
-    return f"not with {told['runs'][-1]['num']}"
+    return f"none up to {told['runs'][-1]['num']}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
-    parser.add_argument("--repeats", type=int, help="how many rounds")
-    parser.add_argument("--goal", type=float, default=1e-6, help="the error to look for")
+    parser.add_argument("--repeats", type=int, help="number of rounds")
+    parser.add_argument("--goal", type=float, default=1e-6, help="target of the error")
     parser.add_argument("--only", choices=PROBLEMS, help="one problem, in this process")
     args = parser.parse_args()
     repeats = args.repeats or (1 if args.quick else 3)
@@ -456,7 +457,7 @@ def main() -> None:
         problems.append(fresh_process(__file__, "--only", name, *options, **ONE_THREAD))
         show(problems[-1])
     if not args.quick:
-        print(f"\nnum for an error of {args.goal:g}, to 1 %")
+        print(f"\nsmallest num with an error of at most {args.goal:g}, to 1 %")
         rows = [
             (
                 told["problem"],
@@ -465,7 +466,7 @@ def main() -> None:
             )
             for told in problems
         ]
-        table(("problem", "pi points a wave", *PEERS), rows)
+        table(("problem", "pi points per wave", *PEERS), rows)
     result = {
         "machine": where,
         "dtype": "float64",

@@ -1,8 +1,8 @@
-"""What the calibration studies share: rounds of prior, data, posterior, and ranks.
+"""Code shared by the calibration studies: rounds of prior, data, posterior, and ranks.
 
-Parameters are drawn from the prior, data from the parameters, and the posterior is drawn
-for these data. Over many such rounds the rank of a true value among its posterior draws
-is uniform, if program, prior, units and sampler agree with one another.
+Each round draws parameters from the prior, then data given the parameters, then posterior
+draws given the data. Over many rounds the rank of a true value among its posterior draws
+is uniform if program, prior, units and sampler agree with one another.
 
 Source: Talts, Betancourt, Simpson, Vehtari & Gelman (2018), arXiv 1804.06788.
 """
@@ -34,13 +34,14 @@ def calibrate(
     ranked: int,
     seed: int,
 ) -> tuple[Ranks, Ranks]:
-    """Ranks, 0 to `ranked`, of each true quantity; and how each run went.
+    """Ranks, 0 to `ranked`, of each true quantity, and the health of each run.
 
     Args:
-        like: data of the shapes and units of the study; its `y` is not looked at.
-        given: data from a simulated `y`.
-        quantities: `(sites, data, key)` to numbers by name, for one draw. What the key
-            draws must be drawn given the sites and the data.
+        like: data with the shapes and units of the study. Its `y` is not used.
+        given: a function that makes data from a simulated `y`.
+        quantities: a function of `(sites, data, key)` that returns the quantities of one
+            draw, by name. Whatever it samples with the key must be sampled given the
+            sites and the data.
     """
     key_prior, key_runs = jax.random.split(jax.random.key(seed))
     drawn = pk.prior(model, like, key=key_prior, num_draws=simulations)
@@ -79,7 +80,7 @@ def _ess(values: np.ndarray) -> float:
 
 
 def p_values(ranks: np.ndarray, ranked: int, seed: int = 0) -> dict[str, float]:
-    """Of uniform ranks: chi-square on `BINS` bins, and Kolmogorov-Smirnov."""
+    """p-values of uniform ranks: chi-square with `BINS` bins, and Kolmogorov-Smirnov."""
     counts = np.histogram(ranks, bins=BINS, range=(0, ranked + 1))[0]
     spread = np.random.default_rng(seed).uniform(size=len(ranks))
     continuous = (ranks + spread) / (ranked + 1)
@@ -90,14 +91,15 @@ def p_values(ranks: np.ndarray, ranked: int, seed: int = 0) -> dict[str, float]:
 
 
 def study(name: str, words: str, calibration: Callable[..., tuple[Ranks, Ranks]]) -> None:
-    """The command line of a calibration: run it, print the table, keep the numbers.
+    """The command line of a calibration: run it, print the table, and write the numbers.
 
     Args:
-        calibration: `(simulations, method, ranked, seed)` to ranks and health.
+        calibration: a function of `(simulations, method, ranked, seed)` that returns ranks
+            and health.
     """
     parser = argparse.ArgumentParser(description=words)
     parser.add_argument("--quick", action="store_true", help="24 rounds instead of 400")
-    parser.add_argument("--simulations", type=int, help="how many rounds")
+    parser.add_argument("--simulations", type=int, help="number of rounds")
     parser.add_argument("--seed", type=int, default=20)
     args = parser.parse_args()
     pk.enable_x64()
@@ -126,14 +128,14 @@ def study(name: str, words: str, calibration: Callable[..., tuple[Ranks, Ranks]]
             for quantity, r in ranks.items()
         ],
     )
-    # Bonferroni over quantities and tests; the log density's R-hat says where chains
-    # did not meet, which shows in the ranks as well.
+    # Bonferroni correction over quantities and tests. R-hat of the log density shows in
+    # which rounds the chains disagree, because those rounds affect the ranks.
     verdict = min(1.0, smallest * 2 * len(ranks))
     unmixed = float((health["rhat_lp"] > 1.05).mean())
     print(
         f"smallest p, corrected for {2 * len(ranks)} tests: {verdict:.3g}; "
         f"rounds with R-hat of the log density over 1.05: {unmixed:.1%}; "
-        f"divergences a round: {health['divergences'].mean():.2g}"
+        f"divergences per round: {health['divergences'].mean():.2g}"
     )
     write(
         name,

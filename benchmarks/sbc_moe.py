@@ -1,6 +1,6 @@
 """Simulation-based calibration of the softmax mixture of two linear experts under NUTS.
 
-The quantities ranked do not depend on the labels of the experts. See `sbc.py`.
+The ranked quantities do not depend on the labels of the experts. See `sbc.py`.
 """
 
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from probkit.models import moe
 
 numpyro.set_host_device_count(2)  # before the first computation
 MODEL = moe.SoftmaxMoE(num_experts=2)
-AT = np.array([[-1.5], [0.0], [1.5]])  # where E[y|x] is looked at
+AT = np.array([[-1.5], [0.0], [1.5]])  # where E[y|x] is ranked
 OBSERVATIONS = 60
 
 
 def quantities(sites, data, key):
-    """What is ranked, for one draw: the same under any order of the experts."""
+    """The ranked quantities of one draw. They are the same for any order of the experts."""
     smaller, larger = jnp.sort(sites["noise_sd"])
     mean = MODEL.conditional(sites, jnp.asarray(AT)).mean
     told = {f"E[y|x={at:g}]": mean[i] for i, at in enumerate(AT[:, 0])}

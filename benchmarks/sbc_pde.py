@@ -1,9 +1,9 @@
 """Simulation-based calibration of an inverse problem of `pde.SpectralGP` under NUTS.
 
-u' + rate u = f, with the rate, the tolerance of the equation and the kernel unknown. The
-equation is a law and stays; observations are simulated under it. The prior of an unknown
-noise has its unit from the data, which no simulation can follow: the noise is known. See
-`sbc.py`.
+The equation is u' + rate u = f. The rate, the tolerance of the equation and the kernel are
+estimated. The source f is the same in all rounds, and observations are simulated from
+solutions of the equation. The noise is known, because the prior of an unknown noise is
+scaled by the data, and data cannot be simulated from such a prior. See `sbc.py`.
 """
 
 import equinox as eqx
@@ -24,7 +24,7 @@ LOOKED_AT = 1.0
 
 
 def like() -> pde.Problem:
-    """A problem of the shapes and units of the study."""
+    """A problem with the shapes and units of the study."""
     return pde.Problem(
         {"x": (0, 2)},
         lambda u, x, c: u.dx + c.rate * u - np.cos(x),
@@ -37,7 +37,7 @@ def like() -> pde.Problem:
 
 @eqx.filter_jit
 def simulate(problem: pde.Problem, key):
-    """Sites from the prior, and the problem with observations of one u under them."""
+    """Sites from the prior, and the problem with observations of one u given the sites."""
     keys = iter(jax.random.split(key, 16))
     sites = {k: prior.sample(next(keys)) for k, prior in MODEL.priors(problem).items()}
     unseen = eqx.tree_at(
@@ -55,7 +55,7 @@ def simulate(problem: pde.Problem, key):
 
 
 def quantities(sites, data, key):
-    """What is ranked, for one draw."""
+    """The ranked quantities of one draw."""
     solution = MODEL.solution(sites, data)
     z = solution.sample(key)
     at = [jnp.array([LOOKED_AT])]

@@ -1,7 +1,7 @@
 """Simulation-based calibration of Kronecker sparse Bayesian learning under NUTS.
 
-Two modes, noise learned. Coefficients are drawn given the other sites and the data, for
-the truth as for the posterior. See `sbc.py`.
+There are two modes, and the noise is estimated. Coefficients are drawn given the other
+sites and the data, both for the truth and for the posterior. See `sbc.py`.
 """
 
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def dictionaries():
 
 
 def quantities(sites, data, key):
-    """What is ranked, for one draw."""
+    """The ranked quantities of one draw."""
     post = MODEL.posterior(sites, data)
     coefficient = post.sample(key)
     return {

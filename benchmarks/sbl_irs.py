@@ -1,8 +1,9 @@
-"""A channel by way of a reflecting surface: coupled and uncoupled `sbl.KroneckerSBL`.
+"""A channel through a reflecting surface: coupled and uncoupled `sbl.KroneckerSBL`.
 
 The setting of He & Joseph (arXiv 2307.14719): 6 x 16 antennas, 256 elements, 6 patterns,
-3 pilots; N = 5832 complex coefficients of M = 288 measurements, known noise. Errors are
-told over the patterns of the training and over random ones that were never sent.
+3 pilots. There are N = 5832 complex coefficients and M = 288 measurements, with known
+noise. Errors are given over the patterns of the training and over random patterns that
+were never sent.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from probkit.models.sbl.examples import irs
 
 COUPLED = sbl.KroneckerSBL(coupling={"pattern": 0.8, "antenna": 0.8})
 PLAIN = sbl.KroneckerSBL()
-# Ours, by name: model and method. The first is what the targets are for.
+# probkit's sides by name: model and method. The targets are for the first.
 METHODS = {
     "coupled": (COUPLED, sbl.TypeII()),
     "coupled, one start": (COUPLED, sbl.TypeII(num_restarts=1)),
@@ -48,7 +49,7 @@ def paper(m_step: Callable, share) -> Side:
 
 
 def relative(moments, γ):
-    """The M-step to a relative tolerance, as the authors' scripts of this study take it."""
+    """The M-step with a relative tolerance, as in the authors' scripts of this study."""
     return rivals.alternating(moments, γ, atol=0.0, rtol=1e-4)
 
 
@@ -92,7 +93,7 @@ def told(x: np.ndarray, link: irs.Link, held_out: jax.Array, snr_db: float) -> d
 
 
 def compare(channels: int, snr_db: float, seed: int) -> dict[str, list[dict]]:
-    """Every side on the same channels. At another SNR they are the same, noise scaled."""
+    """All sides on the same channels. Another SNR only rescales the noise."""
     training = irs.draw_training(jax.random.key(seed))
     held_out = irs.random_patterns(jax.random.key(2), HELD_OUT)
     runs: dict[str, list[dict]] = {name: [] for name in sides()}
@@ -135,8 +136,8 @@ def summary(runs: dict[str, list[dict]]) -> dict[str, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="5 channels")
-    parser.add_argument("--channels", type=int, help="by default 50")
-    parser.add_argument("--training", type=int, default=1, help="seed of its draw: 1")
+    parser.add_argument("--channels", type=int, help="number of channels (default: 50)")
+    parser.add_argument("--training", type=int, default=1, help="seed of the training")
     args = parser.parse_args()
     pk.enable_x64()
     channels = args.channels or (5 if args.quick else 50)

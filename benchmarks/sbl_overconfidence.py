@@ -1,9 +1,9 @@
-"""How overconfident type-II estimation is: coverage of 90 % intervals by a known truth.
+"""How overconfident type-II estimation is: how often 90 % intervals contain the truth.
 
-Sparse coefficients on a product support, two modes, noise to be learned. `sbl.TypeII`
-holds the hyperparameters at their best, as if they were known, and prunes; NUTS averages
-over them, and prunes nothing. The same data for both. On the support a coefficient has any
-size, so that some are lost in the noise; off it each is zero.
+Sparse coefficients on a product support, with two modes and estimated noise. `sbl.TypeII`
+treats the best hyperparameters as if they were known, and prunes. NUTS averages over the
+hyperparameters, and does not prune. Both get the same data. On the support the coefficients
+are normal, so that some are smaller than the noise. Off the support they are zero.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def simulate(seed: int, noise_sd: float) -> tuple[sbl.Measurements, np.ndarray, 
 
 
 def by_type_ii(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Lower and upper end of each interval, and whether all checks were passed."""
+    """Lower and upper end of each interval, and whether all checks passed."""
     fitted = pk.fit(MODEL, data, method, key=key, progress=False, throw=False)
     post = MODEL.posterior(fitted.sites(), data)
     half = stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt(post.variances())
@@ -48,7 +48,7 @@ def by_type_ii(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def by_nuts(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The same from draws; here the check is that the chains met."""
+    """The same from draws. Here the check is that the chains agree."""
     key_fit, key_draw = jax.random.split(key)
     fitted = pk.fit(MODEL, data, method, key=key_fit, progress=False, throw=False)
     drawn = pk.recover(fitted, key=key_draw)["coefficient"]
@@ -58,10 +58,10 @@ def by_nuts(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def summary(rounds: list[dict]) -> dict[str, dict[str, float]]:
-    """Coverage with its standard errors, over all rounds.
+    """Coverage over all rounds, with two standard errors.
 
-    Of the coefficients as if independent (`binomial_se`), and from the spread between data
-    sets (`se`), which allows for misses that come together.
+    `binomial_se` treats the coefficients as independent. `se` comes from the spread between
+    data sets, and allows for misses that occur together.
     """
     out = {}
     for where in rounds[0]["counts"] if rounds else ():
@@ -97,8 +97,8 @@ def counted(low, high, x, inside) -> dict[str, dict[str, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="8 data sets, 2 by NUTS")
-    parser.add_argument("--datasets", type=int, help="how many, 100 by default")
-    parser.add_argument("--nuts", type=int, help="how many of them by NUTS, 20 by default")
+    parser.add_argument("--datasets", type=int, help="number of data sets (default: 100)")
+    parser.add_argument("--nuts", type=int, help="how many of them by NUTS (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     pk.enable_x64()
@@ -124,7 +124,7 @@ def main() -> None:
                 "datasets": count,
                 "share_ok": np.mean([r["ok"] for r in rounds]) if rounds else None,
                 "coverage": summary(rounds),
-                # The comparison on equal terms: the data sets that NUTS had too.
+                # For a fair comparison: only the data sets that NUTS had too.
                 "on_those_of_nuts": summary(rounds[:by_draws]),
                 "rounds": rounds,
             }

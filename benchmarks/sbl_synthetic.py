@@ -1,7 +1,7 @@
-"""Sparse coefficients on a product support: `sbl.TypeII` against its rivals.
+"""Sparse coefficients on a product support: `sbl.TypeII` compared with its rivals.
 
 The synthetic setting of He & Joseph (arXiv 2307.14719): N = 15^3 coefficients, M = 8 x 12
-x 15 measurements, three atoms a mode, known noise. Amplitudes are of rank one, as in the
+x 15 measurements, three atoms per mode, known noise. Amplitudes are of rank one, as in the
 paper's figures, or free on the product support.
 """
 
@@ -24,13 +24,13 @@ import probkit as pk
 from probkit.models import sbl
 from probkit.models.sbl.metrics import credible_support, nmse, support_recovery
 
-# Ours, by name. The first is what a user gets who sets nothing.
+# probkit's methods by name. The first has the default settings.
 METHODS = {
     "TypeII": sbl.TypeII(),
     "TypeII, one start": sbl.TypeII(num_restarts=1),
 }
 OURS = next(iter(METHODS))
-# For a million coefficients: the fastest rule, from one start.
+# For a million coefficients, each from one start. The last one is the fastest.
 LARGE = {
     "one start": sbl.TypeII(num_restarts=1),
     "mackay, one start": sbl.TypeII(update="mackay", num_restarts=1, search=0),
@@ -39,7 +39,7 @@ FAST = list(LARGE)[-1]
 KINDS = ("rank_one", "free")
 SNRS = (5, 10, 15, 20, 25, 30)
 FAILED = 0.1  # NMSE
-LEVEL = 0.999  # of the credible regions by which a support is read
+LEVEL = 0.999  # of the credible intervals from which a support is taken
 TARGETS = {
     "rank_one": ("median_nmse", 1.9e-4),
     "free": ("mean_nmse", 2.1e-4),
@@ -61,7 +61,7 @@ class Trial(NamedTuple):
 def draw(
     seed: int, kind: str, snr_db: float, rows=(8, 12, 15), atoms: int = 15, active: int = 3
 ) -> Trial:
-    """One trial. At another SNR a seed gives the same, with the noise scaled."""
+    """One trial. At another SNR, a seed gives the same trial with rescaled noise."""
     rng = np.random.default_rng(seed)
     matrices = [rng.standard_normal((m, atoms)) for m in rows]
     support = [np.sort(rng.choice(atoms, active, replace=False)) for _ in rows]
@@ -123,7 +123,7 @@ def told(estimate: rivals.Estimate, truth: np.ndarray, seconds: dict) -> dict:
 
 
 def compare(trials: list[Trial], which: dict) -> dict[str, list[dict]]:
-    """Every side on the same trials, in turn. The first trial goes twice: it compiles."""
+    """All sides on the same trials, in turn. The first runs twice, because it compiles."""
     runs: dict[str, list[dict]] = {name: [] for name in which}
     for i, t in enumerate(trials):
         for name, side in which.items():
@@ -175,11 +175,11 @@ def classic(repeats: int, rows: int = 60, atoms: int = 120) -> dict[str, list[di
     return compare(trials, which)
 
 
-# Cost of a step, and a large problem: fresh processes on one core.
+# Cost of a step, and a large problem, in fresh processes with one core.
 
 
 def pinned(*arguments: str) -> dict:
-    """This script in a process that has one core from its first instruction on."""
+    """Run this script in a process that has one core from its start."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
@@ -189,14 +189,14 @@ def pinned(*arguments: str) -> dict:
 
 
 def peak_gb() -> float:
-    # Not `ru_maxrss`, which a process may inherit from the one that started it.
+    # Not `ru_maxrss`, because a process may inherit it from the one that started it.
     status = Path("/proc/self/status").read_text().splitlines()
     line = next(line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1e6
 
 
 def step_cost(update: str) -> None:
-    """CPU of a step at N = 3375, compiled: 400 in a loop, the best of five times."""
+    """Processor seconds per step at N = 3375: the fastest of five runs of 400 steps."""
     t = draw(0, "rank_one", 25)
     data = sbl.Measurements(t.y, t.matrices, noise_sd=t.noise_sd)
     model, method, steps = sbl.KroneckerSBL(), sbl.TypeII(update=update), 400
@@ -215,7 +215,7 @@ def step_cost(update: str) -> None:
 
 
 def large(name: str, atoms: int, rows: int) -> None:
-    """A fit of `atoms`^3 coefficients: cold, with compilation, and warm."""
+    """A fit of `atoms`^3 coefficients, cold (with compilation) and warm."""
     t = draw(0, "rank_one", 25, (rows,) * 3, atoms, 5)
     data = sbl.Measurements(t.y, t.matrices, noise_sd=t.noise_sd)
     before = peak_gb()
@@ -254,7 +254,7 @@ def large(name: str, atoms: int, rows: int) -> None:
 
 
 def targets(at_25: dict[str, dict], step: dict, big: dict) -> dict[str, dict]:
-    """What was aimed at, what came, and whether it was reached."""
+    """The value of each target, its limit, and whether it was reached."""
     out = {}
 
     def aim(name, value, most):
@@ -281,7 +281,7 @@ def costs(quick: bool) -> tuple[dict, dict]:
     atoms, rows = ("30", "15") if quick else ("100", "50")
     big = {name: pinned("--large-fit", name, atoms, rows) for name in LARGE}
     table(
-        ("a step at N = 3375", "cpu, s"), [(k, v["cpu_s_a_step"]) for k, v in step.items()]
+        ("one step, N = 3375", "cpu, s"), [(k, v["cpu_s_a_step"]) for k, v in step.items()]
     )
     table(
         ("large", "cold wall, s", "warm wall, s", "steps", "NMSE", "peak, GB"),
@@ -303,9 +303,11 @@ def costs(quick: bool) -> tuple[dict, dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="10 trials, a smaller fit")
-    parser.add_argument("--trials", type=int, help="at 25 dB; by default 200")
-    parser.add_argument("--sweep", type=int, help="trials at other SNR; by default 20")
-    parser.add_argument("--dense", type=int, help="trials on the dense matrix; default 10")
+    parser.add_argument("--trials", type=int, help="trials at 25 dB (default: 200)")
+    parser.add_argument("--sweep", type=int, help="trials at each other SNR (default: 20)")
+    parser.add_argument(
+        "--dense", type=int, help="trials with a dense matrix (default: 10)"
+    )
     parser.add_argument("--large", action="store_true", help="only cost and memory")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--large-fit", nargs=3, help=argparse.SUPPRESS)

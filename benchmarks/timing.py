@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in words, paired repetitions, results on disk."""
+"""Code shared by the benchmarks: facts about the machine, repetitions, results on disk."""
 
 import json
 import os
@@ -19,7 +19,7 @@ RESULTS = HERE / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, load and versions: what a timing means nothing without."""
+    """Processor, cores, load and versions, because a timing means nothing without them."""
     import jax
     import numpyro
 
@@ -43,7 +43,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that the code is of, with a `+` if files differ from it."""
+    """The commit of the code, with a `+` if files differ from it."""
     git = ["git", "-C", str(HERE)]
     try:
         name = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True)
@@ -54,9 +54,9 @@ def commit() -> str:
 
 
 def timed(function: Callable[[], Any]) -> tuple[dict[str, float], Any]:
-    """Seconds on the clock and of the processor, and what the function returned.
+    """Elapsed and processor seconds, and what the function returned.
 
-    The function must hand back arrays of the host, or wait for them itself.
+    The function must return arrays on the host, or wait for its arrays.
     """
     clock, processor = time.perf_counter(), time.process_time()
     value = function()
@@ -68,7 +68,7 @@ def timed(function: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 
 def alternate(sides: dict[str, Callable[[int], Any]], repeats: int) -> dict[str, list]:
-    """Call each side once a repetition, and swap who goes first from one to the next."""
+    """Call each side once per repetition. Every second repetition reverses the order."""
     out: dict[str, list] = {name: [] for name in sides}
     for repeat in range(repeats):
         order = list(sides) if repeat % 2 == 0 else list(sides)[::-1]
@@ -78,7 +78,7 @@ def alternate(sides: dict[str, Callable[[int], Any]], repeats: int) -> dict[str,
 
 
 def fresh_process(script: str, *arguments: str, **environment: str) -> dict[str, Any]:
-    """Run a Python file in a new process; it prints one JSON object as its last line."""
+    """Run a Python file in a new process, and return the JSON object in its last line."""
     done = subprocess.run(
         [sys.executable, script, *arguments],
         env=os.environ | environment,
@@ -95,12 +95,12 @@ def median(rows: list[dict], name: str) -> float:
 
 
 def write(name: str, result: dict[str, Any], quick: bool) -> Path:
-    """Keep a result; a quick run does not overwrite a full one."""
+    """Write a result to disk. A quick run does not overwrite a full one."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}{'_quick' if quick else ''}.json"
     text = json.dumps(result, indent=1, default=float) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
-    print(f"kept in {path.parent.name}/{path.name}")
+    print(f"written to {path.parent.name}/{path.name}")
     return path
 
 
