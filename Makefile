@@ -61,8 +61,8 @@ if [ -z "$$python" ]; then \
 fi
 endef
 
-# A .venv that has lost its Python, or was never finished, is made anew; any other is
-# kept and brought up to date.
+# A .venv that has lost its Python, or was never finished, is rebuilt from scratch. Any
+# other is kept and brought up to date.
 $(READY): pyproject.toml setup.py constraints.txt | $(if $(PYTHON),check-python)
 	@.venv/bin/python -c 'import pip; $(NEW_ENOUGH)' 2>/dev/null && exit; \
 	$(FIND_PYTHON); "$$python" -m venv --clear .venv

@@ -44,7 +44,7 @@ BLUE, RED, GREY = "#4477AA", "#EE6677", "#999999"
 #
 # December 1984 in the tropical Atlantic, from an ocean *model* into which measurements
 # were assimilated (GODAS). They are not direct measurements. We keep the levels from 0.9 to
-# 4 km, and take the mean over 48 places. Depths are in km, so that numbers are of size one.
+# 4 km, and take the mean over 48 places. Depths are in km, so that the values are near one.
 
 # %%
 water = datasets.atlantic().sel(depth=slice(900, 4000))
@@ -64,9 +64,9 @@ plt.show()
 # %% [markdown]
 # ## Two balances as residuals
 #
-# The second one has a supply of heat from the sides, the same at all depths. Each
-# coefficient has a range, in which it is uniform a priori. There is no boundary value. The
-# nine means are observations, whose noise is estimated.
+# The second one has a supply of heat from the sides, which is the same at all depths. Each
+# coefficient has a range, and its prior is uniform in this range. There is no boundary
+# value. The nine means are observations, whose noise is estimated.
 
 # %%
 box, window = {"z": (0.9, 4.0)}, pde.Observations(z, theta)
@@ -95,8 +95,8 @@ def supplied(observed):
 
 # %% [markdown]
 # `equation_sd` is the tolerance of the equation, relative to the prior sd of its residual.
-# For readings like these a thousandth is practically exact. Smooth curves need few waves
-# (`num_nodes`) and few points.
+# For these readings a tolerance of a thousandth means that the equation holds almost
+# exactly. Smooth curves need few waves (`num_nodes`) and few points.
 
 # %%
 model = pde.SpectralGP(equation_sd=1e-3, num_nodes=16)
@@ -116,24 +116,25 @@ for name, fit in fits.items():
     )
 
 # %% [markdown]
-# ## Does it hold?
+# ## Does the equation hold?
 #
-# The means are smooth to a few thousandths of a degree. The first balance estimates a noise
-# many times as large, and its residuals are one smooth wave:
+# The means are smooth to a few thousandths of a degree. The noise
+# estimated with the first balance is many times as large, and its misfit is one smooth
+# wave:
 
 # %%
 fig, ax = plt.subplots(figsize=(4.6, 3.6), layout="constrained")
 for (name, rest), colour in zip(rests.items(), (RED, BLUE), strict=True):
     ax.plot(1000 * rest, z, "o-", color=colour, label=name)
 ax.axvline(0, color=GREY, lw=0.8)
-ax.set(xlabel="reading less fit (mK)", ylabel="depth (km)")
+ax.set(xlabel="misfit: reading minus fit (mK)", ylabel="depth (km)")
 ax.invert_yaxis()
 ax.legend()
 plt.show()
 
 # %% [markdown]
-# That is not noise, because noise has no shape. An estimated noise level contains all
-# errors of the model, so look at readings less fit before you trust an interval.
+# That is not noise, because noise is not smooth. An estimated noise level contains all
+# errors of the model, so look at the misfit before you trust an interval.
 #
 # Both equations have solutions in closed form: $a + b\,e^{-(z-1)/h}$, and with a supply $s$
 # also $c\,(z - 1)$ with $c = -h\,s$. Ordinary least squares is therefore a check:
@@ -145,7 +146,7 @@ def columns(h, z, extra):
 
 
 def least(z, values, extra, starts=(0.4, 0.8, 1.6)):
-    "h, coefficients and residuals of the best curve."
+    "h, coefficients and misfit of the best curve."
 
     def rest(log_h):
         X = columns(np.exp(log_h[0]), z, extra)
@@ -158,7 +159,7 @@ def least(z, values, extra, starts=(0.4, 0.8, 1.6)):
 
 
 def left_out(extra):
-    "Error at each level, predicted from a fit to the others."
+    "Prediction error at each level, after a fit to the other levels."
     errors = []
     for i in range(z.size):
         others = np.arange(z.size) != i
@@ -179,14 +180,15 @@ s = -c[2] / h
 print(f"supply {s:.3f} K/km² (ours: {fits['with supply'].sites()['supply']:.3f})")
 
 # %% [markdown]
-# Least squares agrees. Predictions of held-out levels decide between the two: the balance
-# alone fails, and the one with a supply does not. With the supply $h$ is *half* as large.
-# The narrow interval of the first $h$ was no sign that it was right.
+# Least squares agrees. Predictions of held-out levels decide between the two balances: the
+# first one fails, and the one with a supply does not. With the supply, $h$ is *half* as
+# large. The first $h$ had a narrow interval and was still wrong.
 #
 # ## The posterior
 #
-# `Closed` has the best coefficients. NUTS samples them, with the kernel and the noise, from
-# where `Closed` ended. Rate and supply are correlated, so that the mass matrix is dense.
+# `Closed` finds the best coefficients. NUTS samples them, together with the kernel and the
+# noise, and starts where `Closed` ended. Rate and supply are correlated, so we use a dense
+# mass matrix.
 
 # %%
 nuts = pk.NUTS(
@@ -203,11 +205,11 @@ full = pk.fit(
 pk.diagnose(full)
 
 # %% [markdown]
-# Some checks fail, and rightly. This run is short so that it is fast. Nine readings hardly
-# determine the sites of the kernel, which do not mix in 150 draws, and trajectories end at
-# their limit. The interval below is therefore only a rough one; check at least that the
-# chains agree on $h$. (The check of the residual is meant for solving; here the equation
-# has to hold to a thousandth only.)
+# Some checks fail, as they should. This run is short so that it is fast. Nine readings
+# hardly determine the sites of the kernel, which do not mix in 150 draws, and trajectories
+# reach their longest allowed length. The interval below is therefore only a rough one.
+# Check at least that the chains agree on $h$. (The check of the residual is meant for the
+# solution of an equation. Here the equation has to hold only to a thousandth.)
 
 # %%
 post = full.posterior
@@ -223,12 +225,12 @@ half = 1000 * 1.645 * found.u_sd
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
 axes[0].scatter(h, post.supply.values.ravel(), s=6, color=BLUE, alpha=0.5)
 axes[0].set(xlabel="h (km)", ylabel="supply (K/km²)")
-# The 90 % interval, at the best coefficients, is very narrow, so that it and the readings
-# are shown less the mean curve.
+# The 90 % interval at the best coefficients is very narrow, so the plot shows it and the
+# readings after subtracting the mean curve.
 axes[1].fill_betweenx(between, -half, half, color=BLUE, alpha=0.3, lw=0)
 curve = np.interp(z, between, found.u_mean)
 axes[1].plot(1000 * (theta - curve), z, "o", color=RED, ms=4)
-axes[1].set(xlabel="less the mean (mK)", ylabel="depth (km)")
+axes[1].set(xlabel="difference from the mean curve (mK)", ylabel="depth (km)")
 axes[1].invert_yaxis()
 plt.show()
 
@@ -236,9 +238,9 @@ plt.show()
 # ## Can that interval be trusted?
 #
 # It is right if the balance is exact and the errors of the nine readings are independent.
-# But water is much the same from one place to the next, so that 48 places are not 48
-# independent readings. Resample the eight meridional sections instead, each as a whole, and
-# fit the means again:
+# But water is much the same at neighbouring places, so 48 places are not 48 independent
+# readings. Resample the eight meridional sections instead, each as a whole, and fit the
+# means again:
 
 # %%
 rng = np.random.default_rng(0)
@@ -263,12 +265,12 @@ for name, extra in {"balance": 0, "with supply": 1}.items():
 print(f"sd of the posterior, with supply: {h.std():.3f} km")
 
 # %% [markdown]
-# The posterior is several times too narrow for another choice of sections. Use the interval
-# over sections for $h$, *given* the balance with a supply.
+# The posterior is several times too narrow to cover another choice of sections. Use the
+# interval over sections for $h$, *given* the balance with a supply.
 #
-# Is it the right balance? Salt rises and mixes with the same water, so that it must have
-# the same $h$. Salinity has a maximum in the middle, which $a + b\,e^{-z/h}$ cannot have,
-# so that the first balance is wrong. With a supply of its own:
+# Is it the right balance? Salt rises and mixes with the same water, so it must have the
+# same $h$. Salinity has a maximum in the middle, which $a + b\,e^{-z/h}$ cannot have, so
+# the first balance is wrong for salt. We fit salinity with its own supply:
 
 # %%
 salt = resampled("salinity", 1)
@@ -278,7 +280,7 @@ print(
 print(f"h of heat: 90 % from {ends[0]:.2f} to {ends[1]:.2f}")
 
 # %% [markdown]
-# Salt has another length, so that $h$ is not a property of the water. The supply stands for
+# Salt has a different $h$, so $h$ is not a property of the water. The supply stands for
 # currents that differ with depth, as they do in the Atlantic, where water from the north
 # lies over water from the south. Munk's balance was made for the Pacific.
 #
@@ -287,16 +289,17 @@ print(f"h of heat: 90 % from {ends[0]:.2f} to {ends[1]:.2f}")
 # - An unknown coefficient is a name in the residual and a range. It gets a posterior.
 # - Only ratios are identified here: $\kappa/w$ and supply over $\kappa$. No temperature,
 #   however exact, determines $\kappa$ or $w$.
-# - A wrong equation gives a wrong answer with a narrow interval. Readings less the fit
-#   showed that it was wrong, and the interval did not.
-# - A posterior is as good as its noise model. Resample the units that are independent.
+# - A wrong equation gives a wrong answer with a narrow interval. The misfit showed that it
+#   was wrong, and the interval did not.
+# - A posterior is only as good as its noise model. Resample what is independent, here the
+#   sections.
 #
 # To try:
 #
 # 1. Let NUTS run until all its checks pass: `num_warmup=1000, num_samples=1000` and the
 #    default `max_tree_depth`. It takes a while. Does the interval of $h$ change?
-# 2. Observe single places instead of means: `pde.Observations` takes as many values at
-#    one depth as there are. How do the noise, and $h$ in both balances, change?
+# 2. Observe single places instead of means: `pde.Observations` takes any number of values
+#    at one depth. How do the noise, and $h$ in both balances, change?
 # 3. `pde.SpectralGP(equation_sd=None)` estimates the tolerance of the equation. Does it
 #    show that the balance without a supply is wrong?
 # 4. Let $h$ grow with depth: `lambda u, z, c: (c.h + c.growth * (z - 2)) * u.dzz + u.dz`.

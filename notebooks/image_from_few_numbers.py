@@ -13,12 +13,12 @@
 # %% [markdown]
 # # An image from few numbers
 #
-# A camera may take fewer numbers than its picture has pixels, if each number is a mixture
-# of many pixels and we know something of pictures. This notebook recovers a photograph
-# from about half as many, and asks what matters more: *how sure are we of each pixel,
-# and is that true?*
+# A camera can measure fewer numbers than its picture has pixels, if each number is a sum
+# over many pixels and we know something about pictures. This notebook recovers a photograph
+# from about half as many numbers as pixels. It then asks a question that matters more: *how
+# uncertain is each pixel, and is that uncertainty right?*
 #
-# It takes a minute or less; a second run is quicker, as compiled programs are kept.
+# It takes a minute or less. A second run is faster, because compiled programs are kept.
 
 # %%
 import jax
@@ -39,9 +39,9 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## The photograph
 #
-# Rear Admiral Grace Hopper, who wrote one of the first compilers; an official photograph
-# of the U.S. Navy, in the public domain, that comes with matplotlib. Here it is in grey,
-# from 0 (black) to 1 (white), on 64 by 64 pixels.
+# The photograph shows Rear Admiral Grace Hopper, who wrote one of the first compilers. It
+# is an official photograph of the U.S. Navy, in the public domain, and comes with
+# matplotlib. Here it is in grey, from 0 (black) to 1 (white), on 64 by 64 pixels.
 
 # %%
 photo = plt.imread(get_sample_data("grace_hopper.jpg", asfileobj=False))
@@ -51,7 +51,7 @@ image = grey.reshape(size, 6, size, 6).mean(axis=(1, 3))
 
 
 def show(pictures, **style):
-    """Pictures side by side, each under its name."""
+    """Draw pictures side by side, each with its name."""
     fig, axes = plt.subplots(
         1, len(pictures), figsize=(3 * len(pictures), 3.2), layout="constrained"
     )
@@ -67,19 +67,19 @@ show({"the photograph": image}, cmap="gray", vmin=0, vmax=1)
 # %% [markdown]
 # ## The numbers
 #
-# Such a camera weighs the rows of the picture $X$ with random signs and adds them up, 48
-# times over, and the same for its columns:
+# Such a camera multiplies the rows of the picture $X$ by random signs and adds them up, 48
+# times, each time with other signs. It does the same with the columns:
 #
 # $$Y = \Phi_1 X \Phi_2^\top + \text{noise}.$$
 #
-# That makes $48^2 = 2304$ numbers, 56 % of the number of pixels, with noise on top.
+# These are $48^2 = 2304$ numbers, 56 % of the number of pixels, and they have noise.
 
 # %%
 noise_sd = 0.02
 
 
 def take(number):
-    """Random codes for rows and columns, and the numbers taken with them."""
+    """Random codes for rows and columns, and the numbers measured with them."""
     codes = [rng.choice([-1.0, 1.0], size=(number, size)) / np.sqrt(size) for _ in range(2)]
     clean = codes[0] @ image @ codes[1].T
     return codes, clean + noise_sd * rng.normal(size=clean.shape)
@@ -89,8 +89,8 @@ codes, y = take(48)
 print(f"{y.size} numbers for {image.size} pixels: {y.size / image.size:.0%}")
 
 # %% [markdown]
-# Countless pictures agree with them. Least squares takes the smallest one, which is what
-# one gets who knows nothing of pictures:
+# Infinitely many pictures agree with these numbers. Least squares gives the smallest of
+# them. It uses no knowledge about pictures:
 
 # %%
 smallest = np.linalg.pinv(codes[0]) @ y @ np.linalg.pinv(codes[1]).T
@@ -100,24 +100,24 @@ def rms_error(picture):
     return np.sqrt(np.mean((picture - image) ** 2))
 
 
-show({"what was taken": y, "smallest picture": smallest}, cmap="gray")
+show({"the numbers": y, "smallest picture": smallest}, cmap="gray")
 print(f"root mean square error of the smallest picture: {rms_error(smallest):.3f}")
 
 # %% [markdown]
-# ## What we know of pictures
+# ## What we know about pictures
 #
 # A picture is a sum of waves, $X = D_1 C D_2^\top$, where the columns of $D$ are cosines of
-# rising frequency (the discrete cosine transform, as in JPEG). Few of its coefficients $C$
-# are large, and nobody tells us which. So let each have a variance of its own to be
-# learned, and let the variance be a product, one factor for the frequency down and one
-# for the frequency across:
+# increasing frequency (the discrete cosine transform, as in JPEG). Few of its coefficients
+# $C$ are large, and we do not know which. So each coefficient has its own variance. It is a
+# product of one factor for the frequency down and one for the frequency across:
 #
 # $$C_{ij} \sim N(0,\ \tau^2 \lambda_i^2 \rho_j^2), \qquad
 #   Y = (\Phi_1 D_1)\, C\, (\Phi_2 D_2)^\top + \text{noise}.$$
 #
-# Two spectra of 64 numbers each, and the noise, are learned from 2304 numbers, instead of
-# 4096 variances. They are chosen by the *evidence*, the probability of the data when the
-# coefficients are averaged out: type-II maximum likelihood, or sparse Bayesian learning.
+# So instead of 4096 variances we estimate two spectra of 64 numbers each, and the noise,
+# from 2304 numbers. The estimates maximise the *evidence*, which is the probability of the
+# data with the coefficients integrated out. This is type-II maximum likelihood, or sparse
+# Bayesian learning.
 
 # %%
 waves = idct(np.eye(size), norm="ortho", axis=0)
@@ -128,12 +128,12 @@ fitted = pk.fit(model, data, method, key=key)
 pk.diagnose(fitted)
 
 # %% [markdown]
-# Why not plain `sbl.TypeII()`? That *searches* for few atoms among many, and *prunes*: a
-# wave that is not worth its price in evidence is taken out, and from then on counts as
-# known to be absent. But a photograph has a little of every wave. We shall see what
-# pruning would cost.
+# Why not plain `sbl.TypeII()`? That *searches* for few atoms among many, and *prunes*: it
+# removes a wave that does not add enough evidence, and then treats it as known to be
+# absent. But a photograph has a little of every wave. The last section shows what pruning
+# costs.
 #
-# The spectra that it found, and the noise, which nobody told it:
+# These are the estimated spectra and the estimated noise:
 
 # %%
 fig, ax = plt.subplots(figsize=(6.4, 3), layout="constrained")
@@ -142,14 +142,14 @@ for mode in data.modes:
 ax.set(xlabel="frequency (half waves per picture)", ylabel="scale", ylim=(1e-4, 2))
 ax.legend()
 plt.show()
-print(f"noise: {float(fitted.sites()['noise_sd']):.4f}, in truth {noise_sd}")
+print(f"noise sd: {float(fitted.sites()['noise_sd']):.4f} (true value {noise_sd})")
 
 # %% [markdown]
-# ## The picture, and how sure we are of it
+# ## The picture, and its uncertainty
 #
-# Given the two spectra the coefficients are normal, all 4096 together, and so are the
-# pixels. Their means and standard deviations come out exactly. The covariance would be a
-# matrix of $4096^2$ entries; with Kronecker structure nobody writes it down.
+# Given the two spectra, all 4096 coefficients are jointly normal, and so are the pixels.
+# Their means and standard deviations are computed exactly. The covariance would be a matrix
+# of $4096^2$ entries. Because of the Kronecker structure it is never formed.
 
 
 # %%
@@ -171,24 +171,24 @@ for name, picture in {"smallest": smallest, "posterior mean": mean}.items():
 # %%
 show({"standard deviation": sd})
 # %% [markdown]
-# Look at this map before reading on. It is a tartan of rows and columns of which more or
-# less was learned. There is no cap in it, no spectacles. The standard
-# deviation of a normal posterior depends on the codes and the spectra, and *not* on the
-# numbers that were read there.
+# Look at this map before you read on. It is a pattern of rows and columns, because the data
+# determine some rows and columns better than others. It does not show the cap or the
+# spectacles. The standard deviation of a normal posterior depends on the codes and the
+# spectra, and *not* on the measured numbers.
 #
-# ## Is it true?
+# ## Are these intervals right?
 #
-# Here the truth is at hand. If the standard deviations are right, then a band of 1.645 of
-# them on either side holds the pixel nine times in ten.
+# Here we know the truth. If the standard deviations are right, then the interval of 1.645
+# standard deviations on either side of the mean contains the pixel nine times in ten.
 
 # %%
 z = (image - mean) / sd
 inside = np.abs(z) < 1.645
-print(f"pixels inside their 90 % band: {inside.mean():.1%}")
+print(f"pixels inside their 90 % interval: {inside.mean():.1%}")
 
 # %% [markdown]
-# Near enough, it seems. But a band can be right on average and right nowhere. How steep
-# the picture is at each pixel splits the smooth background from the edges:
+# That seems close enough. But intervals can be right on average and wrong everywhere. We
+# separate the smooth background from the edges by the slope of the picture at each pixel:
 
 # %%
 steepness = np.hypot(*np.gradient(image))
@@ -203,24 +203,26 @@ for name, where in {
 show({"|error| / standard deviation": np.abs(z)}, vmin=0, vmax=4)
 
 # %% [markdown]
-# The errors sit on cap, spectacles and collar. The model knows *one* spectrum for each
+# The errors are on the cap, the spectacles and the collar. The model has *one* spectrum per
 # axis and uses it for the whole picture, edges and background alike. In the background,
-# which is smoother than that, the bands are too wide; at the edges they are too narrow.
-# The average comes out right because the noise and the spectra were fitted to the average.
+# which is smoother than this spectrum says, the intervals are too wide. At the edges they
+# are too narrow. The average is right because the noise and the spectra were fitted to the
+# whole picture.
 #
-# A second reason is common to all type-II estimates: the 130 hyperparameters are held at
-# their best values, as if they were known. From 2304 numbers they nearly are.
+# A second problem is common to all type-II estimates: the 130 hyperparameters are held at
+# their best values, as if they were known. Here 2304 numbers determine them well.
 #
-# ## Which prior? Take a few numbers more
+# ## Which prior? Measure a few more numbers
 #
-# Three versions: as above; pruned; and with *neighbours* coupled, so that each frequency
-# borrows half of the variance of the next ones, as spectra of pictures are smooth.
+# We compare three versions: as above, pruned, and with *neighbours* coupled. Coupling adds
+# half of the variance of each neighbouring frequency to that of a frequency, because
+# spectra of pictures are smooth.
 #
-# The evidence at its maximum cannot choose here. Smooth spectra are some of all spectra,
-# so that their best evidence is never higher; a maximum always votes for freedom. Without
-# the truth, one asks numbers that the fit has not seen: 16 by 16 of them, with new codes.
-# For these the posterior has a mean and a standard deviation too, and their *log score* is
-# the mean log density that it gives them, the higher the better.
+# The maximum of the evidence cannot decide here. Smooth spectra are a subset of all
+# spectra, so their maximum is never higher. Even without the truth, we can compare
+# predictions of numbers that the fit has not used: 16 by 16 of them, with new codes. The
+# posterior gives each a mean and a standard deviation. The *log score* is the mean log
+# density of the new numbers under these, and higher is better.
 
 # %%
 coupled = sbl.KroneckerSBL(coupling=dict.fromkeys(data.modes, 0.5))
@@ -245,28 +247,30 @@ for name, version in versions.items():
         f"{name:>10}: log evidence {version.facts['evidence']:.0f}, "
         f"log score {scores[name].mean():.3f} "
         f"({gap.mean():+.3f} ± {gap.std() / np.sqrt(gap.size):.3f}), "
-        f"rms error {rms_error(mean):.3f}, 90 % band holds {held:.1%}"
+        f"rms error {rms_error(mean):.3f}, 90 % interval covers {held:.1%}"
     )
 
 # %% [markdown]
-# In brackets is the difference to the first version, with its standard error.
+# In brackets is the difference from the first version, with its standard error.
 #
-# Pruning costs evidence by design, and the bands pay for it: what is taken out has no
-# standard deviation left, and the new numbers say so. Coupling has less evidence than the
-# first version, as it must; the new numbers do not hold that against it, and its picture
-# is a little better. Some of the freedom of the first version went into fitting noise.
+# Pruning lowers the evidence by design, and the intervals become too narrow, because a wave
+# that was removed has a standard deviation of zero. The log score of the new numbers is
+# therefore lower. Coupling has less evidence than the first version, as it must. Its log
+# score is not lower, and its picture is a little better. So the first version had used some
+# of its freedom to fit noise.
 #
 # ## To take away
 #
-# - With a prior that learns its spectra, about half as many numbers as pixels make a
-#   picture; without one they do not.
-# - A map of standard deviations is a claim. Check it where the truth is known, and check
-#   it *in places*, not on average alone.
-# - Prune to find a few atoms; do not prune for honest bands.
+# - With a prior whose spectra are estimated, about half as many numbers as pixels are
+#   enough for a picture. Without it they are not.
+# - A map of standard deviations is a claim. Check it where the truth is known, and check it
+#   *in different places*, not only on average.
+# - Prune to find a few atoms. Do not prune if you need intervals that are right.
 #
 # To try:
 #
-# 1. Take 32 numbers an axis instead of 48, a quarter of the pixels. Do the bands notice?
+# 1. Measure 32 numbers per axis instead of 48. These are a quarter of the number of pixels.
+#    Do the intervals become wider?
 # 2. Replace the codes by a blur, `scipy.linalg.toeplitz(np.exp(-0.5 * np.arange(64) ** 2))`
-#    for each axis. All numbers are taken now, and some waves are lost all the same: which,
-#    and does the map of standard deviations know?
+#    for each axis. Now there are as many numbers as pixels, and still some waves are lost.
+#    Which ones, and does the map of standard deviations show it?

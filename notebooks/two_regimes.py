@@ -23,7 +23,7 @@
 # %%
 import numpyro
 
-numpyro.set_host_device_count(2)  # chains side by side; must come before JAX starts
+numpyro.set_host_device_count(2)  # so that chains run in parallel; before JAX starts
 
 import arviz as az
 import jax
@@ -42,8 +42,8 @@ key = jax.random.key(2)
 # %% [markdown]
 # ## The data
 #
-# 133 readings of the acceleration of a rider's head, in g, over the time after the impact
-# of simulated crashes, in ms. The head is thrown back, then forward, then comes to rest.
+# 133 readings from simulated crashes: the acceleration of a rider's head, in g, over the
+# time after the impact, in ms. The head is thrown back, then forward, then comes to rest.
 
 # %%
 crash = datasets.motorcycle()
@@ -83,8 +83,8 @@ plots.objective(em)
 plt.show()
 # %% [markdown]
 # Each grey line is a restart. They end at different values, because the density has
-# several *different* maxima. This matters below. Restarts that end at the *same* value may
-# still differ: in some the early regime is expert 0, in others it is expert 1, and the
+# several *different* maxima. This will matter below. Restarts that end at the *same* value
+# may still differ: in some the early regime is expert 0, in others it is expert 1, and the
 # density is the same.
 #
 # Two pictures of the best maximum: the interval of new readings, and the probability of
@@ -135,8 +135,8 @@ plt.show()
 #   = p(\theta_1, \ldots, \theta_K \mid \text{data})
 #   \quad \text{for each of the } K! \text{ permutations } \tau.$$
 #
-# Every mode of the posterior has $K! - 1$ copies of the same density and shape. A chain
-# finds the nearest one, so the early regime is expert 0 or expert 1 by chance. Both are
+# Every maximum of the posterior has $K! - 1$ copies of the same density and shape. A chain
+# finds a nearby one, so the early regime is expert 0 or expert 1 by chance. Both are
 # correct. But "the slope of expert 0" then means different things in different chains, and
 # its mean over chains has no meaning.
 #
@@ -153,12 +153,12 @@ relabelled = pk.fit(model, data, nuts, key=key)
 plots.labels(relabelled, "coefficient", term="time")
 plt.show()
 # %% [markdown]
-# The chains at the higher mode now have one colour for the early regime and one for the
-# late regime. The chains at the lower mode divide time differently: their regimes do not
+# The chains at the higher maximum now have one colour for the early regime and one for the
+# late regime. The chains at the lower maximum divide time differently: their regimes do not
 # correspond to those of the reference draw, and their colours may still switch. This is
-# expected, because no relabelling turns one mode into another.
+# expected, because no relabelling turns one maximum into the other.
 #
-# For the chains at the higher mode alone, relabelling corrects R-hat:
+# For the chains at the higher maximum alone, relabelling corrects R-hat:
 
 # %%
 lp = raw.tree["sample_stats"]["lp"].mean("draw")
@@ -166,15 +166,16 @@ higher = (lp > lp.mean()).values
 for name, fit in {"not relabelled": raw, "relabelled": relabelled}.items():
     rhat = az.rhat(fit.posterior.isel(chain=higher))
     worst = max(float(array.max()) for array in rhat.data_vars.values())
-    print(f"{higher.sum()} chains at the higher mode, {name}: highest R-hat {worst:.2f}")
+    print(f"{higher.sum()} chains at the higher maximum, {name}: highest R-hat {worst:.2f}")
 
 # %% [markdown]
 # ## A good start solves the second
 #
-# The chains at the lower mode stay there, because the density between the modes is too low
-# for a chain to cross. So the number of chains at a mode does not estimate its
-# probability. The check *R-hat of the log density* detects this problem and not the first
-# one, because the log density has no labels. Read it first.
+# The chains at the lower maximum stay there, because the density between the maxima is too
+# low for a chain to cross. So the number of chains at a maximum does not estimate the
+# probability of the region around it. The check *R-hat of the log density* detects this
+# problem and not the first one, because the log density does not depend on labels. Read it
+# first.
 
 # %%
 for name, fit in {"not relabelled": raw, "relabelled": relabelled}.items():
@@ -183,24 +184,25 @@ for name, fit in {"not relabelled": raw, "relabelled": relabelled}.items():
 print("mean log density of each chain:", np.round(lp.values, 1))
 
 # %% [markdown]
-# EM and NUTS complement each other. EM approximates the width of a mode only roughly, but
-# it has compared 16 restarts and kept the best. NUTS samples the mode where it starts. So
-# start the chains from the draws of EM:
+# EM and NUTS complement each other. EM approximates the width of the posterior only
+# roughly, but it has compared 16 restarts and kept the best. NUTS samples around the
+# maximum where it starts. So start the chains from the draws of EM:
 
 # %%
 full = pk.fit(model, data, nuts, key=key, start=em, log_likelihood=True)
 pk.diagnose(full)
 
 # %% [markdown]
-# All checks are ok. The lower mode was left out on purpose, and a report of this fit should
-# mention that. Its mean log density is about fifteen nats lower; for modes of similar width
-# its probability is then negligible. Several modes are also a frequent sign of a model that
-# does not fit, as the last section shows.
+# All checks are ok. The lower maximum was left out on purpose, so mention that when you
+# report this fit. The mean log density around it is about fifteen nats lower. If the
+# posterior is about as wide around both maxima, the probability of the lower one is
+# negligible. Several maxima are also a frequent sign of a model that does not fit, as the
+# last section shows.
 #
 # ## EM against NUTS
 #
 # The draws of EM come from a normal distribution around the maximum. Those of NUTS come
-# from the posterior at that mode, which may be skewed.
+# from the posterior around that maximum, which may be skewed.
 
 # %%
 for name, fit in {"EM": em, "NUTS": full}.items():
@@ -214,7 +216,8 @@ plt.show()
 # ## Are two regimes enough?
 #
 # Leave-one-out cross-validation (LOO) scores the prediction of each reading by a model
-# fitted without it; higher is better. It has no labels. Two experts against four:
+# fitted without it; higher is better. It does not depend on labels.
+# We compare two experts with four:
 
 # %%
 four = moe.SoftmaxMoE(num_experts=4)
@@ -242,9 +245,9 @@ plt.show()
 # ## To take away
 #
 # - R-hat far above 1.01 in a mixture has two possible causes. *Switched labels* are
-#   harmless, and relabelling corrects them. *Different modes* are serious, and relabelling
-#   does not help.
+#   harmless, and relabelling corrects them. *Different maxima* are serious, and
+#   relabelling does not help.
 # - R-hat of the log density distinguishes the two.
-# - EM finds a good mode, and NUTS samples it: use `start=`.
+# - EM finds a good maximum, and NUTS samples around it: use `start=`.
 #
 # To try: fit three experts, and read the table of checks before you use its LOO.

@@ -14,7 +14,7 @@
 # # An equation with two scales
 #
 # $u'' = f$ on $[0, 2\pi]$, with $u = \sin 6x \cos 100x$: fast waves whose amplitude changes
-# slowly. A Gaussian process can solve such an equation if its kernel has the frequencies.
+# slowly. A Gaussian process can solve such an equation if its kernel has these frequencies.
 # This notebook finds them, solves the equation, and checks whether the 95 % intervals of
 # the solution cover the error.
 #
@@ -87,9 +87,9 @@ print("found:", np.sort(found), "  true:", np.array([94, 106]) / (2 * np.pi))
 # %% [markdown]
 # ## A kernel with one scale is not enough
 #
-# A kernel that has only a *trend*, a bump of the spectrum at frequency zero, cannot explain
-# this source. We keep the same 400 points and give the kernel no other frequencies;
-# `learn=False` solves with the kernel at its start.
+# A kernel that has only a *trend*, which is a component at frequency zero, cannot explain
+# this source. We keep the same 400 points and give the kernel no other frequencies. With
+# `learn=False` the kernel stays at its start.
 
 # %%
 smooth = pde.SpectralGP(frequencies=(("x", ()),))
@@ -98,7 +98,7 @@ pk.diagnose(one_scale)
 
 # %% [markdown]
 # The residual between the points is many thousands of times its prior sd under this kernel,
-# so that the equation is not solved.
+# so the equation is not solved.
 #
 # ## The fit
 #
@@ -116,8 +116,8 @@ for s, w in zip(sites["frequency_x"], sites["weight_x"], strict=True):
     print(f"2π × frequency {2 * np.pi * s:10.5f}   weight {w:.3f}")
 
 # %% [markdown]
-# The frequencies are 94 and 106, and component 0, at zero, is the trend. Now the solution,
-# at 1000 points, most of which are not on the grid:
+# The frequencies are 94 and 106, and component 0, at zero, is the trend. Here is the
+# solution at 1000 points, most of which are not on the grid:
 
 # %%
 x = np.linspace(0, 2 * np.pi, 1000)
@@ -153,7 +153,7 @@ print(
 # ## Where the intervals come from
 #
 # The posterior treats the residual as if it were measured with a little noise,
-# `equation_sd`, which makes the algebra possible. Nobody added that noise, so that the
+# `equation_sd`, which makes the algebra possible. In truth there is no such noise, so the
 # intervals of the plain posterior are far too wide:
 
 # %%
@@ -172,8 +172,8 @@ for name, width in {"plain": naive, "calibrated": sd}.items():
 # stricter solution, at other points (the midpoints) and with a hundredth of the tolerance.
 # With the factor, 95 % intervals cover 95 % of the differences between the two solutions.
 # The true solution is not used. The factor measures a difference between two
-# approximations, and is not a bound. If both are wrong in the same way, the intervals do
-# not show it. The next section has such a case.
+# approximations. It is not a bound of the error. If both are wrong in the same way, the
+# intervals do not show it. The next section has such a case.
 #
 # ## Aliases
 #
@@ -188,9 +188,9 @@ with warnings.catch_warnings(record=True) as caught:
 print(caught[0].category.__name__, "-", caught[0].message)
 
 # %% [markdown]
-# The start frequencies come from the source on a finer grid, so that a fit from there may
-# still be right. Let us start from a false frequency instead: the true frequency above
-# Nyquist, $\mu$, mirrored below it, $2 \cdot 15.84 - \mu$.
+# The start frequencies come from the source on a finer grid, so a fit that starts there may
+# still be right. Let us start at a false frequency instead. The true frequency
+# $\mu$ above Nyquist is mirrored to $2 \cdot 15.84 - \mu$, which is below Nyquist.
 
 # %%
 slow, fast = np.array([94, 106]) / (2 * np.pi)
@@ -203,8 +203,8 @@ pk.diagnose(aliased)
 
 # %% [markdown]
 # The check of frequencies passes, because the kernel has none above Nyquist. The residual
-# *between* the points shows that the solution is false. Follow the warning, which gives the
-# number of points that is enough.
+# *between* the points shows that the solution is false. The warning gives the number of
+# points that is enough.
 #
 # ## Comparison with a classical solver
 #
@@ -244,10 +244,10 @@ for num in (300, 400):
 
 # %% [markdown]
 # With 400 points it is as accurate, in a fraction of the time, and compiles nothing. A
-# Gaussian process does not solve this equation faster. It estimates the frequencies, with
-# an evidence to compare models by, and has intervals. The same code takes noisy
+# Gaussian process does not solve this equation faster. But it estimates the frequencies,
+# gives an evidence by which to compare models, and has intervals. The same code takes noisy
 # observations in place of boundary values, and unknown coefficients.
-# [The heat of the ocean](heat_of_the_ocean.py) is about those.
+# [The heat of the ocean](heat_of_the_ocean.py) shows both.
 #
 # To try:
 #

@@ -17,7 +17,7 @@ def matrix(rng, rows, columns, is_complex=False) -> np.ndarray:
 
 
 def positive(rng, n, is_complex=False, rank=None) -> np.ndarray:
-    """Hermitian positive semi-definite, of full rank unless told."""
+    """Hermitian positive semi-definite, of full rank unless `rank` is given."""
     A = matrix(rng, n, rank or n + 2, is_complex)
     return A @ A.conj().T / n
 

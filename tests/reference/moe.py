@@ -19,7 +19,7 @@ def log_likelihood(x, y, gate, coefficient, noise_sd) -> float:
 
 
 def log_prior(x, y, gate, coefficient, noise_sd, scale=2.5, shape=2.0, rate=0.05):
-    """Density of the priors, told by hand for standardised data.
+    """Log density of the priors, written by hand for standardised data.
 
     The gate's density is over its K - 1 free columns in an orthonormal basis of the
     columns that sum to zero.

@@ -41,7 +41,7 @@ def waves(weight, frequency, lengthscale, nodes):
     return kernel
 
 
-# A row is a place and what is told there of u: coefficients by order of differentiation.
+# A row is a place and what is given of u there: coefficients by order of differentiation.
 
 
 def covariance(kernel, rows, others):

@@ -307,7 +307,7 @@ def test_loo_and_prior_predictive_work_on_a_fit(nuts_fit, pair, regimes):
     before = pk.prior(pair, regimes, key=jax.random.key(0), num_draws=400)
     y = before["prior_predictive"]["y"]
     assert y.dims == ("chain", "draw", "observation")
-    # Told for standardised data: the prior covers the data, within one order.
+    # The prior is for standardised data. It covers the data, within one order of magnitude.
     assert 1 < float(y.std()) / float(regimes.y.std()) < 10
 
 

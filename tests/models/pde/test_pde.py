@@ -253,7 +253,7 @@ def dense(envelope):
     values = [0.7, -0.4, *np.cos(5 * x), *np.asarray(problem.values)]
     noise = [1e-9 * size, 1e-9 * size * per_slope]
     noise += [1e-3 * per_residual] * len(x) + [float(sites["noise_sd"])] * 5
-    # At the low end u is told to 1e-9, which is below the rounding of a variance.
+    # At the low end u is given to 1e-9, which is below the rounding of a variance.
     targets = [(a, {0: 1.0}) for a in TARGETS[1:]]
     mean, cov, evidence = posterior(kernel, rows, values, noise, targets)
     told = posterior(kernel, rows[:-5], values[:-5], noise[:-5], targets)[2]
@@ -743,8 +743,8 @@ def test_a_false_frequency_is_flagged():
 
 
 def test_a_problem_that_does_not_determine_its_solution_is_flagged():
-    # Nothing is told where the wave comes in. (That the well-posed u3 is not flagged is
-    # part of its test.)
+    # There is no condition where the wave comes in. (That the well-posed u3 is not flagged
+    # is part of its test.)
     def exact(p):
         return np.sin(p.x - p.t)
 
