@@ -23,7 +23,7 @@ from probkit.method import (
     best_lane,
     choose,
 )
-from probkit.method.batches import map_in_batches
+from probkit.method.batches import map_in_batches, side_by_side
 from probkit.method.minibatch import draw_rows, minibatch
 from probkit.method.programs import renew
 from probkit.method.windows import (
@@ -72,7 +72,7 @@ class ELBO(numpyro.infer.elbo.ELBO):
             return sum(log_p.values()) - sum(log_q.values())
 
         model_, guide_ = model, guide
-        elbo = jax.vmap(one)(jax.random.split(rng_key, self.num_particles)).mean()
+        elbo = side_by_side(one, jax.random.split(rng_key, self.num_particles)).mean()
         return {"loss": -elbo, "mutable_state": None}
 
 

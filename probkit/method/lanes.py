@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from probkit.method.batches import side_by_side
+
 
 @dataclass(frozen=True)
 class Lanes:
@@ -15,8 +17,8 @@ class Lanes:
     Attributes:
         count: the number of lanes.
         devices: the number of devices, which divides `count`.
-        together: whether the lanes of a device move together (`vmap`, for a GPU and for
-            small problems) or one after the other (`lax.map`, so that a short trajectory
+        together: whether the lanes of a device move together (`side_by_side`, for a GPU and
+            for small problems) or one after the other (`lax.map`, so that a short trajectory
             does not wait for a long one).
     """
 
@@ -40,7 +42,7 @@ class Lanes:
             if self.count == self.devices:  # a loop over one lane takes time to compile
                 own = jax.tree.map(lambda a: a[0], own)
                 return jax.tree.map(lambda a: a[None], each(own))
-            return jax.vmap(each)(own) if self.together else jax.lax.map(each, own)
+            return side_by_side(each, own) if self.together else jax.lax.map(each, own)
 
         if self.devices == 1:
             return partial(on_one_device, shared)
