@@ -128,15 +128,19 @@ MOMENTS = {
 
 def main(plan) -> None:
     pk.enable_x64()
-    pk.use_compilation_cache(Path(__file__).parents[2] / ".jax-cache")
+    here = Path(__file__).parents[2] / ".jax-cache"
+    pk.use_compilation_cache(os.environ.get("PROBKIT_TEST_CACHE") or here)
     short_chunks()
     if "moment" in plan:
         MOMENTS[plan["moment"]](plan["name"], plan["step"])
     for name, (folder, out) in plan["runs"].items():
         np.savez(out, **outcome(run(name, folder)))
-    if plan.get("again"):
+    if "then" in plan:
+        for name, (folder, out) in plan["then"].items():
+            np.savez(out, **outcome(run(name, folder)))
+        # What has ended is called again.
         checkpoint.Checkpoint.add = take_no_step
-        for name, (folder, out) in plan["runs"].items():
+        for name, (folder, out) in plan["then"].items():
             np.savez(out + ".again.npz", **outcome(run(name, folder)))
 
 

@@ -90,7 +90,7 @@ KILLS = {
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """`{method: (its folder, the outcome of a run never killed, of one killed, of the
-    same called again after its end)}`, each in a process of its own."""
+    same called again after its end)}`. What is killed has a process of its own."""
     root = tmp_path_factory.mktemp("runs")
 
     def torment(name):
@@ -104,10 +104,9 @@ def killed(tmp_path_factory):
     with ThreadPoolExecutor(2) as pool:
         # The longest first: it is what the others wait for.
         jobs = [pool.submit(torment, name) for name in ("NUTS", "SVI", "EM")]
-        jobs.append(pool.submit(finish, {"runs": whole}))
         for job in jobs:
             job.result()
-    finish({"runs": again, "again": True})
+    finish({"runs": whole, "then": again})
     return {
         name: (
             root / name,
