@@ -13,6 +13,10 @@ from probkit.models.pde.solution import Solver, some
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
 LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
+# Of the observations: the least share that is explained; and the most, in standard errors
+# for independent noise, by which neighbours may correlate and the mean square may exceed
+# the noise.
+LEAST_EXPLAINED, STANDARD_ERRORS = 0.1, 4.0
 # How much of the prior sd of a combination of u may be left. Exact conditions leave 1e-10
 # to 1e-5 in a problem that is well posed, and 1e-4 to 1 in one that is not. Noisy
 # observations may leave more.
@@ -40,7 +44,10 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
         jnp.max(jnp.abs(k.frequency) + 2 / (2 * jnp.pi * k.lengthscale)) * 2 * (x[1] - x[0])
         for k, x in zip(θ.kernels, problem.grid, strict=True)
     ]
-    return {
+    seen = {}
+    if problem.values is not None:
+        seen = solver.fit_to_observations(found)._asdict()
+    return seen | {
         "held_out": jnp.sqrt(jnp.mean(residual**2)) / solver.collocation.residual_size,
         "faces": jnp.sqrt(squares / max(1, count)) / problem.size,
         "frequency": jnp.max(jnp.stack(highest)),
@@ -48,12 +55,15 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
     }
 
 
-def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
+def checks(
+    found: dict[str, float], tolerance: float, num_observations: int = 0
+) -> tuple[Check, ...]:
     """The verdicts.
 
     Args:
         found: the numbers of `measured`.
         tolerance: tolerance of the equation, relative to the size of the residual.
+        num_observations: the number of observations.
 
     Returns:
         One check per way in which a solution can be wrong.
@@ -63,7 +73,9 @@ def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
         "kernel does not reach the solution: raise `shape`, `rank` or `num_nodes`, "
         "search (`Closed(learn=True)`), or give `frequencies=`"
     )
+    seen = _of_observations(found, num_observations) if num_observations else ()
     return (
+        *seen,
         Check(
             "residual between the points",
             found["held_out"],
@@ -97,5 +109,38 @@ def checks(found: dict[str, float], tolerance: float) -> tuple[Check, ...]:
             "the conditions do not determine the solution: give it on more faces (an "
             "inflow, an initial velocity), or add observations",
             "combinations of u of which little is known",
+        ),
+    )
+
+
+def _of_observations(found: dict[str, float], count: int) -> tuple[Check, ...]:
+    elsewhere = (
+        "look at the fit beside the observations; another start (`start=`), narrower "
+        "ranges of unknowns, `frequencies=`, or another equation"
+    )
+    return (
+        Check(
+            "share of the observations explained",
+            found["explained"],
+            "at least",
+            LEAST_EXPLAINED,
+            f"the solution is next to nothing and all is noise: {elsewhere}",
+            "of their sum of squares",
+        ),
+        Check(
+            "correlation of neighbouring residuals",
+            found["neighbours"],
+            "at most",
+            STANDARD_ERRORS / math.sqrt(count),
+            f"the solution leaves a pattern in what it does not explain: {elsewhere}",
+            "0 for independent noise",
+        ),
+        Check(
+            "mean square of the residuals",
+            found["chi_square"],
+            "at most",
+            1 + STANDARD_ERRORS * math.sqrt(2 / count),
+            f"the observations are further from the solution than their noise: {elsewhere}",
+            "in units of the noise",
         ),
     )

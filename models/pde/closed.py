@@ -1,22 +1,28 @@
 """Solve in closed form, and choose the kernel by the evidence."""
 
 import dataclasses
+import math
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.util import potential_energy
 
 from probkit.infer.map import MAP
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose, repeated
 from probkit.method.checkpoint import Checkpoint
 from probkit.model.check import Check
-from probkit.model.density import Sites, log_densities, unconstrain
+from probkit.model.density import Sites, constrain, log_densities, unconstrain
+from probkit.models.pde.checks import LEAST_EXPLAINED
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
-from probkit.models.pde.solution import Fields, zero
-from probkit.validate import positive, whole
+from probkit.models.pde.profile import starts
+from probkit.models.pde.solution import Collocation, Fields, zero
+from probkit.validate import optional, positive, whole
 
 # Tolerance of the equation during the search. At the tolerance of the solution itself the
 # evidence is a ridge about 1e9 times longer than it is wide.
@@ -24,6 +30,14 @@ SEARCH_SD = 1e-5
 LARGEST_NEWTON = 1e-6
 # A nonlinear equation is linearised again until no standardised coordinate moves by more.
 MOST_ROUNDS, ROUND_TOLERANCE = 6, 0.05
+# Draws about the maximum, by default, if there are observations.
+DRAWS = 100
+# For the Hessian there: the step of its differences, and the least curvature. Coordinates
+# are standardised by the priors, which alone have a curvature of about one.
+STEP, LEAST_CURVATURE = 1e-3, 0.1
+# Checks of the unknowns: the widest posterior, relative to the range, and the least
+# distance from an end of the range, in posterior sds.
+WIDEST, NEAREST_END = 0.7, 2.0
 
 
 class Closed(AbstractMethod):
@@ -57,7 +71,10 @@ class Closed(AbstractMethod):
     learn: bool | None = None
     max_steps: int = eqx.field(default=200, converter=whole("Closed(max_steps", 0))
     atol: float = eqx.field(default=0.1, converter=positive("Closed(atol"))
-    num_draws: int = eqx.field(default=1, converter=whole("Closed(num_draws", 1))
+    num_starts: int = eqx.field(default=3, converter=whole("Closed(num_starts", 1))
+    num_draws: int | None = eqx.field(
+        default=None, converter=optional(whole("Closed(num_draws", 1))
+    )
 
     def refuse(self, model, data):
         if not isinstance(model, SpectralGP) or not isinstance(data, Problem):
@@ -67,21 +84,34 @@ class Closed(AbstractMethod):
             )
 
     def run(self, model, data, key, start, running):
+        inverse = data.values is not None
+        num_draws = self.num_draws or (DRAWS if inverse else 1)
+        facts: dict[str, Any] = {}
         if self._learns(model, data):
             if self.max_steps == 0:
                 return Draws({}, {}, {}, RESULTS.no_steps)
-            sites, settled, objective = self._search(model, data, key, start, running)
-            trace = {"objective": objective[None]}
+            end = self._search(model, data, key, start, running)
+            sites, settled = end.sites, end.settled
+            trace = {"objective": end.objective[None]}
         else:
             sites = _begin(model, data, start)
             settled, trace = True, {}
-        facts = {k: float(v) for k, v in _solved(model, data, sites)[1].items()}
-        facts |= {"settled": settled}
+        fields, found = _solved(model, data, sites)
+        facts |= {k: float(v) for k, v in found.items()} | {"settled": settled}
+        draws = repeated(sites, num_draws)
+        if inverse and facts["explained"] < LEAST_EXPLAINED:
+            settled_as = RESULTS.unexplained
+        else:
+            settled_as = RESULTS.successful
         finite = all(np.isfinite(v).all() for v in (*facts.values(), *trace.values()))
+        if inverse and finite and self._learns(model, data):
+            near, curvature = _around(model, data, fields, sites, num_draws, key)
+            draws = {k: np.asarray(v)[None] for k, v in near.items()}
+            facts |= {"least_curvature": curvature} | _of_unknowns(data, draws)
         done = settled and facts["newton_change"] < LARGEST_NEWTON
-        result = choose(done, RESULTS.successful, RESULTS.max_steps_reached)
+        result = choose(done, settled_as, RESULTS.max_steps_reached)
         result = choose(finite, result, RESULTS.nonfinite)
-        return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
+        return Draws(draws, {}, trace, result, facts)
 
     def _learns(self, model: SpectralGP, data: Problem) -> bool:
         if self.learn is not None:
@@ -90,13 +120,13 @@ class Closed(AbstractMethod):
         return len(data.axes) == 1 or more_unknown or data.values is not None
 
     def _search(self, model, data, key, start, running: Running):
-        """Sites, whether they have settled, and the objective at each step."""
+        """The best end of the searches."""
         looser = model
         if model.equation_sd is not None and model.equation_sd < SEARCH_SD:
             looser = dataclasses.replace(model, equation_sd=SEARCH_SD)
-        sites = _begin(model, data, start)
+        begun = self._begin(model, data, start)
         folder = running.checkpoint
-        # Each round keeps a run of its own; this records which fit they belong to.
+        # Each search keeps a run of its own; this records which fit they belong to.
         Checkpoint.open(
             folder,
             {},
@@ -107,33 +137,58 @@ class Closed(AbstractMethod):
             start=start,
             lanes=1,
         )
-        search = MAP(num_starts=1, max_steps=self.max_steps, atol=self.atol)
-        objectives = []
-        for number in range(1 if data.equation.is_linear else MOST_ROUNDS):
-            fields = zero(data)
-            if not data.equation.is_linear:
-                fields = _solved(model, data, sites)[0]
-            program = Linearised(looser, fields)
+        count = len(next(iter(begun.values())))
+        ends = []
+        for lane in range(1 if data.equation.is_linear else count):
+            own = None if folder is None else folder / f"start-{lane}"
+            at = begun if data.equation.is_linear else _lane(begun, lane)
+            own_run = dataclasses.replace(running, checkpoint=own)
+            ends.append(self._climb(model, looser, data, key, at, own_run))
+        return max(ends, key=lambda end: end.height)
+
+    def _climb(self, model, looser, data, key, begin: Sites, running: Running) -> "End":
+        """Search from one start, or from several at once if the equation is linear."""
+        search = MAP(
+            num_starts=len(next(iter(begin.values()))),
+            max_steps=self.max_steps,
+            atol=self.atol,
+        )
+        collocation = _collocation(looser, data)
+        linear, folder, objectives = data.equation.is_linear, running.checkpoint, []
+        for number in range(1 if linear else MOST_ROUNDS):
+            sites = {name: jnp.asarray(array[0]) for name, array in begin.items()}
+            fields = zero(data) if linear else _solved(model, data, sites)[0]
+            program = Linearised(looser, fields, collocation)
             own = None if folder is None else folder / f"round-{number}"
-            begin = {name: value[None] for name, value in sites.items()}
             found = search.run(
                 program, data, key, begin, dataclasses.replace(running, checkpoint=own)
             )
             before = sites
             sites = {name: jnp.asarray(found.sites[name][0, 0]) for name in sites}
-            objectives.append(found.trace["objective"][0])
-            moved = float(_apart(program, data, before, sites))
+            begin = {name: value[None] for name, value in sites.items()}
+            # Starts that took fewer steps are filled up with NaN.
+            steps = found.trace["objective"][int(np.argmax(found.trace["best"]))]
+            objectives.append(steps[~np.isnan(steps)])
             # If the sites do not move, the linearisation does not either.
+            moved = 0.0 if linear else float(_apart(program, data, before, sites))
             if not moved >= ROUND_TOLERANCE:
                 break
         # At this tolerance of the equation the last tenth of a nat may be lost in rounding.
         settled = bool(found.result == RESULTS.successful)
         settled |= found.facts["settled"] and found.facts["remaining"] < self.atol
-        settled &= data.equation.is_linear or moved < ROUND_TOLERANCE or not data.unknown
-        return sites, settled, np.concatenate(objectives)
+        settled &= linear or moved < ROUND_TOLERANCE or not data.unknown
+        return End(sites, settled, np.concatenate(objectives), found.facts["objective"])
+
+    def _begin(self, model, data, start) -> Sites:
+        """Where the searches start, with a leading axis."""
+        if start is None and data.values is not None:
+            return starts(model, data, self.num_starts)
+        return {name: value[None] for name, value in _begin(model, data, start).items()}
 
     def checks(self, tree, facts):
+        more = _checks_of_draws(facts) if "least_curvature" in facts else ()
         return (
+            *more,
             Check(
                 "last Newton step",
                 facts["newton_change"],
@@ -146,16 +201,37 @@ class Closed(AbstractMethod):
         )
 
 
+class End(NamedTuple):
+    """The end of a search.
+
+    Attributes:
+        sites: the maximum.
+        settled: whether the search has settled.
+        objective: at each step, in nats.
+        height: the objective at the end, in nats.
+    """
+
+    sites: Sites
+    settled: bool
+    objective: np.ndarray
+    height: float
+
+
 class Linearised(eqx.Module):
-    """The model's program about given fields."""
+    """The model's program about given fields, with what follows from the problem alone."""
 
     model: SpectralGP
     fields: Fields
+    collocation: Collocation
 
     def __call__(self, problem: Problem) -> None:
         priors = self.model.priors(problem)
         sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
-        self.model.observe(sites, problem, self.fields)
+        self.model.observe(sites, problem, self.fields, self.collocation)
+
+
+def _lane(sites: Sites, lane: int) -> Sites:
+    return {name: array[lane : lane + 1] for name, array in sites.items()}
 
 
 def _begin(model: SpectralGP, data: Problem, start: Sites | None) -> Sites:
@@ -179,9 +255,117 @@ def _apart(program, data, before: Sites, after: Sites):
 @eqx.filter_jit
 def _solved(model: SpectralGP, data: Problem, sites: Sites) -> tuple[Fields, dict]:
     """The derivatives to linearise about; the evidence, and the last Newton step."""
+    collocation = model.collocation(data)
+    solver = model.solver(sites, data, collocation)
     fields, change = zero(data), jnp.zeros(())
     if not data.equation.is_linear:
-        found = model.solver(sites, data).newton()
+        found = solver.newton()
         fields, change = found.fields, found.change
-    _, evidence = log_densities(Linearised(model, fields), data, sites)
-    return fields, {"evidence": evidence, "newton_change": change}
+    program = Linearised(model, fields, collocation)
+    _, evidence = log_densities(program, data, sites)
+    facts = {"evidence": evidence, "newton_change": change}
+    if data.values is not None:
+        facts["explained"] = solver.fit_to_observations(solver.solution(fields)).explained
+    return fields, facts
+
+
+def _of_unknowns(data: Problem, draws: Sites) -> dict[str, float]:
+    """How wide the posterior of the unknowns is, and how near to the ends of the ranges."""
+    widths, ends = [], []
+    for name, low, high in data.unknown:
+        values = np.asarray(draws[name])
+        sd = max(float(values.std()), 1e-12 * (high - low))
+        widths.append(sd * math.sqrt(12) / (high - low))
+        middle = float(np.median(values))
+        ends.append(min(middle - low, high - middle) / sd)
+    if not widths:
+        return {}
+    return {"width": max(widths), "sds_to_end": min(ends)}
+
+
+def _checks_of_draws(facts) -> tuple[Check, ...]:
+    checks = [
+        Check(
+            "least curvature at the optimum",
+            facts["least_curvature"],
+            "at least",
+            0.0,
+            "it is no maximum along some direction: use `pk.NUTS()`, from this fit "
+            "(`start=`)",
+            "in standardised coordinates",
+        )
+    ]
+    if "width" in facts:
+        checks += [
+            Check(
+                "width of the unknowns",
+                facts["width"],
+                "at most",
+                WIDEST,
+                "the observations do not determine an unknown coefficient, and its "
+                "posterior is as wide as its range: use more observations",
+                "largest sd, relative to that of the range",
+            ),
+            Check(
+                "unknowns from the ends of their ranges",
+                facts["sds_to_end"],
+                "at least",
+                NEAREST_END,
+                "an unknown coefficient is at an end of its range: widen the range",
+                "in posterior sds, the nearest one",
+            ),
+        ]
+    return tuple(checks)
+
+
+def _around(
+    model: SpectralGP, data: Problem, fields: Fields, sites: Sites, num_draws: int, key
+) -> tuple[Sites, float]:
+    """Draws of a normal about the maximum in unconstrained coordinates; its least curvature.
+
+    The first draw is the centre.
+
+    The Hessian is one of differences of slopes, because to compile that of the slope takes
+    three times as long as all of the search.
+    """
+    program = Linearised(model, fields, _collocation(model, data))
+    position, unravel = ravel_pytree(_position(program, data, sites))
+    steps = STEP * np.eye(position.size)
+    places = np.concatenate([position + steps, position - steps, position[None]])
+    *both, slope = np.asarray(_slopes(program, data, unravel, jnp.asarray(places)))
+    ahead, behind = np.split(np.stack(both), 2)
+    hessian = (ahead - behind) / (2 * STEP)
+    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    root = vectors / np.sqrt(np.maximum(values, LEAST_CURVATURE))
+    # One Newton step from the maximum of the density of the sites to that of the
+    # unconstrained coordinates.
+    center = np.asarray(position) - root @ (root.T @ slope)
+    noise = np.array(jax.random.normal(key, (num_draws, position.size)))
+    noise[0] = 0.0
+    draws = _constrained(program, data, unravel, jnp.asarray(center + noise @ root.T))
+    return draws, float(values[0])
+
+
+@eqx.filter_jit
+def _collocation(model: SpectralGP, data: Problem) -> Collocation:
+    return model.collocation(data)
+
+
+@eqx.filter_jit
+def _position(program, data, sites: Sites) -> Sites:
+    return unconstrain(program, data, sites)
+
+
+@eqx.filter_jit
+def _slopes(program, data, unravel, places):
+    """Gradients of minus the log density of unconstrained coordinates, in nats."""
+
+    def loss(flat):
+        return potential_energy(program, (data,), {}, unravel(flat))
+
+    return jax.lax.map(jax.grad(loss), places)
+
+
+@eqx.filter_jit
+def _constrained(program, data, unravel, places) -> Sites:
+    return jax.vmap(lambda flat: constrain(program, data, unravel(flat)))(places)

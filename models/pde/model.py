@@ -19,12 +19,13 @@ from probkit.models.pde import kernels, system
 from probkit.models.pde.checks import checks, measured
 from probkit.models.pde.problem import Inputs, Problem
 from probkit.models.pde.solution import Collocation, Fields, Parameters, Solution, Solver
+from probkit.models.pde.spectrum import Tones
 from probkit.validate import as_array, optional, pairs, positive, short, whole
 
 # Prior sds of the kernel about its start: of logarithms, and in cycles over the domain.
 WEIGHT_SPREAD, LENGTHSCALE_SPREAD, FREQUENCY_SPREAD = 1.0, 0.5, 0.1
-# Lengthscales at the start, of a trend and of a tone, in lengths of the domain.
-TREND, TONE = 0.5, 8.0
+# The lengthscale of a trend at the start, in lengths of the domain.
+TREND = 0.5
 # Functions of an axis in two and three dimensions, for a trend and for each tone.
 TREND_RANK, TONE_RANK = 12, 10
 LEAST_RANK, MOST_RANK = {2: 20, 3: 10}, {2: 40, 3: 12}
@@ -73,7 +74,8 @@ class SpectralGP(AbstractModel):
     problem's unknown coefficients, by their names.
 
     The priors are log-normal and normal about a start: a trend (frequency zero), and one
-    tone per peak in the spectrum of the source and of the values on faces.
+    tone per peak in the spectrum of the source, of the values on faces and of the
+    observations; in one dimension also one per frequency of the equation itself.
 
     Attributes:
         envelope: "gaussian" or "student_t". Solutions under the second have fewer
@@ -125,7 +127,13 @@ class SpectralGP(AbstractModel):
         sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
         self.observe(sites, problem)
 
-    def observe(self, sites: Sites, problem: Problem, fields: Fields | None = None) -> None:
+    def observe(
+        self,
+        sites: Sites,
+        problem: Problem,
+        fields: Fields | None = None,
+        collocation: Collocation | None = None,
+    ) -> None:
         """The likelihood: of a residual of zero, or of observations given that.
 
         With observations it is p(observations | equation). The density of the residual
@@ -138,8 +146,9 @@ class SpectralGP(AbstractModel):
             problem: the problem.
             fields: the derivatives of $u$ about which the residual is linearised; by
                 default those of its solution.
+            collocation: as for `solver`.
         """
-        solver = self.solver(sites, problem)
+        solver = self.solver(sites, problem, collocation)
         fields = solver.fields() if fields is None else fields
         if problem.values is None:
             rows = solver.rows(fields)
@@ -202,18 +211,17 @@ class SpectralGP(AbstractModel):
         lengths = _lengths(problem)
         starts = []
         for j, (axis, tones) in enumerate(zip(problem.axes, problem.tones, strict=True)):
-            frequency, amplitude = tones
             if axis in given:
                 frequency = jnp.asarray(given[axis], float)
                 amplitude = jnp.full(frequency.shape, size)
-            share = jnp.clip((amplitude / size) ** 2, 1e-6, 1.0)
+                tones = Tones.steady(frequency, amplitude, lengths[j])
+            share = jnp.clip((tones.amplitude / size) ** 2, 1e-6, 1.0)
             weight = jnp.concatenate([jnp.ones(1), share])
-            relative = jnp.where(jnp.arange(weight.size) == 0, TREND, TONE)
             starts.append(
                 Start(
                     weight * size**2 if j == 0 else weight,
-                    jnp.concatenate([jnp.zeros(1), frequency]),
-                    relative * lengths[j],
+                    jnp.concatenate([jnp.zeros(1), tones.frequency]),
+                    jnp.concatenate([TREND * lengths[j][None], tones.lengthscale]),
                 )
             )
         return tuple(starts)
@@ -249,14 +257,31 @@ class SpectralGP(AbstractModel):
     def _tolerance(self, sites: Sites) -> Any:
         return sites["equation_sd"] if self.equation_sd is None else self.equation_sd
 
-    def solver(self, sites: Sites, problem: Problem) -> Solver:
-        """The problem for one draw of the sites, ready to be solved."""
+    def collocation(self, problem: Problem) -> Collocation:
+        """Where the residual is to vanish: what all draws of the sites have in common."""
         start = self.parameters(self.start_sites(problem), problem)
-        collocation = Collocation.of(problem, start, self.ranks(problem), self.num_nodes)
+        return Collocation.of(problem, start, self.ranks(problem), self.num_nodes)
+
+    def solver(
+        self, sites: Sites, problem: Problem, collocation: Collocation | None = None
+    ) -> Solver:
+        """The problem for one draw of the sites, ready to be solved.
+
+        Args:
+            sites: one draw.
+            problem: the problem.
+            collocation: that of the problem, if it is known already.
+        """
+        if collocation is None:
+            collocation = self.collocation(problem)
         return Solver.of(collocation, self.parameters(sites, problem))
 
     def solution(
-        self, sites: Sites, problem: Problem, fields: Fields | None = None
+        self,
+        sites: Sites,
+        problem: Problem,
+        fields: Fields | None = None,
+        collocation: Collocation | None = None,
     ) -> Solution:
         """The posterior of $u$ for one draw of the sites.
 
@@ -264,8 +289,9 @@ class SpectralGP(AbstractModel):
             sites: one draw.
             problem: the problem.
             fields: as for `observe`.
+            collocation: as for `solver`.
         """
-        solver = self.solver(sites, problem)
+        solver = self.solver(sites, problem, collocation)
         found = solver.solution(solver.fields() if fields is None else fields)
         has_noise = problem.values is not None or self.equation_sd is None
         return solver.calibrated(found) if self.calibrated and not has_noise else found
@@ -347,7 +373,8 @@ class SpectralGP(AbstractModel):
 
     def checks(self, sites, data):
         found = {k: float(v) for k, v in _measured(self, sites, data).items()}
-        return checks(found, float(self._tolerance(sites)))
+        count = 0 if data.values is None else len(data.values)
+        return checks(found, float(self._tolerance(sites)), count)
 
 
 @eqx.filter_jit

@@ -68,7 +68,8 @@ class Problem(AbstractData):
         values: what was observed, shape `(m,)`, in units of u, or None.
         noise_sd: standard deviation of the noise, in units of u, or None to estimate it.
         unknown: name, low and high of each unknown coefficient.
-        tones: the frequencies along each axis that the source and the conditions have.
+        tones: the frequencies along each axis that the source, the conditions and the
+            observations have.
         size: size of the solution, in units of u, estimated from the source, the
             conditions and the observations; 1 if they do not determine it.
 
@@ -142,9 +143,8 @@ class Problem(AbstractData):
             self.fine_source,
             self.conditions,
             middle,
+            None if self.values is None else (self.points, self.values),
         )
-        if self.values is not None:
-            size = max(size, float(jnp.sqrt(jnp.mean(self.values**2))))
         return tones, jnp.asarray(size if size > 0 else 1.0)
 
     def __len__(self) -> int:

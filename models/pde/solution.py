@@ -241,6 +241,20 @@ class Solution(eqx.Module):
         return each.reshape(shape)
 
 
+class Misfit(NamedTuple):
+    """How well a solution agrees with the observations.
+
+    Attributes:
+        explained: the share of their sum of squares that the solution explains.
+        neighbours: correlation of what is left with what is left at the nearest place.
+        chi_square: mean square of what is left, in units of the noise.
+    """
+
+    explained: Float[Array, ""]
+    neighbours: Float[Array, ""]
+    chi_square: Float[Array, ""]
+
+
 class Newton(NamedTuple):
     """The state of a Gauss-Newton iteration."""
 
@@ -311,10 +325,19 @@ class Solver(eqx.Module):
         # and so is what a derivative through them would add.
         return jax.lax.stop_gradient(self).newton().fields
 
-    def newton(self) -> Newton:
+    def rough_fields(self, most: int) -> Fields:
+        """As `fields`, after at most so many steps, and not exact."""
+        if self.collocation.equation.is_linear:
+            return zero(self.problem)
+        return self.newton(most).fields
+
+    def newton(self, most: int = MOST_NEWTON) -> Newton:
         """Gauss-Newton, from a curve through the observations, or from zero without any.
 
         Each step is the best of a few lengths.
+
+        Args:
+            most: the largest number of steps.
         """
         collocation, θ = self.collocation, self.parameters
         observed = [] if self.problem.values is None else [self.observed()]
@@ -345,7 +368,7 @@ class Solver(eqx.Module):
             return Newton(best, new, change, state.num_steps + 1)
 
         def going(state: Newton):
-            return (state.change > NEWTON_TOLERANCE) & (state.num_steps < MOST_NEWTON)
+            return (state.change > NEWTON_TOLERANCE) & (state.num_steps < most)
 
         if observed:
             # A curve through the observations, without the equation.
@@ -371,6 +394,20 @@ class Solver(eqx.Module):
             mean = mean + jax.scipy.linalg.solve_triangular(root, more.mean)
             root = more.root @ root
         return Solution(self.spans, root, mean, jnp.ones(()))
+
+    def fit_to_observations(self, found: Solution) -> "Misfit":
+        """How well a solution agrees with the observations."""
+        rows = self.observed()
+        left = rows.value - rows.factor @ found.mean
+        places = self.problem.points / jnp.stack([x[-1] - x[0] for x in self.problem.grid])
+        apart = jnp.sum((places[:, None] - places) ** 2, -1)
+        nearest = jnp.argmin(apart + jnp.diag(jnp.full(len(left), jnp.inf)), 1)
+        squares = jnp.mean(left**2)
+        return Misfit(
+            1 - squares / jnp.mean(rows.value**2),
+            jnp.mean(left * left[nearest]) / squares,
+            jnp.mean((left / rows.noise_sd) ** 2),
+        )
 
     def calibrated(self, found: Solution) -> Solution:
         """With sds such that 95 % intervals cover 95 % of the way to a stricter solution.

@@ -2,7 +2,7 @@
 
 The likelihood of a frequency has a basin about one over the length of the domain wide. A
 search that starts outside ends at another frequency. The source of a linear equation has
-the frequencies of its solution, and so have initial and boundary values.
+the frequencies of its solution, and so have initial and boundary values, and observations.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from probkit.gp.periodogram import waves
 
 MOST_TONES = 7
 # Peaks below this share of the power of the lines are the rest of a smooth trend, or side
@@ -20,8 +22,14 @@ MOST_LINES = 256
 # A wave of fewer cycles over the domain is a trend, which the component at frequency zero
 # represents.
 SLOWEST = 2.0
+# A product of waves is harder to represent, so that slower ones count.
+SLOWEST_PRODUCT = 0.75
 # Tones closer than this many cycles over the domain are one.
 CLOSEST = 0.9
+
+# Lengthscales, in lengths of the domain, of a wave whose amplitude does not change, and of
+# one in the observations, whose amplitude may.
+STEADY, OBSERVED = 8.0, 1.0
 
 BLACKMAN_HARRIS = (0.35875, -0.48829, 0.14128, -0.01168)
 
@@ -32,10 +40,17 @@ class Tones(NamedTuple):
     Attributes:
         frequency: in cycles per unit of the axis.
         amplitude: of the solution's waves, in units of the solution.
+        lengthscale: over which the amplitude changes, in units of the axis.
     """
 
     frequency: Float[Array | np.ndarray, " q"]
     amplitude: Float[Array | np.ndarray, " q"]
+    lengthscale: Float[Array | np.ndarray, " q"]
+
+    @classmethod
+    def steady(cls, frequency, amplitude, length) -> "Tones":
+        """Of an amplitude that hardly changes along an axis of that length."""
+        return cls(frequency, amplitude, np.ones(np.shape(frequency)) * STEADY * length)
 
 
 def power(lines: np.ndarray, length: float, padding: int = 1):
@@ -91,7 +106,7 @@ def tones(lines: np.ndarray, length: float, symbol=lambda s: np.ones_like(s)) ->
     places = places[np.argsort(-level[places])]
     found = frequency[places] + frequency[1] * _vertex(level, places)
     amplitude = np.sqrt(level[places] / len(lines)) / symbol(found)
-    return Tones(*_apart(found, amplitude, length))
+    return _apart(Tones.steady(found, amplitude, length), length)
 
 
 def _vertex(level: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -108,29 +123,29 @@ def periodic_tones(lines: np.ndarray, length: float) -> Tones:
     level[0] = 0.0
     places = np.flatnonzero(level > LEAST_POWER * level.max())
     places = places[np.argsort(-level[places])][:MOST_TONES]
-    return Tones(places / length, np.sqrt(level[places]))
+    return Tones.steady(places / length, np.sqrt(level[places]), length)
 
 
 def merged(parts: list[Tones], length: float) -> Tones:
     """Tones of several sources, the strongest of those that are close, in order."""
-    frequency = np.concatenate([np.zeros(0), *(np.asarray(t.frequency) for t in parts)])
-    amplitude = np.concatenate([np.zeros(0), *(np.asarray(t.amplitude) for t in parts)])
-    order = np.argsort(-amplitude)
-    kept = _apart(frequency[order], amplitude[order], length)
+    arrays = zip(*parts, strict=True) if parts else ([], [], [])
+    every = Tones(*(np.concatenate([np.zeros(0), *map(np.asarray, a)]) for a in arrays))
+    order = np.argsort(-every.amplitude)
+    kept = _apart(Tones(*(a[order] for a in every)), length)
     return Tones(*(jnp.asarray(a) for a in kept))
 
 
-def _apart(frequency: np.ndarray, amplitude: np.ndarray, length: float):
+def _apart(tones: Tones, length: float) -> Tones:
     """The first of those that are close to each other, and not too many."""
     kept: list[int] = []
-    for i, s in enumerate(frequency):
-        if all(abs(s - frequency[j]) * length > CLOSEST for j in kept):
+    for i, s in enumerate(tones.frequency):
+        if all(abs(s - tones.frequency[j]) * length > CLOSEST for j in kept):
             kept.append(i)
     kept = kept[:MOST_TONES]
-    return frequency[kept], amplitude[kept]
+    return Tones(*(np.asarray(a)[kept] for a in tones))
 
 
-def of_problem(length, nyquist, equation, source, conditions, unknowns):
+def of_problem(length, nyquist, equation, source, conditions, unknowns, observed=None):
     r"""The tones of each axis, and the size of the solution, estimated from a problem.
 
     Args:
@@ -140,6 +155,7 @@ def of_problem(length, nyquist, equation, source, conditions, unknowns):
         source: the part of its residual without $u$, on a fine even grid, or a number.
         conditions: the conditions on faces.
         unknowns: a value of each unknown coefficient.
+        observed: points and values of the observations, or None.
 
     Returns:
         One `Tones` per axis, and the size in units of the solution; 0 if neither source
@@ -157,11 +173,12 @@ def of_problem(length, nyquist, equation, source, conditions, unknowns):
         if source.ndim:
             lines = np.moveaxis(source, axis, -1)
             lines = lines.reshape(-1, lines.shape[-1])
-            waves = tones(lines, length[axis], _symbol(operator, axis))
+            own = tones(lines, length[axis], _symbol(operator, axis))
             if axis in turning:
-                s, a = periodic_tones(lines, length[axis])
-                waves = Tones(s, a / _symbol(operator, axis)(s))
-            found.append(waves)
+                series = periodic_tones(lines, length[axis])
+                through = _symbol(operator, axis)(series.frequency)
+                own = series._replace(amplitude=series.amplitude / through)
+            found.append(own)
         for face in faces:
             if face.axis != axis:
                 of = periodic_tones if axis in turning else tones
@@ -179,11 +196,37 @@ def of_problem(length, nyquist, equation, source, conditions, unknowns):
         ]
         for axis in range(d)
     ]
+    if observed is not None:
+        size = max(size, float(np.sqrt(np.mean(np.asarray(observed[1]) ** 2))))
+        seen = of_observations(*observed, length, nyquist)
+        # Waves along the axes at once; what the equation allows depends on the unknowns.
+        allowed = [[tones] for tones in seen] if equation.unknowns else [
+            [*waves, tones] for waves, tones in zip(allowed, seen, strict=True)
+        ]
     both = [
         merged([own, *waves], n)
         for own, waves, n in zip(every, allowed, length, strict=True)
     ]
     return tuple(both), size
+
+
+def of_observations(points, values, length, nyquist) -> list[Tones]:
+    """The tones of each axis in observations at scattered points.
+
+    Args:
+        points: shape `(n, d)`, in units of the axes.
+        values: shape `(n,)`.
+        length: length of each axis, in its units.
+        nyquist: highest frequency that the grid resolves, in cycles per unit of each axis.
+    """
+    found = waves(points, values, max_frequency=nyquist)
+    slowest = SLOWEST if len(length) == 1 else SLOWEST_PRODUCT
+    tones = []
+    for n, s in zip(length, found.frequency.T, strict=True):
+        is_wave = s * n > slowest
+        a = found.amplitude[is_wave]
+        tones.append(Tones(s[is_wave], a, np.full(a.shape, OBSERVED * n)))
+    return tones
 
 
 def _allowed(
@@ -192,11 +235,12 @@ def _allowed(
     """Frequencies along one axis that the equation ties to those along another.
 
     A wave of frequency s on the other axis solves the equation without its source if its
-    rate τ on this axis is a root of the equation's symbol: the dispersion relation.
+    rate τ on this axis is a root of the equation's symbol: the dispersion relation. On a
+    single axis the roots are the rates of the solutions without a source.
     """
-    none = Tones(np.zeros(0), np.zeros(0))
     if other == axis:
-        return none
+        alone = len(length) == 1
+        return _own(operator, length[0], nyquist[0], size) if alone else merged([], 1.0)
     slow = np.array([1.0]) / length[other]
     waves = np.concatenate([np.asarray(tones.frequency), slow])
     sizes = np.concatenate([np.asarray(tones.amplitude), [size]])
@@ -207,14 +251,30 @@ def _allowed(
             if sum(orders) == orders[axis] + orders[other]:
                 rate = (2j * np.pi * s) ** orders[other]
                 symbol[2 - orders[axis]] += complex(np.mean(coefficient)) * rate
-        for root in np.roots(np.trim_zeros(symbol, "f")):
-            frequency = abs(root.imag) / (2 * np.pi)
-            # A root that grows or decays faster than it oscillates is not a wave.
-            resolved = 1 < frequency * length[axis] < nyquist[axis] * length[axis]
-            if resolved and abs(root.real) < abs(root.imag):
-                found.append(frequency)
-                amplitude.append(a)
-    return Tones(np.array(found), np.array(amplitude))
+        for frequency, _ in _turning(symbol, length[axis], nyquist[axis]):
+            found.append(frequency)
+            amplitude.append(a)
+    return Tones.steady(np.array(found), np.array(amplitude), length[axis])
+
+
+def _own(operator, length: float, nyquist: float, size: float) -> Tones:
+    """The frequencies of an ordinary differential equation without its source."""
+    symbol = np.zeros(1 + max(orders[0] for orders in operator), complex)
+    for orders, coefficient in operator.items():
+        symbol[len(symbol) - 1 - orders[0]] += complex(np.mean(coefficient))
+    found = list(_turning(symbol, length, nyquist))
+    frequency, rate = np.array(found).reshape(-1, 2).T
+    lengthscale = np.minimum(STEADY * length, 1 / np.maximum(rate, 1e-300))
+    return Tones(frequency, np.full(frequency.shape, size or 1.0), lengthscale)
+
+
+def _turning(symbol, length: float, nyquist: float):
+    """Frequency and rate of decay of each root of a symbol that is a wave."""
+    for root in np.roots(np.trim_zeros(symbol, "f")):
+        frequency = abs(root.imag) / (2 * np.pi)
+        # A root that grows or decays faster than it oscillates is not a wave.
+        if 1 < frequency * length < nyquist * length and abs(root.real) < abs(root.imag):
+            yield frequency, abs(root.real)
 
 
 def _symbol(operator, axis: int):

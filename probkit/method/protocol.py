@@ -35,6 +35,11 @@ class RESULTS(eqx.Enumeration):
         "arithmetic is not precise enough, or the density has a kink. Use float64 "
         "(`pk.enable_x64()` at the top), rescale the data, or start elsewhere."
     )
+    unexplained = (
+        "The model explains next to nothing of the observations: the best that was found "
+        "is that all is noise. Start elsewhere (`start=`, narrower ranges of unknowns), "
+        "or look at the equation and the observations."
+    )
     nonfinite = (
         "The objective is not finite. Look for extreme values in the data, use float64 "
         "(`pk.enable_x64()`), or start elsewhere (another `key`, or `start=`)."

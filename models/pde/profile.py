@@ -1,0 +1,122 @@
+r"""Where to start a search for unknown coefficients: many of their values, each scored.
+
+The posterior of a coefficient can have several maxima, and "u = 0, all is noise" is one of
+them for each homogeneous equation. So the evidence is computed at values spread over the
+ranges, with the kernel at its start and the noise at its best value.
+"""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+
+from probkit.method.batches import map_in_batches
+from probkit.model.density import Sites
+from probkit.models.pde.model import FREQUENCY_SPREAD, SpectralGP
+from probkit.models.pde.problem import Problem
+
+# Values of the unknowns that are tried, by the dimension of the problem: powers of two,
+# because a Sobol sequence is even at those.
+TRIED = {1: 64, 2: 16, 3: 8}
+# The lengthscales of the trends relative to their start, by dimension: a solution may
+# change faster than a kernel at its start can follow.
+SHORTER = {1: (1.0, 0.4), 2: (1.0, 0.5), 3: (1.0, 0.5)}
+# Noise sds, relative to the sd of the observations.
+NOISES = np.geomspace(1e-3, 1.0, 25)
+# Gauss-Newton steps for each value, if the equation is not linear.
+FEW_STEPS = 4
+# Two starts differ if an unknown does by this share of its range, or the kernel does.
+DIFFERENT = 0.05
+
+
+def candidates(model: SpectralGP, problem: Problem) -> Sites:
+    """Sites at which the evidence is compared, with a leading axis.
+
+    Half of the values are spread evenly over the ranges of the unknowns, half of them
+    close to the lower ends, because a rate may be a small part of a wide range.
+    """
+    d, unknown = len(problem.axes), problem.unknown
+    middle = model.start_sites(problem)
+    if unknown:
+        sobol = scipy.stats.qmc.Sobol(len(unknown), scramble=True, rng=0).random(TRIED[d])
+        places = np.where(np.arange(TRIED[d])[:, None] % 2 == 0, sobol, sobol**3)
+        # Away from the ends, where an unconstrained coordinate would be infinite.
+        places = np.clip(places, 1e-3, 1 - 1e-3)
+    else:
+        places = np.zeros((1, 0))
+    # A trend of frequency zero is where its two signs meet, and no search would leave it.
+    for axis, length in zip(problem.axes, problem.length, strict=True):
+        name = f"frequency_{axis}"
+        middle[name] = middle[name].at[0].add(0.5 * FREQUENCY_SPREAD / length)
+    tried = []
+    for place, shorter in itertools.product(places, SHORTER[d]):
+        sites = dict(middle)
+        for axis in problem.axes:
+            name = f"lengthscale_{axis}"
+            sites[name] = sites[name].at[0].multiply(shorter)
+        for (name, low, high), share in zip(unknown, place, strict=True):
+            sites[name] = jnp.asarray(low + (high - low) * share)
+        tried.append(sites)
+    return jax.tree.map(lambda *a: jnp.stack(a), *tried)
+
+
+@eqx.filter_jit
+def scored(model: SpectralGP, problem: Problem, tried: Sites):
+    """The log evidence of each candidate, in nats, and its best noise sd.
+
+    Args:
+        model: the model.
+        problem: a problem with observations.
+        tried: sites with a leading axis.
+    """
+    assert problem.values is not None
+    known = problem.noise_sd
+    noises = jnp.std(problem.values) * NOISES if known is None else known[None]
+
+    collocation = model.collocation(problem)
+
+    def score(sites):
+        solver = model.solver(sites, problem, collocation)
+        fields = solver.rough_fields(FEW_STEPS)
+        normal = solver.predicted(solver.given(fields))
+        # With the eigenvectors of F Fᵀ the evidence of any noise is a sum.
+        values, vectors = jnp.linalg.eigh(normal.factor @ normal.factor.T)
+        left = vectors.T @ (problem.values - normal.loc)
+        variance = jnp.maximum(values, 0.0) + noises[:, None] ** 2
+        evidence = -0.5 * jnp.sum(left**2 / variance + jnp.log(variance), 1)
+        evidence = jnp.where(jnp.isfinite(evidence), evidence, -jnp.inf)
+        best = jnp.argmax(evidence)
+        return evidence[best], noises[best]
+
+    return map_in_batches(score, tried)
+
+
+def starts(model: SpectralGP, problem: Problem, count: int) -> Sites:
+    """The best candidates that differ, the best first, with a leading axis.
+
+    Args:
+        model: the model.
+        problem: a problem with observations.
+        count: the largest number of starts.
+    """
+    tried = candidates(model, problem)
+    evidence, noise = scored(model, problem, tried)
+    if "noise_sd" in tried:
+        tried["noise_sd"] = noise
+    trend = tried[f"lengthscale_{problem.axes[0]}"][:, 0]
+
+    def differ(i: int, j: int) -> bool:
+        apart = [
+            abs(float(tried[name][i] - tried[name][j])) / (high - low)
+            for name, low, high in problem.unknown
+        ]
+        return max(apart, default=0.0) > DIFFERENT or bool(trend[i] != trend[j])
+
+    chosen: list[int] = []
+    for i in np.argsort(-np.asarray(evidence)):
+        if len(chosen) < count and all(differ(int(i), j) for j in chosen):
+            chosen.append(int(i))
+    return {name: array[np.array(chosen)] for name, array in tried.items()}
