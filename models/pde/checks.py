@@ -48,7 +48,8 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
     if problem.values is not None:
         seen = solver.fit_to_observations(found)._asdict()
     return seen | {
-        "held_out": jnp.sqrt(jnp.mean(residual**2)) / solver.collocation.residual_size,
+        "held_out": jnp.sqrt(jnp.mean(residual**2))
+        / solver.collocation.residual_size(θ.unknowns),
         "faces": jnp.sqrt(squares / max(1, count)) / problem.size,
         "frequency": jnp.max(jnp.stack(highest)),
         "open": jnp.sum(left > open_share * widest),

@@ -321,9 +321,9 @@ def _checks_of_draws(facts) -> tuple[Check, ...]:
 def _around(
     model: SpectralGP, data: Problem, fields: Fields, sites: Sites, num_draws: int, key
 ) -> tuple[Sites, float]:
-    """Draws of a normal about the maximum in unconstrained coordinates; its least curvature.
+    """Draws of a normal about the maximum, and its least curvature.
 
-    The first draw is the centre.
+    It is normal in unconstrained coordinates. The first draw is the centre.
 
     The Hessian is one of differences of slopes, because to compile that of the slope takes
     three times as long as all of the search.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 Orders = tuple[int, ...]
@@ -106,6 +107,44 @@ class Equation(eqx.Module):
             if not monomial.factors:
                 total = total + _weight(coefficient, monomial, unknowns)
         return total
+
+
+def least_residual(
+    equation: Equation,
+    derivatives: Mapping[Orders, Float[Array, "..."]],
+    ranges: Sequence[tuple[str, float, float]],
+) -> dict[str, float]:
+    """The unknowns for which the residual of a given u has the least sum of squares.
+
+    Args:
+        equation: the equation.
+        derivatives: those of u, an array of the grid's shape for each of `orders`.
+        ranges: name, low and high of each unknown.
+
+    Source: Varah (1982), "A spline least squares method for numerical parameter
+    estimation in differential equations".
+    """
+    from scipy.optimize import least_squares
+
+    shape = np.shape(next(iter(derivatives.values())))
+    names = [name for name, _, _ in ranges]
+    low, high = np.array([ends for _, *ends in ranges]).T
+    terms = []
+    for monomial, coefficient in zip(
+        equation.monomials, equation.coefficients, strict=True
+    ):
+        term = np.broadcast_to(_times(coefficient, monomial.factors, derivatives), shape)
+        powers = np.array([monomial.unknowns.count(name) for name in names])
+        terms.append((term.reshape(-1), powers))
+
+    def residual(share):
+        θ = low + (high - low) * share
+        return sum(term * np.prod(θ**powers) for term, powers in terms)
+
+    middle = np.full(len(names), 0.5)
+    scale = np.linalg.norm(residual(middle)) or 1.0
+    found = least_squares(lambda share: residual(share) / scale, middle, bounds=(0, 1))
+    return dict(zip(names, (low + (high - low) * found.x).tolist(), strict=True))
 
 
 def _weight(coefficient: Array, monomial: Monomial, unknowns) -> Array:

@@ -133,8 +133,13 @@ class Problem(AbstractData):
         self.tones, self.size = self._spectrum()
         warn_of_aliases(self.fine_source, self.axes, self.shape, self.length, self.nyquist)
 
-    def _spectrum(self) -> tuple[tuple[Tones, ...], Float[Array, ""]]:
-        """Frequencies and size of the solution, estimated from the problem."""
+    def _spectrum(self, first: bool = False) -> tuple[tuple[Tones, ...], Float[Array, ""]]:
+        """Frequencies and size of the solution, estimated from the problem.
+
+        Args:
+            first: whether as in files of the first format, which do not have the tones:
+                without those of observations and of ordinary equations.
+        """
         middle = {name: (low + high) / 2 for name, low, high in self.unknown}
         tones, size = of_problem(
             self.length,
@@ -144,6 +149,7 @@ class Problem(AbstractData):
             self.conditions,
             middle,
             None if self.values is None else (self.points, self.values),
+            first=first,
         )
         return tones, jnp.asarray(size if size > 0 else 1.0)
 
@@ -248,6 +254,7 @@ class Problem(AbstractData):
             ],
             "conditions": [[c.axis, c.side, c.order] for c in self.conditions],
             "unknown": [list(one) for one in self.unknown],
+            "tones": [[np.asarray(a).tolist() for a in tones] for tones in self.tones],
         }
 
     @classmethod
@@ -285,8 +292,10 @@ class Problem(AbstractData):
         for name, value in known.items():
             object.__setattr__(problem, name, value)
         _refuse_other_shapes(problem)
-        spectrum = zip(("tones", "size"), problem._spectrum(), strict=True)
-        for name, value in spectrum:
+        tones, size = problem._spectrum(first="tones" not in fields)
+        if "tones" in fields:
+            tones = tuple(Tones(*map(jnp.asarray, parts)) for parts in fields["tones"])
+        for name, value in {"tones": tones, "size": size}.items():
             object.__setattr__(problem, name, value)
         return problem
 

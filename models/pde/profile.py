@@ -15,6 +15,7 @@ import scipy.stats
 
 from probkit.method.batches import map_in_batches
 from probkit.model.density import Sites
+from probkit.models.pde.equation import least_residual
 from probkit.models.pde.model import FREQUENCY_SPREAD, SpectralGP
 from probkit.models.pde.problem import Problem
 
@@ -28,6 +29,8 @@ SHORTER = {1: (1.0, 0.4), 2: (1.0, 0.5), 3: (1.0, 0.5)}
 NOISES = np.geomspace(1e-3, 1.0, 25)
 # Gauss-Newton steps for each value, if the equation is not linear.
 FEW_STEPS = 4
+# Noise sds of the curves through the observations, relative to their sd.
+SMOOTHED = (0.01, 0.05, 0.2)
 # Two starts differ if an unknown does by this share of its range, or the kernel does.
 DIFFERENT = 0.05
 
@@ -35,16 +38,18 @@ DIFFERENT = 0.05
 def candidates(model: SpectralGP, problem: Problem) -> Sites:
     """Sites at which the evidence is compared, with a leading axis.
 
-    Half of the values are spread evenly over the ranges of the unknowns, half of them
-    close to the lower ends, because a rate may be a small part of a wide range.
+    Half of the values are spread evenly over the ranges of the unknowns. The other half
+    are closer to the lower ends, because a rate may be a small part of a wide range. A few
+    more are those for which the equation agrees best with curves through the observations.
     """
     d, unknown = len(problem.axes), problem.unknown
     middle = model.start_sites(problem)
     if unknown:
         sobol = scipy.stats.qmc.Sobol(len(unknown), scramble=True, rng=0).random(TRIED[d])
         places = np.where(np.arange(TRIED[d])[:, None] % 2 == 0, sobol, sobol**3)
+        places = np.concatenate([_matched(model, problem, middle), places])
         # Away from the ends, where an unconstrained coordinate would be infinite.
-        places = np.clip(places, 1e-3, 1 - 1e-3)
+        places = np.clip(places, 1e-4, 1 - 1e-4)
     else:
         places = np.zeros((1, 0))
     # A trend of frequency zero is where its two signs meet, and no search would leave it.
@@ -61,6 +66,33 @@ def candidates(model: SpectralGP, problem: Problem) -> Sites:
             sites[name] = jnp.asarray(low + (high - low) * share)
         tried.append(sites)
     return jax.tree.map(lambda *a: jnp.stack(a), *tried)
+
+
+def _matched(model: SpectralGP, problem: Problem, sites: Sites) -> np.ndarray:
+    """Shares of the ranges at which the equation agrees best with smooth curves."""
+    derivatives = _curves(model, problem, sites)
+    places = []
+    for k in range(len(SMOOTHED)):
+        of_one = {orders: np.asarray(array[k]) for orders, array in derivatives.items()}
+        found = least_residual(problem.equation, of_one, problem.unknown)
+        places.append(
+            [(found[name] - low) / (high - low) for name, low, high in problem.unknown]
+        )
+    return np.array(places)
+
+
+@eqx.filter_jit
+def _curves(model: SpectralGP, problem: Problem, sites: Sites):
+    """Derivatives of curves through the observations, one for each of `SMOOTHED`."""
+    assert problem.values is not None
+    solver = model.solver(sites, problem)
+    noises = jnp.std(problem.values) * np.array(SMOOTHED)
+
+    def curve(noise):
+        smooth = eqx.tree_at(lambda s: s.parameters.noise_sd, solver, noise)
+        return smooth.curve()[1]
+
+    return map_in_batches(curve, noises)
 
 
 @eqx.filter_jit

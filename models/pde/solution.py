@@ -71,7 +71,8 @@ class Collocation(eqx.Module):
             the residual is to vanish at the points themselves.
         face_against: the same on the problem's own grid, on which faces are known.
         face_sds: tolerance of each condition, in units of the derivative that it is about.
-        residual_size: prior sd of the residual, at the start.
+        covariances: of the derivatives of $u$ in the equation, at one place and for the
+            kernel at the start, in the order of `equation.orders`.
         tolerance: what `Parameters.equation_sd` is multiplied by.
         ranks: how many functions each axis has; None for all.
         num_nodes: waves per bump of the spectrum.
@@ -84,7 +85,7 @@ class Collocation(eqx.Module):
     against: tuple[Float[Array, "_n _m"], ...] | None
     face_against: tuple[Float[Array, "_n _m"], ...] | None
     face_sds: tuple[Float[Array, ""], ...]
-    residual_size: Float[Array, ""]
+    covariances: Float[Array, "k k"]
     tolerance: float = eqx.field(static=True)
     ranks: tuple[int | None, ...] = eqx.field(static=True)
     num_nodes: int = eqx.field(static=True)
@@ -112,7 +113,7 @@ class Collocation(eqx.Module):
             against,
             against,
             faces,
-            _residual_size(problem, start),
+            _covariances(problem, start.kernels),
             1.0,
             ranks,
             num_nodes,
@@ -137,9 +138,18 @@ class Collocation(eqx.Module):
         """The functions of each axis that carry the prior of $u$."""
         return _spans(kernels, self.problem.grid, self.ranks, self.num_nodes)
 
-    def residual_sd(self, equation_sd: Float[Array, ""]) -> Float[Array, ""]:
+    def residual_size(self, unknowns: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
+        """The prior sd of the residual for these unknowns and the kernel at the start."""
+        slopes = self.problem.equation.jacobian(zero(self.problem), unknowns)
+        variance = jnp.zeros(())
+        for i, a in enumerate(self.problem.equation.orders):
+            for j, b in enumerate(self.problem.equation.orders):
+                variance += jnp.mean(slopes[a] * slopes[b]) * self.covariances[i, j]
+        return jnp.sqrt(variance)
+
+    def residual_sd(self, θ: Parameters) -> Float[Array, ""]:
         """How far the residual may be from zero, in its own units."""
-        return equation_sd * self.tolerance * self.residual_size
+        return θ.equation_sd * self.tolerance * self.residual_size(θ.unknowns)
 
     def faces(self, spans: tuple[Span, ...]) -> tuple[Rows, ...]:
         """The conditions, one item for each."""
@@ -152,7 +162,7 @@ class Collocation(eqx.Module):
     def inside(self, basis: Basis, fields: Fields, θ: Parameters) -> Rows:
         """The residual, linearised about the derivatives `fields` of $u$ on `grid`."""
         about = system.linearise(self.equation, fields, θ.unknowns)
-        sd = self.residual_sd(θ.equation_sd)
+        sd = self.residual_sd(θ)
         return system.equation_rows(about, basis, self.against, sd)
 
 
@@ -180,18 +190,17 @@ def _slope_size(kernel: SpectralMixture, order: int) -> Array:
     return jnp.sqrt((-1) ** order * kernel(zero, order=2 * order) / kernel(zero))
 
 
-def _residual_size(problem: Problem, start: Parameters) -> Array:
-    operator = problem.equation.jacobian(zero(problem), start.unknowns)
-    variance = jnp.zeros(())
-    for a, c in operator.items():
-        for b, e in operator.items():
-            # cov(∂^a u, ∂^b u) at one place
-            same = [
-                (-1) ** j * k(jnp.zeros(()), order=i + j)
-                for k, i, j in zip(start.kernels, a, b, strict=True)
-            ]
-            variance = variance + jnp.mean(c * e) * jnp.prod(jnp.stack(same))
-    return jnp.sqrt(variance)
+def _covariances(problem: Problem, kernels: tuple[SpectralMixture, ...]) -> Array:
+    """cov(∂^a u, ∂^b u) at one place, for the derivatives in the equation."""
+    none = jnp.zeros(())
+
+    def covariance(a: Orders, b: Orders):
+        same = zip(kernels, a, b, strict=True)
+        parts = [(-1) ** j * k(none, order=i + j) for k, i, j in same]
+        return jnp.prod(jnp.stack(parts))
+
+    orders = problem.equation.orders
+    return jnp.stack([jnp.stack([covariance(a, b) for b in orders]) for a in orders])
 
 
 def zero(problem: Problem) -> Fields:
@@ -331,6 +340,11 @@ class Solver(eqx.Module):
             return zero(self.problem)
         return self.newton(most).fields
 
+    def curve(self) -> tuple[Float[Array, " r"], Fields]:
+        """A curve through the observations without the equation, and its derivatives."""
+        z = _regressed(self.observed()).mean
+        return z, {o: system.field(z, matrices) for o, matrices in self.basis.items()}
+
     def newton(self, most: int = MOST_NEWTON) -> Newton:
         """Gauss-Newton, from a curve through the observations, or from zero without any.
 
@@ -341,7 +355,7 @@ class Solver(eqx.Module):
         """
         collocation, θ = self.collocation, self.parameters
         observed = [] if self.problem.values is None else [self.observed()]
-        sd = collocation.residual_sd(θ.equation_sd)
+        sd = collocation.residual_sd(θ)
 
         def derivatives(z) -> Fields:
             return {o: system.field(z, matrices) for o, matrices in self.basis.items()}
@@ -371,9 +385,7 @@ class Solver(eqx.Module):
             return (state.change > NEWTON_TOLERANCE) & (state.num_steps < most)
 
         if observed:
-            # A curve through the observations, without the equation.
-            z = _regressed(observed[0]).mean
-            fields = derivatives(z)
+            z, fields = self.curve()
         else:
             matrices = next(iter(self.basis.values()))
             z = jnp.zeros(math.prod(matrix.shape[1] for matrix in matrices))
@@ -399,6 +411,7 @@ class Solver(eqx.Module):
         """How well a solution agrees with the observations."""
         rows = self.observed()
         left = rows.value - rows.factor @ found.mean
+        assert self.problem.points is not None
         places = self.problem.points / jnp.stack([x[-1] - x[0] for x in self.problem.grid])
         apart = jnp.sum((places[:, None] - places) ** 2, -1)
         nearest = jnp.argmin(apart + jnp.diag(jnp.full(len(left), jnp.inf)), 1)

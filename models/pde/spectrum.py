@@ -24,6 +24,8 @@ MOST_LINES = 256
 SLOWEST = 2.0
 # A product of waves is harder to represent, so that slower ones count.
 SLOWEST_PRODUCT = 0.75
+# Weaker waves in observations, relative to the strongest, are what is left of it.
+WEAKEST = 0.1
 # Tones closer than this many cycles over the domain are one.
 CLOSEST = 0.9
 
@@ -145,7 +147,9 @@ def _apart(tones: Tones, length: float) -> Tones:
     return Tones(*(np.asarray(a)[kept] for a in tones))
 
 
-def of_problem(length, nyquist, equation, source, conditions, unknowns, observed=None):
+def of_problem(
+    length, nyquist, equation, source, conditions, unknowns, observed=None, first=False
+):
     r"""The tones of each axis, and the size of the solution, estimated from a problem.
 
     Args:
@@ -156,6 +160,8 @@ def of_problem(length, nyquist, equation, source, conditions, unknowns, observed
         conditions: the conditions on faces.
         unknowns: a value of each unknown coefficient.
         observed: points and values of the observations, or None.
+        first: whether to leave out the tones of observations and those of an ordinary
+            equation itself, as the first version did.
 
     Returns:
         One `Tones` per axis, and the size in units of the solution; 0 if neither source
@@ -193,16 +199,21 @@ def of_problem(length, nyquist, equation, source, conditions, unknowns, observed
         [
             _allowed(operator, axis, other, every[other], length, nyquist, size)
             for other in range(d)
+            if not (first and d == 1)
         ]
         for axis in range(d)
     ]
     if observed is not None:
         size = max(size, float(np.sqrt(np.mean(np.asarray(observed[1]) ** 2))))
-        seen = of_observations(*observed, length, nyquist)
+    if observed is not None and not first:
+        points, values = observed
+        seen = of_observations(points, values, length, nyquist)
         # Waves along the axes at once; what the equation allows depends on the unknowns.
-        allowed = [[tones] for tones in seen] if equation.unknowns else [
-            [*waves, tones] for waves, tones in zip(allowed, seen, strict=True)
-        ]
+        allowed = (
+            [[tones] for tones in seen]
+            if equation.unknowns
+            else [[*waves, tones] for waves, tones in zip(allowed, seen, strict=True)]
+        )
     both = [
         merged([own, *waves], n)
         for own, waves, n in zip(every, allowed, length, strict=True)
@@ -223,7 +234,7 @@ def of_observations(points, values, length, nyquist) -> list[Tones]:
     slowest = SLOWEST if len(length) == 1 else SLOWEST_PRODUCT
     tones = []
     for n, s in zip(length, found.frequency.T, strict=True):
-        is_wave = s * n > slowest
+        is_wave = (s * n > slowest) & (found.amplitude > WEAKEST * found.amplitude[:1])
         a = found.amplitude[is_wave]
         tones.append(Tones(s[is_wave], a, np.full(a.shape, OBSERVED * n)))
     return tones

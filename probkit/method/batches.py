@@ -17,8 +17,11 @@ from jax.extend.core import jaxpr_as_fun, jaxprs_in_params
 BATCH = 64
 # Operations of LAPACK, by their names in a traced program.
 SHARED_OUT = frozenset(
-    "cholesky eig eigh geqrf geqp3 hessenberg householder_product lu ormqr qr schur svd "
-    "triangular_solve tridiagonal tridiagonal_solve".split()
+    [
+        *("cholesky", "eig", "eigh", "geqrf", "geqp3", "hessenberg", "householder_product"),
+        *("lu", "ormqr", "qr", "schur", "svd", "triangular_solve"),
+        *("tridiagonal", "tridiagonal_solve"),
+    ]
 )
 # A batch of less work than this, in products of numbers, stays on one thread. Measured:
 # batches of 64,000 products are shared out, and of 16,000 not.

@@ -17,9 +17,9 @@ class Lanes:
     Attributes:
         count: the number of lanes.
         devices: the number of devices, which divides `count`.
-        together: whether the lanes of a device move together (`side_by_side`, for a GPU and
-            for small problems) or one after the other (`lax.map`, so that a short trajectory
-            does not wait for a long one).
+        together: whether the lanes of a device move together (`side_by_side`, for a GPU
+            and for small problems) or one after the other (`lax.map`, so that a short
+            trajectory does not wait for a long one).
     """
 
     count: int

@@ -21,7 +21,6 @@ from probkit.method import loop
 from probkit.model import AbstractData, AbstractEMModel, AbstractModel
 from probkit.models import moe
 
-
 ROOT = Path(__file__).parents[2]
 
 

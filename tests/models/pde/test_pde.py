@@ -218,7 +218,7 @@ def everything(model, problem, position):
         "log_likelihood": log_likelihood(model, problem, sites),
         "value": value,
         "slope": slope,
-        "sizes": (problem.size, collocation.residual_size),
+        "sizes": (problem.size, collocation.residual_size({})),
         "start": model.start_sites(problem),
     }
 

@@ -1,0 +1,188 @@
+"""Coverage of unknown coefficients and of u by `pde.Closed`, over problems and seeds.
+
+python benchmarks/pde_inverse.py
+python benchmarks/pde_inverse.py --seeds 2 --problems decay
+
+Each problem has a known solution. Observations with new noise, and at new places, are
+fitted again and again; counted is how often 95 % intervals of each unknown hold the truth,
+and which share of the 95 % band of u does.
+"""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from timing import HERE, fresh_process, machine, table, timed, write
+
+SEEDS, POINTS, DRAWS = 30, 40, 40
+WANTED = (0.90, 0.97)
+
+
+class Case(NamedTuple):
+    """A problem without its observations, and what they are simulated from."""
+
+    domain: dict
+    residual: Callable
+    boundary: list
+    unknown: dict[str, tuple[float, float]]
+    truth: dict[str, float]
+    exact: Callable  # of an array of points, one row per point
+    noise: float
+    count: int
+    shape: int
+
+
+def cases() -> dict[str, Case]:
+    from probkit.models import pde
+
+    π = np.pi
+    ω = np.sqrt(400 - 4)
+
+    def moving_front(p):
+        # Fisher's equation u_t = D u_xx + r u (1 - u) has this front, with D = 1, r = 6.
+        return (1 + np.exp(p[:, 0] - 5 * p[:, 1])) ** -2
+
+    return {
+        "decay": Case(
+            {"t": (0, 3)}, lambda u, t, c: u.dt + c.rate * u, [pde.Initial(1.0)],
+            {"rate": (0, 10)}, {"rate": 0.8}, lambda p: np.exp(-0.8 * p[:, 0]),
+            0.02, 20, 20,
+        ),
+        "damped oscillator": Case(
+            {"t": (0, 1)}, lambda u, t, c: u.dtt + c.mu * u.dt + c.k * u, [],
+            {"mu": (0, 10), "k": (100, 800)}, {"mu": 4.0, "k": 400.0},
+            lambda p: np.exp(-2 * p[:, 0]) * np.cos(ω * p[:, 0]), 0.04, 40, 100,
+        ),
+        "heat": Case(
+            {"x": (0, 1), "t": (0, 0.5)}, lambda u, p, c: u.dt - c.D * u.dxx,
+            [pde.Dirichlet(0.0, on="x"), pde.Initial(lambda p: np.sin(π * p.x))],
+            {"D": (0.01, 2)}, {"D": 0.3},
+            lambda p: np.sin(π * p[:, 0]) * np.exp(-0.3 * π**2 * p[:, 1]), 0.02, 60, 14,
+        ),
+        "reaction and diffusion": Case(
+            {"x": (-4, 4), "t": (0, 0.6)},
+            lambda u, p, c: u.dt - u.dxx - c.r * u * (1 - u), [],
+            {"r": (1, 15)}, {"r": 6.0}, moving_front, 0.02, 60, 14,
+        ),
+        "wave speed": Case(
+            {"x": (0, 1), "t": (0, 1)}, lambda u, p, c: u.dtt - c.c2 * u.dxx,
+            [pde.Dirichlet(0.0, on="x")], {"c2": (0.2, 4)}, {"c2": 1.69},
+            lambda p: np.sin(2 * π * p[:, 0]) * np.cos(2.6 * π * p[:, 1]), 0.05, 60, 16,
+        ),
+        "logistic growth": Case(
+            {"t": (0, 6)}, lambda u, t, c: u.dt - c.rate * u * (1 - u), [],
+            {"rate": (0.1, 4)}, {"rate": 1.3},
+            lambda p: 1 / (1 + 9 * np.exp(-1.3 * p[:, 0])), 0.02, 40, 30,
+        ),
+        "two unknowns": Case(
+            {"t": (0, 3)}, lambda u, t, c: u.dt + c.rate * u - c.inflow,
+            [pde.Initial(0.0)], {"rate": (0, 10), "inflow": (0, 10)},
+            {"rate": 1.5, "inflow": 3.0},
+            lambda p: 2 * (1 - np.exp(-1.5 * p[:, 0])), 0.05, 30, 24,
+        ),
+        "three unknowns": Case(
+            {"t": (0, 4)},
+            lambda u, t, c: u.dtt + c.mu * u.dt + c.k * u - c.f, [],
+            {"mu": (0, 5), "k": (1, 60), "f": (-50, 50)},
+            {"mu": 0.8, "k": 9.16, "f": 9.16},
+            lambda p: 1 - np.exp(-0.4 * p[:, 0]) * np.cos(3.0 * p[:, 0]), 0.05, 50, 60,
+        ),
+    }  # fmt: skip
+
+
+def study(name: str, seeds: int) -> list[dict]:
+    """One row per seed."""
+    import jax
+
+    import probkit as pk
+    from probkit.models import pde
+
+    case = cases()[name]
+    low, high = np.array(list(case.domain.values()), float).T
+    model = pde.SpectralGP(equation_sd=1e-3)
+    rows = []
+    for seed in range(seeds):
+        random = np.random.default_rng(seed)
+        points = random.uniform(low, high, (case.count, len(low)))
+        values = case.exact(points) + case.noise * random.normal(size=case.count)
+        at = random.uniform(low, high, (POINTS, len(low)))
+        key = jax.random.key(seed)
+
+        problem = pde.Problem(
+            case.domain,
+            case.residual,
+            case.boundary,
+            shape=case.shape,
+            observations=pde.Observations(points, values),
+            unknown=case.unknown,
+        )
+        run = functools.partial(
+            pk.fit, model, problem, pde.Closed(), key=key, throw=False, progress=False
+        )
+        seconds, fit = timed(run)
+        found = pk.predict(fit, at, key=key, num_draws=DRAWS)
+        mean, sd = (found[v].values.reshape(-1, POINTS) for v in ("u_mean", "u_sd"))
+        u, width = mean.mean(0), np.sqrt((sd**2).mean(0) + mean.var(0))
+        truth = case.exact(at)
+        row = {"seed": seed, "result": str(fit.result), "cpu_s": seconds["cpu_s"]}
+        row["error"] = float(np.linalg.norm(u - truth) / np.linalg.norm(truth))
+        row["coverage"] = float(np.mean(np.abs(u - truth) < 1.96 * width))
+        row["ok"] = pk.diagnose(fit).ok
+        for site, value in case.truth.items():
+            draws = fit.posterior[site].values
+            row[site] = float(draws.mean())
+            row[f"{site}_sd"] = float(draws.std())
+            lower, upper = np.quantile(draws, [0.025, 0.975])
+            row[f"{site}_held"] = bool(lower <= value <= upper)
+        rows.append(row)
+        print(name, row, file=sys.stderr, flush=True)
+    return rows
+
+
+def summary(name: str, rows: list[dict]) -> dict:
+    """Coverage, error and time of one problem."""
+    held = [v for row in rows for k, v in row.items() if k.endswith("_held")]
+    return {
+        "problem": name,
+        "unknowns held": float(np.mean(held)),
+        "u held": float(np.mean([row["coverage"] for row in rows])),
+        "median error": float(np.median([row["error"] for row in rows])),
+        "largest error": max(row["error"] for row in rows),
+        "flagged": sum(not (row["ok"] and row["result"] == "successful") for row in rows),
+        "median cpu s": float(np.median([row["cpu_s"] for row in rows])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--problems", nargs="*", default=list(cases()))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        import probkit as pk
+
+        pk.enable_x64()
+        print(json.dumps(study(given.one, given.seeds)))
+        return
+    script, seeds = str(HERE / "pde_inverse.py"), str(given.seeds)
+
+    def run(name):
+        return fresh_process(script, "--one", name, "--seeds", seeds)
+
+    with ThreadPoolExecutor(2) as pool:
+        rows = dict(zip(given.problems, pool.map(run, given.problems), strict=True))
+    summaries = [summary(name, of_one) for name, of_one in rows.items()]
+    table(tuple(summaries[0]), [tuple(one.values()) for one in summaries])
+    quick = given.seeds < SEEDS or len(rows) < len(cases())
+    result = {"machine": machine(), "wanted": WANTED, "summary": summaries, "rows": rows}
+    write("pde_inverse", result, quick)
+
+
+if __name__ == "__main__":
+    main()
