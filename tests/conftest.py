@@ -14,6 +14,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     )
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Threads of the linear algebra would wait, busily, for those of JAX.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jaxtyping

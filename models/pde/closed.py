@@ -49,16 +49,24 @@ class Closed(AbstractMethod):
     looser tolerance of the equation. During the search a nonlinear equation is linearised
     about its solution under the last $θ$, and again after each search, at most six times.
 
+    With observations there can be several maxima. The evidence is first computed at many
+    values of the unknowns (`profile.candidates`), and the search starts at the best that
+    differ. The posterior is then a normal distribution about the best maximum, in
+    unconstrained coordinates.
+
     Attributes:
         learn: whether to search. By default it searches in one dimension, and wherever
             something besides the kernel is unknown. In more dimensions one step takes
             seconds and the start, from the spectrum of the data, is usually good enough;
-            `pk.diagnose` shows where it is not.
+            `pk.diagnose` shows where it is not. It never searches if u = 0 is a solution
+            and nothing was observed, because then nothing says how large u is.
         max_steps: the largest number of steps of one search.
         atol: the search has settled when no standardised coordinate has a slope of more
             than this many nats.
-        num_draws: how many times the optimum is repeated, so that `predict` makes that
-            many draws of the solution at it.
+        num_starts: the largest number of starts, if there are observations.
+        num_draws: the number of draws. By default 100 with observations, the first of them
+            the centre. Without observations the optimum is repeated, by default once, and
+            `predict` makes that many draws of the solution at it.
 
     Raises:
         ValueError: for a setting out of range; in `pk.fit`, for another model than
@@ -114,6 +122,9 @@ class Closed(AbstractMethod):
         return Draws(draws, {}, trace, result, facts)
 
     def _learns(self, model: SpectralGP, data: Problem) -> bool:
+        if data.is_homogeneous:
+            # The evidence of u = 0 grows without end as the kernel goes to zero.
+            return False
         if self.learn is not None:
             return self.learn
         more_unknown = bool(data.unknown) or model.equation_sd is None

@@ -111,7 +111,7 @@ class Equation(eqx.Module):
 
 def least_residual(
     equation: Equation,
-    derivatives: Mapping[Orders, Float[Array, "..."]],
+    derivatives: Mapping[Orders, Float[np.ndarray, "..."]],
     ranges: Sequence[tuple[str, float, float]],
 ) -> dict[str, float]:
     """The unknowns for which the residual of a given u has the least sum of squares.

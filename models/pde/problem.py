@@ -153,6 +153,12 @@ class Problem(AbstractData):
         )
         return tones, jnp.asarray(size if size > 0 else 1.0)
 
+    @property
+    def is_homogeneous(self) -> bool:
+        """Whether u = 0 solves it: nothing says how large the solution is."""
+        given = [self.fine_source, *(condition.values for condition in self.conditions)]
+        return self.values is None and not any(np.any(np.asarray(g)) for g in given)
+
     def __len__(self) -> int:
         on_faces = sum(condition.values.size for condition in self.conditions)
         observed = 0 if self.values is None else self.values.size

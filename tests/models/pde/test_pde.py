@@ -208,7 +208,8 @@ def everything(model, problem, position):
 
     sites = constrain(model, problem, position)
     found = model.solution(sites, problem)
-    collocation = model.solver(sites, problem).collocation
+    solver = model.solver(sites, problem)
+    unknowns = solver.parameters.unknowns
     rows = system.at_points(found.spans, jnp.asarray(TARGETS)[:, None], (0,))
     value, slope = jax.value_and_grad(density)(position)
     return {
@@ -218,7 +219,7 @@ def everything(model, problem, position):
         "log_likelihood": log_likelihood(model, problem, sites),
         "value": value,
         "slope": slope,
-        "sizes": (problem.size, collocation.residual_size({})),
+        "sizes": (problem.size, solver.collocation.residual_size(unknowns)),
         "start": model.start_sites(problem),
     }
 
@@ -753,3 +754,47 @@ def test_a_problem_that_does_not_determine_its_solution_is_flagged():
     model = pde.SpectralGP(calibrated=False)
     fit = pk.fit(model, problem, pde.Closed(learn=False), key=KEY)
     assert not pk.diagnose(fit)["directions left open"].ok
+
+
+# What the equation itself says
+
+
+def test_an_ordinary_equation_has_the_frequencies_of_its_own():
+    k = 120.0
+    problem = pde.Problem(
+        {"x": (0, 1)},
+        lambda u, x: u.dxx + k**2 * u,
+        pde.Dirichlet(lambda x: np.sin(k * x) + np.cos(k * x)),
+        shape=120,
+    )
+    np.testing.assert_allclose(problem.tones[0].frequency, [k / (2 * π)], rtol=1e-12)
+    model = pde.SpectralGP(num_nodes=8, calibrated=False)
+    fit = pk.fit(model, problem, pde.Closed(learn=False), key=KEY)
+    x = np.linspace(0.011, 0.993, 40)
+    found = pk.predict(fit, x, key=KEY)["u_mean"].values[0, 0]
+    np.testing.assert_allclose(found, np.sin(k * x) + np.cos(k * x), atol=1e-6)
+
+
+def test_a_damped_frequency_has_the_lengthscale_of_its_decay():
+    problem = pde.Problem(
+        {"t": (0, 1)},
+        lambda u, t: u.dtt + 4 * u.dt + 400 * u,
+        pde.Initial(1.0, velocity=0.0),
+        shape=60,
+    )
+    (tones,) = problem.tones
+    np.testing.assert_allclose(tones.frequency, [np.sqrt(396) / (2 * π)], rtol=1e-12)
+    np.testing.assert_allclose(tones.lengthscale, [0.5], rtol=1e-12)
+
+
+@pytest.mark.parametrize("length, is_open", [(2 * π, True), (5.0, False)])
+def test_zero_data_leave_a_resonance_open(length, is_open):
+    # u'' + u = 0 with u = 0 at both ends: any multiple of the sine, or zero alone.
+    problem = pde.Problem(
+        {"x": (0, length)}, lambda u, x: u.dxx + u, pde.Dirichlet(0.0), shape=30
+    )
+    assert problem.is_homogeneous
+    fit = pk.fit(pde.SpectralGP(), problem, pde.Closed(), key=KEY)
+    assert pk.diagnose(fit)["directions left open"].ok is not is_open
+    sd = pk.predict(fit, [length / 4], key=KEY)["u_sd"].values.max()
+    assert bool(sd > 1e-3) is is_open
