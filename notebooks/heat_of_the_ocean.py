@@ -105,10 +105,10 @@ fits = {
     name: pk.fit(model, problem, pde.Closed(), key=key)
     for name, problem in problems.items()
 }
-rests = {}
+rests, draws = {}, ("chain", "draw")
 for name, fit in fits.items():
     sites = fit.sites()
-    rests[name] = theta - pk.predict(fit, z, key=key).u_mean.values.ravel()
+    rests[name] = theta - pk.predict(fit, z, key=key).u_mean.mean(draws).values
     print(
         f"{name:>12}: h = {1 / sites['rate']:.3f} km, "
         f"noise {1000 * sites['noise_sd']:.1f} mK, "
@@ -186,9 +186,9 @@ print(f"supply {s:.3f} K/km² (ours: {fits['with supply'].sites()['supply']:.3f}
 #
 # ## The posterior
 #
-# `Closed` finds the best coefficients. NUTS samples them, together with the kernel and the
-# noise, and starts where `Closed` ended. Rate and supply are correlated, so we use a dense
-# mass matrix.
+# `Closed` finds the best coefficients, and draws from a normal distribution about them. NUTS
+# samples them as they are, together with the kernel and the noise, and starts where `Closed`
+# ended. Rate and supply are correlated, so we use a dense mass matrix.
 
 # %%
 nuts = pk.NUTS(
@@ -219,16 +219,19 @@ low, mid, high = np.quantile(h, [0.05, 0.5, 0.95])
 print(f"h = {mid:.3f} km, 90 % from {low:.3f} to {high:.3f}")
 
 between = np.linspace(0.9, 4.0, 60)
-found = pk.predict(fits["with supply"], between, key=key).squeeze()
-half = 1000 * 1.645 * found.u_sd
+found = pk.predict(fits["with supply"], between, key=key)
+mean = found.u_mean.mean(draws)
+# What is unknown for known coefficients, and what the coefficients add.
+sd = np.sqrt((found.u_sd**2).mean(draws) + found.u_mean.var(draws))
+half = 1000 * 1.645 * sd
 
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.6), layout="constrained")
 axes[0].scatter(h, post.supply.values.ravel(), s=6, color=BLUE, alpha=0.5)
 axes[0].set(xlabel="h (km)", ylabel="supply (K/km²)")
-# The 90 % interval at the best coefficients is very narrow, so the plot shows it and the
-# readings after subtracting the mean curve.
+# The 90 % interval is narrow, so the plot shows it and the readings after subtracting the
+# mean curve.
 axes[1].fill_betweenx(between, -half, half, color=BLUE, alpha=0.3, lw=0)
-curve = np.interp(z, between, found.u_mean)
+curve = np.interp(z, between, mean)
 axes[1].plot(1000 * (theta - curve), z, "o", color=RED, ms=4)
 axes[1].set(xlabel="difference from the mean curve (mK)", ylabel="depth (km)")
 axes[1].invert_yaxis()

@@ -51,7 +51,9 @@ def by_nuts(data, closed):
 
 @pytest.fixture(scope="module")
 def by_svi(data, closed):
-    method = pk.SVI(guide="multivariate_normal", num_draws=2000, atol=0.05)
+    # A rare steep slope throws off about one start in five. Its objective stays low, and
+    # its k-hat is high.
+    method = pk.SVI(guide="multivariate_normal", num_draws=2000, atol=0.05, num_starts=3)
     return pk.fit(MODEL, data, method, key=KEY, start=closed)
 
 
@@ -60,8 +62,10 @@ def moments(fitted, name):
     return float(draws.mean()), float(draws.std())
 
 
-def test_the_closed_form_finds_the_rate(closed, exact):
-    assert abs(moments(closed, "rate")[0] - RATE) < 3 * exact[1]
+def test_the_closed_form_finds_the_rate_and_its_sd(closed, exact):
+    mean, sd = moments(closed, "rate")
+    assert abs(mean - exact[0]) < 0.4 * exact[1]
+    assert sd == pytest.approx(exact[1], rel=0.2)
 
 
 def test_nuts_has_the_posterior_of_exponential_decay(by_nuts, exact):
@@ -83,6 +87,7 @@ def test_svi_agrees_with_nuts(by_svi, by_nuts):
 
 def test_the_solution_is_the_decay_of_that_rate(closed):
     x = np.linspace(0.1, 1.9, 7)
-    found = pk.predict(closed, x, key=KEY)["u_mean"].values[0, 0]
-    rate = moments(closed, "rate")[0]
-    np.testing.assert_allclose(found, np.exp(-rate * x), rtol=1e-4)
+    found = pk.predict(closed, x, key=KEY, num_draws=10)
+    rates = closed.posterior["rate"].values[0, found["draw"].values]
+    exact = np.exp(-rates[:, None] * x)
+    np.testing.assert_allclose(found["u_mean"].values[0], exact, rtol=1e-4)
