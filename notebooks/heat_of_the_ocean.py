@@ -186,9 +186,9 @@ print(f"supply {s:.3f} K/km² (ours: {fits['with supply'].sites()['supply']:.3f}
 #
 # ## The posterior
 #
-# `Closed` finds the best coefficients, and draws from a normal distribution about them. NUTS
-# samples them as they are, together with the kernel and the noise, and starts where `Closed`
-# ended. Rate and supply are correlated, so we use a dense mass matrix.
+# `Closed` finds the best coefficients, and draws from a normal distribution about them.
+# NUTS samples them as they are, together with the kernel and the noise, and starts where
+# `Closed` ended. Rate and supply are correlated, so we use a dense mass matrix.
 
 # %%
 nuts = pk.NUTS(

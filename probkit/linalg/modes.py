@@ -58,7 +58,10 @@ def _last_to_front(T, F):
     # Behind the barrier a transposed F, which is small, is copied. Otherwise it becomes
     # part of a GEMM with both sides transposed, which takes twice as long on CPU.
     F = jax.lax.optimization_barrier(F.astype(dtype))
-    return jax.lax.dot_general(F, T.astype(dtype), (((1,), (1,)), ((), ())))
+    # Of float32 numbers a GPU would otherwise multiply the first ten bits.
+    return jax.lax.dot_general(
+        F, T.astype(dtype), (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+    )
 
 
 def abs2(a: Inexact[Array, "..."]) -> Float[Array, "..."]:

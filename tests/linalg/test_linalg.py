@@ -403,3 +403,9 @@ def test_kronecker_normal_in_tall_bases_is_the_dense_one(field):
     assert jnp.abs(ratio - 1).max() < 5 * np.sqrt(2 / 4000)
     with pytest.raises(ValueError, match=r"has \(2, 3\) columns for factors of sizes"):
         KroneckerNormal((G, G), 0.3, bases=(Q, np.eye(3)))
+
+
+def test_products_of_float32_use_all_their_bits_on_a_gpu_too():
+    T, F = jnp.ones((3, 4), jnp.float32), jnp.ones((5, 4), jnp.float32)
+    lowered = jax.jit(lambda T, F: linalg.mode_products(T, [None, F])).lower(T, F).as_text()
+    assert "precision = [HIGHEST, HIGHEST]" in lowered
