@@ -318,11 +318,14 @@ def read_observations(
                 f"{numbers[first, i]:.6g}, outside the domain ({x[0]:.6g}, {x[-1]:.6g}) "
                 f"({int(outside.sum())} of {len(points)} are); drop it or widen the domain."
             )
-    return (
-        points.astype(jnp.float64),
-        values.astype(jnp.float64),
-        optional(_noise)(given.noise_sd),
-    )
+    noise_sd = optional(_noise)(given.noise_sd)
+    if noise_sd is None and bool((values == values[0]).all()):
+        count = f"all {len(values)} values equal" if len(values) > 1 else "one value"
+        raise ValueError(
+            f"`Observations(values=...)` has {count}, so that the noise cannot be "
+            "estimated; give `noise_sd=`."
+        )
+    return points.astype(jnp.float64), values.astype(jnp.float64), noise_sd
 
 
 def _noise(given: Any) -> Array:

@@ -86,7 +86,8 @@ def _curves(model: SpectralGP, problem: Problem, sites: Sites):
     """Derivatives of curves through the observations, one for each of `SMOOTHED`."""
     assert problem.values is not None
     solver = model.solver(sites, problem)
-    noises = jnp.std(problem.values) * np.array(SMOOTHED)
+    sd = jnp.std(problem.values)
+    noises = jnp.where(sd > 0, sd, problem.size) * np.array(SMOOTHED)
 
     def curve(noise):
         smooth = eqx.tree_at(lambda s: s.parameters.noise_sd, solver, noise)

@@ -380,6 +380,8 @@ OBSERVATIONS = {
     "a NaN": (pde.Observations(AT, [1, np.nan]), r"values=.* 1 value .*NaN.* first at 1"),
     "text": (pde.Observations(AT, ["a", "b"]), r"values=...\)` holds text"),
     "None": (pde.Observations(AT, None), r"values=...\)` got a NoneType"),
+    "equal values": (pde.Observations(AT, [2, 2]), r"all 2 values equal, .*noise_sd="),
+    "one value": (pde.Observations(AT[:1], [2]), r"has one value, .*give `noise_sd=`"),
 }
 
 
