@@ -167,3 +167,10 @@ def test_starts_differ_and_the_best_is_near_the_truth():
     short = np.asarray(begun["lengthscale_t"])[:, 0]
     pairs = [(i, j) for i in range(len(apart)) for j in range(i)]
     assert all(abs(apart[i] - apart[j]) > 0.5 or short[i] != short[j] for i, j in pairs)
+
+
+@pytest.mark.parametrize("least, ok", [(-2.0, False), (0.9, True)])
+def test_what_is_no_maximum_is_flagged(least, ok):
+    facts = {"newton_change": 0.0, "least_curvature": least}
+    found = {check.name: check.ok for check in pde.Closed().checks(None, facts)}
+    assert found["least curvature at the optimum"] is ok
