@@ -411,7 +411,7 @@ def test_other_models_and_problems_are_refused(small):
         lambda u, x: u.dxx + 1.0,
         pde.Dirichlet(0.0),
         shape=8,
-        observations=pde.Observations([0.5], [0.1]),
+        observations=pde.Observations([0.5], [0.1], 0.1),
     )
     with pytest.raises(ValueError, match="the paper's model, for an equation with cond"):
         pk.fit(model, observed, Adam(3), key=KEY)
