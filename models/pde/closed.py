@@ -92,32 +92,29 @@ class Closed(AbstractMethod):
             )
 
     def run(self, model, data, key, start, running):
-        inverse = data.values is not None
+        inverse, learns = data.values is not None, self._learns(model, data)
         num_draws = self.num_draws or (DRAWS if inverse else 1)
-        facts: dict[str, Any] = {}
-        if self._learns(model, data):
-            if self.max_steps == 0:
-                return Draws({}, {}, {}, RESULTS.no_steps)
+        if learns and self.max_steps == 0:
+            return Draws({}, {}, {}, RESULTS.no_steps)
+        if learns:
             end = self._search(model, data, key, start, running)
             sites, settled = end.sites, end.settled
             trace = {"objective": end.objective[None]}
         else:
-            sites = _begin(model, data, start)
-            settled, trace = True, {}
+            sites, settled, trace = _given_or_middle(model, data, start), True, {}
         fields, found = _solved(model, data, sites)
-        facts |= {k: float(v) for k, v in found.items()} | {"settled": settled}
-        draws = repeated(sites, num_draws)
-        if inverse and facts["explained"] < LEAST_EXPLAINED:
-            settled_as = RESULTS.unexplained
-        else:
-            settled_as = RESULTS.successful
+        facts: dict[str, Any] = {k: float(v) for k, v in found.items()}
+        facts["settled"] = settled
         finite = all(np.isfinite(v).all() for v in (*facts.values(), *trace.values()))
-        if inverse and finite and self._learns(model, data):
+        draws = repeated(sites, num_draws)
+        if inverse and learns and finite:
             near, curvature = _around(model, data, fields, sites, num_draws, key)
             draws = {k: np.asarray(v)[None] for k, v in near.items()}
             facts |= {"least_curvature": curvature} | _of_unknowns(data, draws)
+        explains = not inverse or facts["explained"] >= LEAST_EXPLAINED
         done = settled and facts["newton_change"] < LARGEST_NEWTON
-        result = choose(done, settled_as, RESULTS.max_steps_reached)
+        result = choose(explains, RESULTS.successful, RESULTS.unexplained)
+        result = choose(done, result, RESULTS.max_steps_reached)
         result = choose(finite, result, RESULTS.nonfinite)
         return Draws(draws, {}, trace, result, facts)
 
@@ -135,7 +132,7 @@ class Closed(AbstractMethod):
         looser = model
         if model.equation_sd is not None and model.equation_sd < SEARCH_SD:
             looser = dataclasses.replace(model, equation_sd=SEARCH_SD)
-        begun = self._begin(model, data, start)
+        begun = self._starts(model, data, start)
         folder = running.checkpoint
         # Each search keeps a run of its own; this records which fit they belong to.
         Checkpoint.open(
@@ -190,11 +187,12 @@ class Closed(AbstractMethod):
         settled &= linear or moved < ROUND_TOLERANCE or not data.unknown
         return End(sites, settled, np.concatenate(objectives), found.facts["objective"])
 
-    def _begin(self, model, data, start) -> Sites:
+    def _starts(self, model, data, start) -> Sites:
         """Where the searches start, with a leading axis."""
         if start is None and data.values is not None:
             return starts(model, data, self.num_starts)
-        return {name: value[None] for name, value in _begin(model, data, start).items()}
+        one = _given_or_middle(model, data, start)
+        return {name: value[None] for name, value in one.items()}
 
     def checks(self, tree, facts):
         more = _checks_of_draws(facts) if "least_curvature" in facts else ()
@@ -245,7 +243,7 @@ def _lane(sites: Sites, lane: int) -> Sites:
     return {name: array[lane : lane + 1] for name, array in sites.items()}
 
 
-def _begin(model: SpectralGP, data: Problem, start: Sites | None) -> Sites:
+def _given_or_middle(model: SpectralGP, data: Problem, start: Sites | None) -> Sites:
     if start is None:
         return _start_sites(model, data)
     return {name: jnp.asarray(array[0]) for name, array in start.items()}
@@ -289,7 +287,7 @@ def _of_unknowns(data: Problem, draws: Sites) -> dict[str, float]:
         widths.append(sd * math.sqrt(12) / (high - low))
         middle = float(np.median(values))
         ends.append(min(middle - low, high - middle) / sd)
-    if not widths:
+    if not widths or values.size < 2:  # one draw has no sd
         return {}
     return {"width": max(widths), "sds_to_end": min(ends)}
 

@@ -23,8 +23,8 @@ SHARED_OUT = frozenset(
         *("tridiagonal", "tridiagonal_solve"),
     ]
 )
-# A batch of less work than this, in products of numbers, stays on one thread. Measured:
-# batches of 64,000 products are shared out, and of 16,000 not.
+# A batch of less work than this, in products of numbers, stays on one thread. Measured for
+# `eigh`, which is shared out first: batches of 64,000 products are, and of 16,000 not.
 LEAST_SHARED = 10_000
 
 

@@ -40,8 +40,8 @@ def test_a_damped_wave_is_one():
 @pytest.mark.parametrize("d", [1, 2])
 def test_noise_has_none(d):
     # At a false alarm rate of 1e-3, two in 100 have a probability of 0.005.
-    found = [waves(x, random.normal(size=60)) for random, x in map(
-        lambda seed: scattered(seed, 60, d), range(100 if d == 1 else 20))]  # fmt: skip
+    drawn = [scattered(seed, 60, d) for seed in range(100 if d == 1 else 20)]
+    found = [waves(x, random.normal(size=60)) for random, x in drawn]
     assert sum(len(one.amplitude) > 0 for one in found) <= 2
 
 
