@@ -17,6 +17,7 @@ from probkit.models.pde.conditions import (
     Neumann,
     Observations,
     Periodic,
+    Robin,
 )
 from probkit.models.pde.gphm import problems as examples
 from probkit.models.pde.gphm.adam import Adam
@@ -35,6 +36,7 @@ __all__ = [
     "Observations",
     "Periodic",
     "Problem",
+    "Robin",
     "SpectralGP",
     "examples",
 ]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from probkit.model.check import Check
 from probkit.models.pde import system
-from probkit.models.pde.solution import Solver, some
+from probkit.models.pde.solution import FACE_SD, Solver, some
 
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
@@ -31,7 +31,8 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
     residual = problem.held_out(between, θ.unknowns)
     squares = jnp.zeros(())
     for rows in solver.faces:
-        squares += jnp.sum((rows.factor @ found.mean + rows.loc - rows.value) ** 2)
+        left = rows.factor @ found.mean + rows.loc - rows.value
+        squares += jnp.sum((left / rows.noise_sd) ** 2)
     count = sum(condition.values.size for condition in problem.conditions)
     # Combinations of u by their prior sd, and the sd that the conditions leave them.
     places = some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
@@ -50,7 +51,7 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
     return seen | {
         "held_out": jnp.sqrt(jnp.mean(residual**2))
         / solver.collocation.residual_size(θ.unknowns),
-        "faces": jnp.sqrt(squares / max(1, count)) / problem.size,
+        "faces": jnp.sqrt(squares / max(1, count)) * FACE_SD,
         "frequency": jnp.max(jnp.stack(highest)),
         "open": jnp.sum(left > open_share * widest),
     }
@@ -92,7 +93,7 @@ def checks(
             LARGEST_MISFIT,
             "the conditions contradict each other or the equation, or the kernel "
             "cannot follow them: raise `rank` or `num_nodes`",
-            "rms, relative to the solution",
+            "rms, relative to what is given on them a priori",
         ),
         Check(
             "highest frequency over the grid's",

@@ -1,7 +1,8 @@
 """Conditions on faces of the domain, and observations at points."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from probkit.models.pde.equation import Equation, Monomial, Orders
 from probkit.models.pde.residual import (
     all_at_once,
     as_numbers,
@@ -50,6 +52,28 @@ class Neumann:
     """
 
     value: Value
+    on: str | Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Robin:
+    r"""The sum of the derivative along the axis and a multiple of u is given on faces.
+
+    $$∂u/∂x + w u = g$$
+
+    with the derivative in the direction of the axis at both ends, as `Neumann` has it. A
+    wall of conductivity k that loses h (u - s) to surroundings at s has w = h / k and
+    g = s h / k at its high end, and w = -h / k and g = -s h / k at its low end. `Problem`
+    checks the arguments.
+
+    Args:
+        value: g, as for `Dirichlet`, in units of u per unit of the axis.
+        weight: w, as for `Dirichlet`, in one over the unit of the axis.
+        on: as for `Dirichlet`.
+    """
+
+    value: Value
+    weight: Value = field(kw_only=True)
     on: str | Sequence[str] | None = None
 
 
@@ -99,20 +123,37 @@ class Observations:
 
 
 class Condition(eqx.Module):
-    """What is known on one face, at the grid's points.
+    r"""What is known on one face, at the grid's points.
+
+    $$∂^n u + m(u) = g$$
 
     Attributes:
         axis: the axis that the face is across.
         side: its low or high end. With `"periodic"` `values` is the difference of both,
             high less low.
-        order: order of the derivative along the axis that is given; 0 is u itself.
-        values: shape of the face, which is that of the grid without the axis.
+        order: $n$, order of the derivative along the axis; 0 is u itself.
+        values: $g$, shape of the face, which is that of the grid without the axis.
+        more: $m$, what is added to the derivative, linear in u; None for nothing.
     """
 
     axis: int = eqx.field(static=True)
     side: Side = eqx.field(static=True)
     order: int = eqx.field(static=True)
     values: Float[Array, "..."]
+    more: Equation | None = None
+
+    def operator(self, unknowns: Mapping[str, Any]) -> dict[Orders, Float[Array, "..."]]:
+        """The coefficients of u and its derivatives on the left-hand side."""
+        axes = range(self.values.ndim + 1)
+        own = tuple(self.order if i == self.axis else 0 for i in axes)
+        more = {} if self.more is None else self.more.jacobian({}, unknowns)
+        return {own: jnp.ones(()), **more}
+
+    def given(self, unknowns: Mapping[str, Any]) -> Float[Array, "..."]:
+        """What the left-hand side is equal to, shape of the face."""
+        return (
+            self.values if self.more is None else self.values - self.more.source(unknowns)
+        )
 
 
 class _Face(NamedTuple):
@@ -123,6 +164,7 @@ class _Face(NamedTuple):
     order: int
     value: Value
     what: str
+    weight: Value = None
 
 
 def read_conditions(
@@ -138,10 +180,7 @@ def read_conditions(
         faces += _remaining(one, axes, faces)
     # By face, so that the order of a user's list makes no difference.
     faces.sort(key=lambda face: (face.axis, face.side != "low", face.order))
-    return tuple(
-        Condition(face.axis, face.side, face.order, _values(face, axes, grid))
-        for face in faces
-    )
+    return tuple(_condition(face, axes, grid) for face in faces)
 
 
 def _listed(given: Any) -> list[Any]:
@@ -149,19 +188,20 @@ def _listed(given: Any) -> list[Any]:
         return []
     listed = list(given) if isinstance(given, list | tuple) else [given]
     for one in listed:
-        if not isinstance(one, Dirichlet | Neumann | Periodic | Initial):
+        if not isinstance(one, Dirichlet | Neumann | Robin | Periodic | Initial):
             raise ValueError(
                 f"`Problem(boundary=...)` got {short(one)}; it takes `pde.Dirichlet`, "
-                "`pde.Neumann`, `pde.Periodic`, `pde.Initial`, or a list of them."
+                "`pde.Neumann`, `pde.Robin`, `pde.Periodic`, `pde.Initial`, or a list of "
+                "them."
             )
     return listed
 
 
-def _without_place(given: Any) -> list[Dirichlet | Neumann]:
+def _without_place(given: Any) -> list[Dirichlet | Neumann | Robin]:
     everywhere = [
         one
         for one in _listed(given)
-        if isinstance(one, Dirichlet | Neumann) and one.on is None
+        if isinstance(one, Dirichlet | Neumann | Robin) and one.on is None
     ]
     if len(everywhere) > 1:
         raise ValueError(
@@ -183,11 +223,16 @@ def _faces(one: Any, axes: tuple[str, ...]) -> Iterator[_Face]:
             yield _Face(i, "low", 0, value, "Initial(...)")
             if velocity is not None:
                 yield _Face(i, "low", 1, velocity, "Initial(velocity=...)")
-        case Dirichlet(value, on) | Neumann(value, on) if on is not None:
-            order = int(isinstance(one, Neumann))
-            for i, side in _places(on, axes, name):
+        case Dirichlet() | Neumann() | Robin() if one.on is not None:
+            for i, side in _places(one.on, axes, name):
                 face = f"{axes[i]}{'-' if side == 'low' else '+'}"
-                yield _Face(i, side, order, value, f'{name}(on="{face}")')
+                yield _on_face(one, i, side, f'{name}(on="{face}")')
+
+
+def _on_face(one: Dirichlet | Neumann | Robin, i: int, side: Side, what: str) -> _Face:
+    order = int(not isinstance(one, Dirichlet))
+    weight = one.weight if isinstance(one, Robin) else None
+    return _Face(i, side, order, one.value, what, weight)
 
 
 def _axis(name: Any, axes: tuple[str, ...], what: str) -> int:
@@ -243,7 +288,7 @@ def _remaining(one: Any, axes: tuple[str, ...], before: list[_Face]) -> list[_Fa
     for face in before:
         if face.side == "periodic" or face.what.startswith("Initial"):
             taken |= {(face.axis, "low"), (face.axis, "high")}
-    name, order = type(one).__name__, int(isinstance(one, Neumann))
+    name = type(one).__name__
     sides: tuple[Side, Side] = ("low", "high")
     faces = [(i, s) for i in range(len(axes)) for s in sides if (i, s) not in taken]
     if not faces:
@@ -251,12 +296,25 @@ def _remaining(one: Any, axes: tuple[str, ...], before: list[_Face]) -> list[_Fa
             f"`{name}(...)` without `on` is for the faces that remain, and there are none; "
             "drop it, or give `on`."
         )
-    return [_Face(i, side, order, one.value, f"{name}(...)") for i, side in faces]
+    return [_on_face(one, i, side, f"{name}(...)") for i, side in faces]
+
+
+def _condition(face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray]) -> Condition:
+    values, more = _values(face, face.value, face.what, axes, grid), None
+    if face.what.startswith("Robin"):
+        weight = _values(face, face.weight, f"{face.what[:-1]}, weight=...)", axes, grid)
+        more = Equation((Monomial(((0,) * len(axes),), ()),), (weight,))
+    return Condition(face.axis, face.side, face.order, values, more)
 
 
 def _values(
-    face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray]
+    face: _Face,
+    given: Value,
+    what: str,
+    axes: tuple[str, ...],
+    grid: Sequence[np.ndarray],
 ) -> Float[Array, "..."]:
+    """A value on a face, or a weight there, at the points of the face."""
     shape = tuple(len(x) for i, x in enumerate(grid) if i != face.axis)
     end = -1 if face.side == "high" else 0
     pinned = [x[[end]] if i == face.axis else x for i, x in enumerate(grid)]
@@ -264,22 +322,36 @@ def _values(
     arrays = [places] if len(axes) == 1 else list(places)
     arrays = [np.squeeze(array, face.axis) for array in arrays]
     places = arrays[0] if len(axes) == 1 else type(places)(*arrays)
-    value = call(face.value, [places], face.what) if callable(face.value) else face.value
-    numbers = as_numbers(value, face.what)
+    if callable(given):
+        _refuse_of_u(given, what)
+        given = call(given, [places], what)
+    numbers = as_numbers(given, what)
     if numbers.shape not in ((), shape):
         wanted = f"one per point of the face, shape {shape}" if shape else "no array"
         raise ValueError(
-            f"`{face.what}` has values of shape {numbers.shape} at the {face.side} end of "
+            f"`{what}` has values of shape {numbers.shape} at the {face.side} end of "
             f"`{axes[face.axis]}`; it takes a number, or {wanted}."
             f"{all_at_once(numbers.shape, len(axes), shape)}"
         )
     numbers = np.broadcast_to(numbers, shape)
     if not np.all(np.isfinite(numbers)):
         raise ValueError(
-            f"`{face.what}` is NaN or infinite at "
-            f"{place(~np.isfinite(numbers), axes, arrays)}."
+            f"`{what}` is NaN or infinite at {place(~np.isfinite(numbers), axes, arrays)}."
         )
     return jnp.array(numbers)
+
+
+def _refuse_of_u(function: Callable[..., Any], what: str) -> None:
+    """Refuse `lambda u: ...`, which would be called with the coordinates."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        return
+    if names == ["u"]:
+        raise ValueError(
+            f"`{what}` is a function of `u`; it takes one of the coordinates. For a "
+            "multiple of u beside its derivative there is `pde.Robin(value, weight=...)`."
+        )
 
 
 def read_observations(

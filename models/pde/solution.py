@@ -20,6 +20,7 @@ from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture
 from probkit.linalg import Regression, regress
 from probkit.models.pde import system
+from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.system import Basis, Orders, Rows, Span
@@ -104,8 +105,7 @@ class Collocation(eqx.Module):
         spans = _spans(start.kernels, problem.grid, ranks, num_nodes)
         against = _against(problem.equation, spans, problem.grid)
         faces = tuple(
-            FACE_SD * problem.size * _slope_size(start.kernels[c.axis], c.order)
-            for c in problem.conditions
+            FACE_SD * problem.size * _face_size(c, start) for c in problem.conditions
         )
         return cls(
             problem,
@@ -153,11 +153,11 @@ class Collocation(eqx.Module):
         """How far the residual may be from zero, in its own units."""
         return θ.equation_sd * self.tolerance * self.residual_size(θ.unknowns)
 
-    def faces(self, spans: tuple[Span, ...]) -> tuple[Rows, ...]:
+    def faces(self, spans: tuple[Span, ...], unknowns) -> tuple[Rows, ...]:
         """The conditions, one item for each."""
         grid, against = self.problem.grid, self.face_against
         return tuple(
-            system.condition_rows(condition, spans, grid, against, sd)
+            system.condition_rows(condition, spans, grid, against, sd, unknowns)
             for condition, sd in zip(self.problem.conditions, self.face_sds, strict=True)
         )
 
@@ -186,10 +186,19 @@ def _against(equation: Equation, spans: tuple[Span, ...], grid):
     return tuple(functions)
 
 
-def _slope_size(kernel: SpectralMixture, order: int) -> Array:
-    """The prior sd of a derivative, relative to that of u."""
-    zero = jnp.zeros(())
-    return jnp.sqrt((-1) ** order * kernel(zero, order=2 * order) / kernel(zero))
+def _face_size(condition: Condition, θ: Parameters) -> Array:
+    """The prior sd of the left-hand side of a condition, relative to that of u.
+
+    Without the correlation of a derivative with u itself, as at a lag of zero of orders
+    that differ by one.
+    """
+    none, j = jnp.zeros(()), condition.axis
+    kernel, variance = θ.kernels[j], jnp.zeros(())
+    for orders, coefficient in condition.operator(θ.unknowns).items():
+        n = orders[j]
+        slope = (-1) ** n * kernel(none, order=2 * n) / kernel(none)
+        variance += jnp.mean(coefficient**2) * slope
+    return jnp.sqrt(variance)
 
 
 def _covariances(problem: Problem, kernels: tuple[SpectralMixture, ...]) -> Array:
@@ -295,7 +304,7 @@ class Solver(eqx.Module):
     @classmethod
     def of(cls, collocation: Collocation, θ: Parameters) -> "Solver":
         spans = collocation.spans(θ.kernels)
-        faces = collocation.faces(spans)
+        faces = collocation.faces(spans, θ.unknowns)
         basis = system.basis(spans, collocation.grid, collocation.equation.orders)
         return cls(collocation, θ, spans, faces, basis)
 

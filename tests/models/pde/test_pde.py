@@ -365,7 +365,7 @@ def assembled():
             "plain": system.equation_rows(about, basis, None, sd),
             "tested": system.equation_rows(about, basis, against, sd),
             "faces": [
-                system.condition_rows(condition, spans, grid, against, sd)
+                system.condition_rows(condition, spans, grid, against, sd, {})
                 for condition in problem.conditions
             ],
             "scattered": system.at_points(

@@ -313,6 +313,34 @@ BOUNDARIES = {
         pde.Dirichlet(lambda x, y: x, "x"),
         r"`Dirichlet\(on=\"x-\"\)`: it takes a function of \(coordinates\)",
     ),
+    "a function of u": (
+        pde.Neumann(lambda u: -2 * u, "x-"),
+        r"`Neumann\(on=\"x-\"\)` is a function of `u`; .* `pde.Robin\(value, weight=",
+    ),
+    "a weight of u": (
+        pde.Robin(1.0, weight=lambda u: u, on="x-"),
+        r"`Robin\(on=\"x-\", weight=...\)` is a function of `u`",
+    ),
+    "a weight of NaN": (
+        pde.Robin(1.0, weight=np.nan, on="x-"),
+        r"`Robin\(on=\"x-\", weight=...\)` is NaN or infinite at x = 0, y = 0",
+    ),
+    "too few weights": (
+        pde.Robin(1.0, weight=np.ones(8), on="x"),
+        r"`Robin\(on=\"x-\", weight=...\)` has values of shape \(8,\) .* \(9,\)",
+    ),
+    "no weight": (
+        [ZERO, pde.Robin(1.0, weight=None, on="x-")],
+        r"`Robin\(on=\"x-\", weight=...\)` got NoneType; it takes real numbers",
+    ),
+    "a slope and a sum": (
+        [pde.Robin(1.0, weight=1.0, on="x"), pde.Neumann(0.0, on="x+")],
+        r"the high end of `x` twice, by `Robin\(on=\"x\+\"\)` and `Neumann",
+    ),
+    "two for all faces": (
+        [pde.Robin(1.0, weight=1.0), pde.Neumann(0.0)],
+        r"two conditions without `on`",
+    ),
     "a velocity of NaN": (
         pde.Initial(0, np.nan, "y"),
         r"`Initial\(velocity=...\)` is NaN or infinite at x = 0, y = 0",

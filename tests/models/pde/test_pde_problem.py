@@ -363,7 +363,16 @@ def only_boundary():
     return one_dimension(lambda u, x: u.dxx - 2)
 
 
-every_problem = pytest.mark.parametrize("make", [everything, only_boundary])
+def walls():
+    """A problem of conditions that have more than a value."""
+    told = [
+        pde.Robin(lambda p: p.x, weight=lambda p: 1 + p.x, on="t+"),
+        pde.Robin(2.0, weight=-0.5, on="x-"),
+    ]
+    return pde.Problem(BOX, lambda u, p: u.dxx + u.dtt, told, shape=SHAPE)
+
+
+every_problem = pytest.mark.parametrize("make", [everything, only_boundary, walls])
 
 
 @every_problem
@@ -377,6 +386,11 @@ def test_what_a_file_keeps_restores_it(make):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
     assert again.fields() == problem.fields() and len(again) == len(problem)
+
+
+def test_a_file_of_plain_conditions_has_their_places_alone():
+    # So that a version before `Robin` reads it, and this one what that version wrote.
+    assert only_boundary().fields()["conditions"] == [[0, "low", 0], [0, "high", 0]]
 
 
 def test_arrays_of_another_problem_are_refused():
