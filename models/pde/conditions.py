@@ -12,11 +12,16 @@ from jaxtyping import Array, Float
 
 from probkit.models.pde.equation import Equation, Monomial, Orders
 from probkit.models.pde.residual import (
+    ONE,
+    Polynomial,
+    Space,
     all_at_once,
     as_numbers,
     call,
     coordinates,
     place,
+    takes,
+    unknowns,
 )
 from probkit.validate import as_array, optional, positive, short
 
@@ -30,7 +35,9 @@ class Dirichlet:
 
     Args:
         value: u, in its own units: a number, an array of the shape of the face (that of
-            the grid without the axis), or a function of the coordinates.
+            the grid without the axis), or a function of the coordinates. A function of
+            two arguments gets the unknown coefficients as well, `lambda x, c: c.g`, and
+            may be any polynomial in them.
         on: `"x"` for both ends of axis x, `"x-"` for the low, `"x+"` for the high one, or
             several in a tuple. By default every face that no other condition takes.
     """
@@ -133,7 +140,8 @@ class Condition(eqx.Module):
             high less low.
         order: $n$, order of the derivative along the axis; 0 is u itself.
         values: $g$, shape of the face, which is that of the grid without the axis.
-        more: $m$, what is added to the derivative, linear in u; None for nothing.
+        more: $m$, what is added to the derivative: multiples of u, and what of the value
+            depends on unknown coefficients; None for nothing.
     """
 
     axis: int = eqx.field(static=True)
@@ -142,18 +150,23 @@ class Condition(eqx.Module):
     values: Float[Array, "..."]
     more: Equation | None = None
 
-    def operator(self, unknowns: Mapping[str, Any]) -> dict[Orders, Float[Array, "..."]]:
-        """The coefficients of u and its derivatives on the left-hand side."""
+    @property
+    def equation(self) -> Equation:
+        """$∂^n u + m(u) - g$, which is zero at the points of the face."""
         axes = range(self.values.ndim + 1)
-        own = tuple(self.order if i == self.axis else 0 for i in axes)
-        more = {} if self.more is None else self.more.jacobian({}, unknowns)
-        return {own: jnp.ones(()), **more}
+        own = Monomial((tuple(self.order if i == self.axis else 0 for i in axes),), ())
+        terms = {own: jnp.ones(()), ONE: -self.values}
+        if self.more is not None:
+            terms |= zip(self.more.monomials, self.more.coefficients, strict=True)
+        return Equation(tuple(terms), tuple(terms.values()))
+
+    def operator(self, unknowns: Mapping[str, Any]) -> dict[Orders, Float[Array, "..."]]:
+        """The coefficients of u and its derivatives."""
+        return self.equation.jacobian({}, unknowns)
 
     def given(self, unknowns: Mapping[str, Any]) -> Float[Array, "..."]:
-        """What the left-hand side is equal to, shape of the face."""
-        return (
-            self.values if self.more is None else self.values - self.more.source(unknowns)
-        )
+        """What u and its derivatives add up to, shape of the face."""
+        return -self.equation.source(unknowns)
 
 
 class _Face(NamedTuple):
@@ -168,7 +181,7 @@ class _Face(NamedTuple):
 
 
 def read_conditions(
-    given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray]
+    given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray], unknown=()
 ) -> tuple[Condition, ...]:
     """Conditions on the grid, from what the user gave as `boundary`."""
     faces: list[_Face] = []
@@ -180,7 +193,7 @@ def read_conditions(
         faces += _remaining(one, axes, faces)
     # By face, so that the order of a user's list makes no difference.
     faces.sort(key=lambda face: (face.axis, face.side != "low", face.order))
-    return tuple(_condition(face, axes, grid) for face in faces)
+    return tuple(_condition(face, axes, grid, unknown) for face in faces)
 
 
 def _listed(given: Any) -> list[Any]:
@@ -299,12 +312,30 @@ def _remaining(one: Any, axes: tuple[str, ...], before: list[_Face]) -> list[_Fa
     return [_on_face(one, i, side, f"{name}(...)") for i, side in faces]
 
 
-def _condition(face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray]) -> Condition:
-    values, more = _values(face, face.value, face.what, axes, grid), None
+def _condition(
+    face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray], unknown
+) -> Condition:
+    flat, more = (0,) * len(axes), {}
+    values = _values(face, face.value, face.what, axes, grid, unknown)
+    known = values.pop((), None)
     if face.what.startswith("Robin"):
-        weight = _values(face, face.weight, f"{face.what[:-1]}, weight=...)", axes, grid)
-        more = Equation((Monomial(((0,) * len(axes),), ()),), (weight,))
-    return Condition(face.axis, face.side, face.order, values, more)
+        what = f"{face.what[:-1]}, weight=...)"
+        weights = _values(face, face.weight, what, axes, grid, unknown)
+        more = {Monomial((flat,), names): weight for names, weight in weights.items()}
+    more |= {Monomial((), names): -value for names, value in values.items()}
+    return Condition(
+        face.axis,
+        face.side,
+        face.order,
+        jnp.zeros(_shape(face, grid)) if known is None else known,
+        Equation(tuple(sorted(more)), tuple(more[m] for m in sorted(more)))
+        if more
+        else None,
+    )
+
+
+def _shape(face: _Face, grid: Sequence[np.ndarray]) -> tuple[int, ...]:
+    return tuple(len(x) for i, x in enumerate(grid) if i != face.axis)
 
 
 def _values(
@@ -313,9 +344,14 @@ def _values(
     what: str,
     axes: tuple[str, ...],
     grid: Sequence[np.ndarray],
-) -> Float[Array, "..."]:
-    """A value on a face, or a weight there, at the points of the face."""
-    shape = tuple(len(x) for i, x in enumerate(grid) if i != face.axis)
+    unknown,
+) -> dict[tuple[str, ...], Float[Array, "..."]]:
+    """A value on a face, or a weight there, at the points of the face.
+
+    Returns:
+        Its coefficients by the unknowns that multiply them.
+    """
+    shape = _shape(face, grid)
     end = -1 if face.side == "high" else 0
     pinned = [x[[end]] if i == face.axis else x for i, x in enumerate(grid)]
     places = coordinates(axes, pinned)
@@ -324,21 +360,41 @@ def _values(
     places = arrays[0] if len(axes) == 1 else type(places)(*arrays)
     if callable(given):
         _refuse_of_u(given, what)
-        given = call(given, [places], what)
-    numbers = as_numbers(given, what)
-    if numbers.shape not in ((), shape):
-        wanted = f"one per point of the face, shape {shape}" if shape else "no array"
+        given = _called(given, places, shape, axes, what, unknown)
+    terms = given.terms if isinstance(given, Polynomial) else {ONE: given}
+    found = {}
+    for monomial, coefficient in terms.items():
+        numbers = as_numbers(coefficient, what)
+        if numbers.shape not in ((), shape):
+            wanted = f"one per point of the face, shape {shape}" if shape else "no array"
+            raise ValueError(
+                f"`{what}` has values of shape {numbers.shape} at the {face.side} end of "
+                f"`{axes[face.axis]}`; it takes a number, or {wanted}."
+                f"{all_at_once(numbers.shape, len(axes), shape)}"
+            )
+        numbers = np.broadcast_to(numbers, shape)
+        if not np.all(np.isfinite(numbers)):
+            raise ValueError(
+                f"`{what}` is NaN or infinite at "
+                f"{place(~np.isfinite(numbers), axes, arrays)}."
+            )
+        # Terms that cancel, as in c.g - c.g, are dropped.
+        if monomial == ONE or np.any(numbers):
+            found[monomial.unknowns] = jnp.array(numbers)
+    return found
+
+
+def _called(function, places, shape, axes, what: str, unknown) -> Any:
+    """What a user's function of coordinates, or of them and the unknowns, returns."""
+    if takes(function, 1):
+        return call(function, [places], what)
+    if not unknown or not takes(function, 2):
         raise ValueError(
-            f"`{what}` has values of shape {numbers.shape} at the {face.side} end of "
-            f"`{axes[face.axis]}`; it takes a number, or {wanted}."
-            f"{all_at_once(numbers.shape, len(axes), shape)}"
+            f"`{what}`: it takes a function of (coordinates), or with "
+            "`Problem(unknown=...)` of (coordinates, unknown)."
         )
-    numbers = np.broadcast_to(numbers, shape)
-    if not np.all(np.isfinite(numbers)):
-        raise ValueError(
-            f"`{what}` is NaN or infinite at {place(~np.isfinite(numbers), axes, arrays)}."
-        )
-    return jnp.array(numbers)
+    space = Space(axes, shape, shape, what)
+    return call(function, [places, unknowns(space, unknown)], what)
 
 
 def _refuse_of_u(function: Callable[..., Any], what: str) -> None:

@@ -53,7 +53,8 @@ class Problem(AbstractData):
             for all.
         observations: `pde.Observations`, values of u at points.
         unknown: `(low, high)` of each unknown coefficient by its name, in its units as
-            they follow from the residual; a priori it is uniform between them.
+            they follow from the residual; a priori it is uniform between them. It may
+            also be in the values of conditions, `pde.Initial(lambda t, c: c.start)`.
 
     Attributes:
         axes: names of the axes.
@@ -113,16 +114,17 @@ class Problem(AbstractData):
         grid = even_grid(box.values(), counts)
         self.grid = tuple(map(jnp.asarray, grid))
         self.unknown = read_unknown(unknown, self.axes)
+        self.conditions = read_conditions(boundary, self.axes, grid, self.unknown)
+        on_faces = {name for c in self.conditions for name in c.equation.unknowns}
         on_grid, between, fine = sets_of_points(grid)
         polynomials = [
-            evaluate(residual, self.axes, points, counts, self.unknown)
+            evaluate(residual, self.axes, points, counts, self.unknown, on_faces)
             for points in (on_grid, between, fine)
         ]
         self.equation, self.held_out, finest = equations(polynomials)
-        refuse_without_u(self.equation, self.unknown)
-        self.fine_source = finest.source(self.middle)
-        self.conditions = read_conditions(boundary, self.axes, grid)
         observed = read_observations(observations, self.axes, grid)
+        refuse_without_u(self.equation, on_faces, self.unknown, observed is not None)
+        self.fine_source = finest.source(self.middle)
         self.points, self.values, self.noise_sd = observed or (None, None, None)
         if not self.conditions and observed is None:
             raise ValueError(

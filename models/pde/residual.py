@@ -16,9 +16,10 @@ from probkit.validate import short
 
 HIGHEST = 2
 
+RESIDUAL = "Problem(residual=...)"
 _OPERATORS = (
-    "a residual is a polynomial in `u` and its derivatives, made by `+`, `-`, `*`, whole "
-    "powers, and division by numbers and functions of the coordinates"
+    "made by `+`, `-`, `*`, whole powers, and division by numbers and functions of the "
+    "coordinates"
 )
 
 
@@ -32,11 +33,13 @@ class Space(NamedTuple):
         axes: names of the axes.
         shape: number of these points along each axis.
         grid_shape: number of points of the problem's own grid along each axis.
+        what: what is a polynomial there, for messages.
     """
 
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     grid_shape: tuple[int, ...]
+    what: str = RESIDUAL
 
 
 class Polynomial:
@@ -123,7 +126,7 @@ class Polynomial:
     def __truediv__(self, other: Any) -> "Polynomial":
         divisor = self._lift(other)
         if set(divisor.terms) != {ONE}:
-            _refuse("division by `u` or an unknown coefficient")
+            _refuse("division by `u` or an unknown coefficient", self.space.what)
         return Polynomial(
             self.space, {m: c / divisor.terms[ONE] for m, c in self.terms.items()}
         )
@@ -137,7 +140,7 @@ class Polynomial:
         except TypeError:
             times = -1
         if times < 0:
-            _refuse(f"the power {short(power)}")
+            _refuse(f"the power {short(power)}", self.space.what)
         result = self._lift(1.0)
         for _ in range(times):
             result = result * self
@@ -149,23 +152,23 @@ class Polynomial:
     # Operations that would otherwise give a wrong answer.
 
     def __eq__(self, other: Any) -> Any:
-        _refuse("a comparison")
+        _refuse("a comparison", self.space.what)
 
     def __bool__(self) -> bool:
-        _refuse("`u` for a condition")
+        _refuse("`u` for a condition", self.space.what)
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        _refuse("`u` for an array")
+        _refuse("`u` for an array", self.space.what)
 
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs) -> "Polynomial":
         # NumPy asks this too for `array * u`.
         if method != "__call__" or kwargs or ufunc not in _UFUNCS:
-            _refuse(f"`{ufunc.__name__}`")
+            _refuse(f"`{ufunc.__name__}`", self.space.what)
         first, *others = inputs
         return _UFUNCS[ufunc](self._lift(first), *others)
 
     def __array_function__(self, function, types, args, kwargs) -> NoReturn:
-        _refuse(f"`{function.__name__}`")
+        _refuse(f"`{function.__name__}`", self.space.what)
 
 
 _UFUNCS: dict[Any, Callable[..., Polynomial]] = {
@@ -180,8 +183,14 @@ _UFUNCS: dict[Any, Callable[..., Polynomial]] = {
 }
 
 
-def _refuse(what: str) -> NoReturn:
-    raise ValueError(f"`residual`: operator not understood: {what}; {_OPERATORS}.")
+def _refuse(failed: str, what: str) -> NoReturn:
+    name, is_one = what, "a value is a polynomial in unknown coefficients"
+    if what == RESIDUAL:
+        name = "residual"
+        is_one = "a residual is a polynomial in `u` and its derivatives"
+    raise ValueError(
+        f"`{name}`: operator not understood: {failed}; {is_one}, {_OPERATORS}."
+    )
 
 
 def _orders(name: str, u: Polynomial) -> Orders:
@@ -207,18 +216,18 @@ def _orders(name: str, u: Polynomial) -> Orders:
 
 
 def _coefficient(value: Any, space: Space) -> np.ndarray:
-    array = as_numbers(value, "Problem(residual=...)")
+    array = as_numbers(value, space.what)
     if array.shape in ((), space.shape):
         return array
     if array.shape == space.grid_shape:
         raise ValueError(
-            f"`Problem(residual=...)` has a coefficient of shape {array.shape}, that of "
+            f"`{space.what}` has a coefficient of shape {array.shape}, that of "
             "the grid, but is needed at other points, too; compute it from the coordinates."
         )
     hint = all_at_once(array.shape, len(space.axes), space.shape)
     raise ValueError(
-        f"`Problem(residual=...)` has a coefficient or source of shape {array.shape}; it "
-        f"takes a number, or one per point: {space.shape}.{hint}"
+        f"`{space.what}` has a coefficient or source of shape {array.shape}; it takes a "
+        f"number, or one per point: {space.shape}.{hint}"
     )
 
 
@@ -302,7 +311,7 @@ def call(function: Callable[..., Any], arguments: Sequence[Any], what: str) -> A
     except TypeError as error:
         if Polynomial.__name__ not in str(error):
             raise
-        _refuse(_what_failed(error))
+        _refuse(_what_failed(error), what)
 
 
 def takes(function: Any, count: int) -> bool:
@@ -341,7 +350,7 @@ def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) ->
 # The equation at the points of a grid.
 
 
-def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
+def evaluate(residual, axes, grid, counts, unknown, on_faces=()) -> Polynomial:
     """The user's residual as a polynomial, its coefficients at the points of a grid.
 
     Args:
@@ -350,21 +359,21 @@ def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
         grid: points of each axis, one array of shape `(n,)` per axis.
         counts: number of points along each axis of the problem's own grid.
         unknown: name, low and high of each unknown coefficient.
+        on_faces: names of those that are in conditions, and need not be in the residual.
 
     Raises:
         ValueError: if it is not such a function, or not finite at some point.
     """
-    what = "Problem(residual=...)"
     shape = tuple(len(x) for x in grid)
     space, flat = Space(axes, shape, counts), (0,) * len(axes)
     u = Polynomial(space, {Monomial((flat,), ()): 1.0})
-    names = [name for name, _, _ in unknown]
-    coefficients = [Polynomial(space, {Monomial((), (n,)): 1.0}) for n in names]
     places = coordinates(axes, grid)
     arguments: list[Any] = [u, places]
-    if names or (callable(residual) and not takes(residual, 2) and takes(residual, 3)):
-        arguments.append(tuple_of("Unknown", names, coefficients))
-    found = call(residual, arguments, what)
+    needed = any(name not in on_faces for name, _, _ in unknown)
+    of_two, of_three = takes(residual, 2), takes(residual, 3)
+    if needed or (of_three and (unknown or not of_two)):
+        arguments.append(unknowns(space, unknown))
+    found = call(residual, arguments, RESIDUAL)
     if not isinstance(found, Polynomial):
         _refuse_result(found)
     arrays = [places] if len(axes) == 1 else list(places)
@@ -373,8 +382,15 @@ def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
         if bad.any():
             part = "a coefficient" if monomial.factors else "the source"
             where = f" at {place(bad, axes, arrays)}" if bad.ndim else ""
-            raise ValueError(f"`{what}`: {part} is NaN or infinite{where}.")
+            raise ValueError(f"`{RESIDUAL}`: {part} is NaN or infinite{where}.")
     return found
+
+
+def unknowns(space: Space, unknown) -> Any:
+    """Stand-ins for unknown coefficients, in the named tuple that functions get."""
+    names = [name for name, _, _ in unknown]
+    stand_ins = [Polynomial(space, {Monomial((), (name,)): 1.0}) for name in names]
+    return tuple_of("Unknown", names, stand_ins)
 
 
 def _refuse_result(found: Any) -> None:
@@ -412,16 +428,30 @@ def equations(polynomials: list[Polynomial]) -> list[Equation]:
     ]
 
 
-def refuse_without_u(equation: Equation, unknown) -> None:
-    """Refuse an equation without u, or without one of its unknown coefficients."""
+def refuse_without_u(equation: Equation, on_faces: set[str], unknown, observed) -> None:
+    """Refuse an equation without u, and unknown coefficients that nothing determines.
+
+    Args:
+        equation: the equation.
+        on_faces: names of the unknown coefficients in conditions.
+        unknown: name, low and high of each unknown coefficient.
+        observed: whether there are observations.
+    """
     if not equation.orders:
         raise ValueError(
             "`Problem(residual=...)` has no `u` in it; it takes an expression in `u` and "
             "its derivatives that is zero for the solution, such as `u.dxx - f(x)`."
         )
-    unused = [name for name, _, _ in unknown if name not in equation.unknowns]
+    used = on_faces.union(equation.unknowns)
+    unused = [name for name, _, _ in unknown if name not in used]
     if unused:
         raise ValueError(
-            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not, so "
-            "that nothing determines its value. Drop it, or put it into the residual."
+            f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not, nor "
+            "does a condition, so that nothing determines its value. Drop it, or put it "
+            "into one of them."
+        )
+    if on_faces and not observed:
+        raise ValueError(
+            f"`Problem(boundary=...)` has the unknown {min(on_faces)!r}, which only "
+            "observations can determine, and there are none; give `observations=`."
         )

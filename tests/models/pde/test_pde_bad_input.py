@@ -341,6 +341,10 @@ BOUNDARIES = {
         [pde.Robin(1.0, weight=1.0), pde.Neumann(0.0)],
         r"two conditions without `on`",
     ),
+    "an unknown that nobody declared": (
+        pde.Dirichlet(lambda p, c: c.g, "x-"),
+        r"of \(coordinates\), or with `Problem\(unknown=...\)` of \(coordinates, unkn",
+    ),
     "a velocity of NaN": (
         pde.Initial(0, np.nan, "y"),
         r"`Initial\(velocity=...\)` is NaN or infinite at x = 0, y = 0",
@@ -449,8 +453,51 @@ def test_unknown_coefficients_refuse(unknown, pattern):
     )
 
 
+VALUES = {
+    "another": (lambda x, c: c.h, r"asks for `.h`, but .*unknown=...\)` has: `g`"),
+    "a root": (
+        lambda x, c: np.sqrt(c.g),
+        r"`Initial\(...\)`: operator not understood: `sqrt`; a value is a poly",
+    ),
+    "division": (lambda x, c: 1 / c.g, "not understood: division by `u` or an unknown"),
+    "JAX": (lambda x, c: jax.numpy.exp(c.g), "not understood: `exp` of JAX; a value is"),
+    "an array": (
+        lambda x, c: c.g * np.ones(3),
+        r"`Initial\(...\)` has a coefficient .* shape \(3,\); it takes a number, or one",
+    ),
+    "NaN": (lambda x, c: c.g * np.nan, r"`Initial\(...\)` is NaN or infinite at x = 0"),
+    "three arguments": (lambda x, c, d: c.g, r"function of \(coordinates\), or with"),
+    "none": (lambda x, c: 1.0, r"has 'g', but the residual does not, nor does a condition"),
+    "cancelled": (lambda x, c: c.g - c.g, r"nor does a condition, so that nothing"),
+}
+
+
+@pytest.mark.parametrize("value, pattern", VALUES.values(), ids=VALUES.keys())
+def test_values_of_unknowns_refuse(value, pattern):
+    told = pde.Initial(value, axis="x")
+    seen = pde.Observations([0.5], [1.0], 0.1)
+    more = {"unknown": {"g": (0, 1)}, "observations": seen}
+    refused(lambda: problem(FLAT, lambda u, x, c: u.dx, told, **more), pattern)
+
+
+def test_unknowns_on_faces_need_observations():
+    told = pde.Dirichlet(lambda x, c: c.g, on="x-")
+    refused(
+        lambda: problem(boundary=told, unknown={"g": (0, 1)}),
+        r"has the unknown 'g', which only observations can .* give `observations=`",
+    )
+
+
 def test_unknown_coefficients_are_the_third_argument():
     refused(lambda: problem(unknown=UNKNOWN), r"a function of \(u, coordinates, unknown\)")
+    told, seen = pde.Initial(lambda x, c: c.g, axis="x"), pde.Observations([0.5], [1.0], 1)
+    more = {"boundary": told, "observations": seen}
+    # One that is on a face need not be in the residual.
+    assert problem(unknown={"g": (0, 1)}, **more).equation.unknowns == ()
+    refused(
+        lambda: problem(unknown=UNKNOWN | {"g": (0, 1)}, **more),
+        r"a function of \(u, coordinates, unknown\)",
+    )
 
 
 def test_division_by_an_unknown_coefficient():

@@ -367,9 +367,17 @@ def walls():
     """A problem of conditions that have more than a value."""
     told = [
         pde.Robin(lambda p: p.x, weight=lambda p: 1 + p.x, on="t+"),
-        pde.Robin(2.0, weight=-0.5, on="x-"),
+        pde.Robin(lambda p, c: 2 * c.g, weight=lambda p, c: c.g**2 * p.t, on="x-"),
+        pde.Dirichlet(lambda p, c: c.h * p.x - 3 * c.g * c.h, on="t-"),
     ]
-    return pde.Problem(BOX, lambda u, p: u.dxx + u.dtt, told, shape=SHAPE)
+    return pde.Problem(
+        BOX,
+        lambda u, p: u.dxx + u.dtt,
+        told,
+        shape=SHAPE,
+        observations=pde.Observations([[0.5, 0.0]], [1.0], 0.1),
+        unknown={"g": (0, 1), "h": (-1, 4)},
+    )
 
 
 every_problem = pytest.mark.parametrize("make", [everything, only_boundary, walls])
