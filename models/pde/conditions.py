@@ -23,7 +23,7 @@ from probkit.models.pde.residual import (
     takes,
     unknowns,
 )
-from probkit.validate import as_array, optional, positive, short
+from probkit.validate import as_array, positive, short
 
 Side = Literal["low", "high", "periodic"]
 Value = Callable[[Any], Any] | Any
@@ -121,7 +121,8 @@ class Observations:
         points: shape `(m, d)`, one row per point and one column per axis, in units of the
             axes; in one dimension also `(m,)`.
         values: shape `(m,)`, in units of u.
-        noise_sd: the standard deviation of the noise, in units of u. None to estimate it.
+        noise_sd: the standard deviation of the noise, in units of u: one number, or one per
+            observation, shape `(m,)`. None to estimate one for all.
     """
 
     points: Any
@@ -446,7 +447,7 @@ def read_observations(
                 f"{numbers[first, i]:.6g}, outside the domain ({x[0]:.6g}, {x[-1]:.6g}) "
                 f"({int(outside.sum())} of {len(points)} are); drop it or widen the domain."
             )
-    noise_sd = optional(_noise)(given.noise_sd)
+    noise_sd = None if given.noise_sd is None else _noise(given.noise_sd, len(values))
     if noise_sd is None and bool((values == values[0]).all()):
         count = f"all {len(values)} values equal" if len(values) > 1 else "one value"
         raise ValueError(
@@ -456,13 +457,27 @@ def read_observations(
     return points.astype(jnp.float64), values.astype(jnp.float64), noise_sd
 
 
-def _noise(given: Any) -> Array:
-    try:
-        if np.ndim(given) > 0:
-            raise ValueError
-        return jnp.asarray(positive("noise_sd")(given), jnp.float64)
-    except ValueError:
+def _noise(given: Any, count: int) -> Array:
+    wanted = (
+        f"it takes a positive number, or {count} of them, one per observation, or None to "
+        "estimate it."
+    )
+    if np.ndim(given) == 0:
+        try:
+            return jnp.asarray(positive("noise_sd")(given), jnp.float64)
+        except ValueError:
+            what = f"Observations(noise_sd={short(given)})"
+            raise ValueError(f"`{what}`: {wanted}") from None
+    sds = as_array(given, "Observations(noise_sd=...)").astype(jnp.float64)
+    if sds.shape != (count,):
         raise ValueError(
-            f"`Observations(noise_sd={short(given)})`: it takes a positive number, or None "
-            "to estimate it."
-        ) from None
+            f"`Observations(noise_sd=...)` has shape {sds.shape}, but there are {count} "
+            f"observations; {wanted}"
+        )
+    bad = np.flatnonzero(np.asarray(sds) <= 0)
+    if bad.size:
+        raise ValueError(
+            f"`Observations(noise_sd=...)[{bad[0]}]` is {float(sds[bad[0]]):.6g} "
+            f"({bad.size} of {count} are not positive); {wanted}"
+        )
+    return sds

@@ -328,7 +328,8 @@ class SpectralGP(AbstractModel):
 
     def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
         named = data.dims() | kernels.dims(data.axes) | {"equation": ("row",)}
-        named |= {name: () for name in ("noise_sd", "equation_sd")}
+        # If the noise is given it is data, of one number or of one per observation.
+        named = {"noise_sd": (), "equation_sd": ()} | named
         named |= {name: () for name, _, _ in data.unknown}
         named |= {f"solution{part}": data.axes for part in ("", "_mean", "_sd")}
         named |= {f"u{part}": ("point",) for part in ("", "_mean", "_sd")}

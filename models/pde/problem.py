@@ -67,7 +67,8 @@ class Problem(AbstractData):
         conditions: the conditions on faces, on the grid.
         points: where u was observed, shape `(m, d)`, in units of the axes, or None.
         values: what was observed, shape `(m,)`, in units of u, or None.
-        noise_sd: standard deviation of the noise, in units of u, or None to estimate it.
+        noise_sd: standard deviation of the noise, in units of u, shape `()` or `(m,)`; None
+            to estimate it.
         unknown: name, low and high of each unknown coefficient.
         tones: the frequencies along each axis that the source, the conditions and the
             observations have.
@@ -92,7 +93,7 @@ class Problem(AbstractData):
     conditions: tuple[Condition, ...]
     points: Float[Array, "m d"] | None
     values: Float[Array, " m"] | None
-    noise_sd: Float[Array, ""] | None
+    noise_sd: Float[Array, "..."] | None
     unknown: tuple[tuple[str, float, float], ...] = eqx.field(static=True)
     tones: tuple[Tones, ...]
     size: Float[Array, ""]
@@ -327,7 +328,7 @@ class Problem(AbstractData):
         if self.points is not None:
             named |= {"points": ("observation", "axis"), "values": ("observation",)}
         if self.noise_sd is not None:
-            named["noise_sd"] = ()
+            named["noise_sd"] = ("observation",) * self.noise_sd.ndim
         return named
 
     def _dims_of(self, array: Array, suffix: str) -> tuple[str, ...]:

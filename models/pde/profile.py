@@ -112,6 +112,10 @@ def _curves(model: SpectralGP, problem: Problem, sites: Sites):
     solver = model.solver(sites, problem)
     sd = jnp.std(problem.values)
     noises = jnp.where(sd > 0, sd, problem.size) * np.array(SMOOTHED)
+    if problem.noise_sd is not None:
+        # Observations count by their noise, if it is not the same for all.
+        share = problem.noise_sd / jnp.sqrt(jnp.mean(problem.noise_sd**2))
+        noises = noises.reshape(-1, *(1,) * share.ndim) * share
 
     def curve(noise):
         smooth = eqx.tree_at(lambda s: s.parameters.noise_sd, solver, noise)
@@ -135,9 +139,10 @@ def scored(model: SpectralGP, problem: Problem, tried: Sites):
         tried: sites with a leading axis.
     """
     assert problem.values is not None
-    known = problem.noise_sd
-    noises = jnp.std(problem.values) * NOISES if known is None else known[None]
-
+    # If the noise is known, in units of it.
+    noises = jnp.std(problem.values) * NOISES if problem.noise_sd is None else jnp.ones(1)
+    unit = jnp.ones(()) if problem.noise_sd is None else problem.noise_sd
+    unit = jnp.broadcast_to(unit, problem.values.shape)
     collocation = model.collocation(problem)
 
     def score(sites):
@@ -145,8 +150,9 @@ def scored(model: SpectralGP, problem: Problem, tried: Sites):
         fields = solver.rough_fields(FEW_STEPS)
         normal = solver.predicted(solver.given(fields))
         # With the eigenvectors of F Fᵀ the evidence of any noise is a sum.
-        values, vectors = jnp.linalg.eigh(normal.factor @ normal.factor.T)
-        left = vectors.T @ (problem.values - normal.loc)
+        factor = normal.factor / unit[:, None]
+        values, vectors = jnp.linalg.eigh(factor @ factor.T)
+        left = vectors.T @ ((problem.values - normal.loc) / unit)
         variance = jnp.maximum(values, 0.0) + noises[:, None] ** 2
         evidence = -0.5 * jnp.sum(left**2 / variance + jnp.log(variance), 1)
         evidence = jnp.where(jnp.isfinite(evidence), evidence, -jnp.inf)

@@ -50,13 +50,13 @@ class Parameters(eqx.Module):
         kernels: the kernel of each axis.
         unknowns: the unknown coefficients of the equation, by their names.
         equation_sd: tolerance of the equation, relative to the size of the residual.
-        noise_sd: of the observations, in units of $u$; None if there are none.
+        noise_sd: of all observations or of each, in units of $u$; None if there are none.
     """
 
     kernels: tuple[SpectralMixture, ...]
     unknowns: dict[str, Float[Array, ""]]
     equation_sd: Float[Array, ""]
-    noise_sd: Float[Array, ""] | None
+    noise_sd: Float[Array, "..."] | None
 
 
 class Collocation(eqx.Module):
@@ -262,12 +262,12 @@ class Solution(eqx.Module):
 
 
 class Misfit(NamedTuple):
-    """How well a solution agrees with the observations.
+    """How well a solution agrees with the observations, each in units of its noise.
 
     Attributes:
         explained: the share of their sum of squares that the solution explains.
         neighbours: correlation of what is left with what is left at the nearest place.
-        chi_square: mean square of what is left, in units of the noise.
+        chi_square: mean square of what is left.
     """
 
     explained: Float[Array, ""]
@@ -323,7 +323,7 @@ class Solver(eqx.Module):
         assert problem.points is not None and problem.values is not None and sd is not None
         factor = system.at_points(self.spans, problem.points, (0,) * len(problem.axes))
         n = len(factor)
-        return Rows(factor, jnp.zeros(n), problem.values, jnp.full(n, sd))
+        return Rows(factor, jnp.zeros(n), problem.values, jnp.broadcast_to(sd, (n,)))
 
     def given(self, fields: Fields) -> Regression:
         """The coefficients, given the equation and the conditions."""
@@ -421,16 +421,16 @@ class Solver(eqx.Module):
     def fit_to_observations(self, found: Solution) -> "Misfit":
         """How well a solution agrees with the observations."""
         rows = self.observed()
-        left = rows.value - rows.factor @ found.mean
+        left = (rows.value - rows.factor @ found.mean) / rows.noise_sd
         assert self.problem.points is not None
         places = self.problem.points / jnp.stack([x[-1] - x[0] for x in self.problem.grid])
         apart = jnp.sum((places[:, None] - places) ** 2, -1)
         nearest = jnp.argmin(apart + jnp.diag(jnp.full(len(left), jnp.inf)), 1)
         squares = jnp.mean(left**2)
         return Misfit(
-            1 - squares / jnp.mean(rows.value**2),
+            1 - squares / jnp.mean((rows.value / rows.noise_sd) ** 2),
             jnp.mean(left * left[nearest]) / squares,
-            jnp.mean((left / rows.noise_sd) ** 2),
+            squares,
         )
 
     def calibrated(self, found: Solution) -> Solution:

@@ -422,12 +422,25 @@ def test_observations_refuse(given, pattern):
     refused(lambda: problem(BOX, observations=given), pattern)
 
 
-@pytest.mark.parametrize("value", [*NO_SIZE, 1j, np.ones(2), ""], ids=repr)
-def test_noise_is_a_positive_number_or_none(value):
-    if value is not None:
-        pattern = r"`Observations\(noise_sd=.*it takes a positive number, or None to"
-        given = pde.Observations(AT, [1, 2], value)
-        refused(lambda: problem(BOX, observations=given), pattern)
+NO_SIZES = [
+    *(value for value in NO_SIZE if value is not None and np.shape(value) != (2,)),
+    *(1j, "", np.ones(3), np.ones((2, 1)), [1.0, 0.0], [-1.0, 1.0], []),
+]
+
+
+@pytest.mark.parametrize("value", NO_SIZES, ids=repr)
+def test_noise_is_a_positive_number_for_all_or_for_each_or_none(value):
+    given = pde.Observations(AT, [1, 2], value)
+    words = r"`Observations\(noise_sd=.*takes a positive number, or 2 of them, one per"
+    refused(lambda: problem(BOX, observations=given), words)
+
+
+def test_noise_of_each_names_the_observation():
+    given = pde.Observations(AT, [1, 2], [0.1, -0.2])
+    pattern = r"`Observations\(noise_sd=...\)\[1\]` is -0.2 \(1 of 2 are not positive\)"
+    refused(lambda: problem(BOX, observations=given), pattern)
+    given = pde.Observations(AT, [1, 2], [0.1, np.nan])
+    refused(lambda: problem(BOX, observations=given), r"noise_sd=.* 1 value .*NaN.* at 1")
 
 
 RANGES = {

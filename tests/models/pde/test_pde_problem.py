@@ -375,7 +375,7 @@ def walls():
         lambda u, p: u.dxx + u.dtt,
         told,
         shape=SHAPE,
-        observations=pde.Observations([[0.5, 0.0]], [1.0], 0.1),
+        observations=pde.Observations([[0.5, 0.0], [1.0, 0.2]], [1.0, 2.0], [0.1, 0.3]),
         unknown={"g": (0, 1), "h": (-1, 4)},
     )
 
