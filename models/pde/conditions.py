@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from probkit.models.pde.equation import Equation, Monomial, Orders
 from probkit.models.pde.residual import (
+    HIGHEST,
     ONE,
     Polynomial,
     Space,
@@ -23,7 +24,7 @@ from probkit.models.pde.residual import (
     takes,
     unknowns,
 )
-from probkit.validate import as_array, positive, short
+from probkit.validate import as_array, positive, short, whole
 
 Side = Literal["low", "high", "periodic"]
 Value = Callable[[Any], Any] | Any
@@ -63,6 +64,24 @@ class Neumann:
 
 
 @dataclass(frozen=True, eq=False)
+class Derivative:
+    """A derivative of u along the axis, of a given order, is given on faces of the domain.
+
+    It is for equations of third and fourth order. In a beam the second is its bending
+    moment and the third its shear, over its stiffness. `Problem` checks the arguments.
+
+    Args:
+        value: as for `Dirichlet`, in units of u per unit of the axis to the power `order`.
+        order: 1 to 4. The first is what `Neumann` gives.
+        on: as for `Dirichlet`.
+    """
+
+    value: Value
+    order: int = field(kw_only=True)
+    on: str | Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Robin:
     r"""The sum of the derivative along the axis and a multiple of u is given on faces.
 
@@ -86,7 +105,9 @@ class Robin:
 
 @dataclass(frozen=True, eq=False)
 class Periodic:
-    """u and its derivative along an axis agree at the two ends.
+    """u and its derivatives along an axis agree at the two ends.
+
+    They are those of an order below that of the equation, and the first in any case.
 
     Args:
         axis: the name of the axis. `Problem` checks it.
@@ -128,6 +149,9 @@ class Observations:
     points: Any
     values: Any
     noise_sd: Any = None
+
+
+OnFaces = Dirichlet | Neumann | Derivative | Robin
 
 
 class Condition(eqx.Module):
@@ -182,12 +206,20 @@ class _Face(NamedTuple):
 
 
 def read_conditions(
-    given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray], unknown=()
+    given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray], highest, unknown
 ) -> tuple[Condition, ...]:
-    """Conditions on the grid, from what the user gave as `boundary`."""
+    """Conditions on the grid, from what the user gave as `boundary`.
+
+    Args:
+        given: what the user gave.
+        axes: names of the axes.
+        grid: points of each axis.
+        highest: the highest order of a derivative along each axis in the equation.
+        unknown: name, low and high of each unknown coefficient.
+    """
     faces: list[_Face] = []
     for one in _listed(given):
-        for face in _faces(one, axes):
+        for face in _faces(one, axes, highest):
             _refuse_twice(face, faces, axes)
             faces.append(face)
     for one in _without_place(given):
@@ -202,20 +234,18 @@ def _listed(given: Any) -> list[Any]:
         return []
     listed = list(given) if isinstance(given, list | tuple) else [given]
     for one in listed:
-        if not isinstance(one, Dirichlet | Neumann | Robin | Periodic | Initial):
+        if not isinstance(one, OnFaces | Periodic | Initial):
             raise ValueError(
                 f"`Problem(boundary=...)` got {short(one)}; it takes `pde.Dirichlet`, "
-                "`pde.Neumann`, `pde.Robin`, `pde.Periodic`, `pde.Initial`, or a list of "
-                "them."
+                "`pde.Neumann`, `pde.Derivative`, `pde.Robin`, `pde.Periodic`, "
+                "`pde.Initial`, or a list of them."
             )
     return listed
 
 
-def _without_place(given: Any) -> list[Dirichlet | Neumann | Robin]:
+def _without_place(given: Any) -> list[OnFaces]:
     everywhere = [
-        one
-        for one in _listed(given)
-        if isinstance(one, Dirichlet | Neumann | Robin) and one.on is None
+        one for one in _listed(given) if isinstance(one, OnFaces) and one.on is None
     ]
     if len(everywhere) > 1:
         raise ValueError(
@@ -225,28 +255,43 @@ def _without_place(given: Any) -> list[Dirichlet | Neumann | Robin]:
     return everywhere
 
 
-def _faces(one: Any, axes: tuple[str, ...]) -> Iterator[_Face]:
+def _faces(one: Any, axes: tuple[str, ...], highest) -> Iterator[_Face]:
     name = type(one).__name__
     match one:
         case Periodic(axis):
             i = _axis(axis, axes, f"Periodic({short(axis)})")
-            for order in (0, 1):
+            for order in range(max(2, highest[i] if highest else 0)):
                 yield _Face(i, "periodic", order, 0.0, name)
         case Initial(value, velocity, axis):
             i = _axis(axis, axes, f"Initial(axis={short(axis)})")
             yield _Face(i, "low", 0, value, "Initial(...)")
             if velocity is not None:
                 yield _Face(i, "low", 1, velocity, "Initial(velocity=...)")
-        case Dirichlet() | Neumann() | Robin() if one.on is not None:
+        case Dirichlet() | Neumann() | Derivative() | Robin() if one.on is not None:
             for i, side in _places(one.on, axes, name):
                 face = f"{axes[i]}{'-' if side == 'low' else '+'}"
                 yield _on_face(one, i, side, f'{name}(on="{face}")')
 
 
-def _on_face(one: Dirichlet | Neumann | Robin, i: int, side: Side, what: str) -> _Face:
+def _on_face(one: OnFaces, i: int, side: Side, what: str) -> _Face:
     order = int(not isinstance(one, Dirichlet))
+    if isinstance(one, Derivative):
+        order = _order(one.order)
+        what = what.replace("(", f"(order={order}, ")
     weight = one.weight if isinstance(one, Robin) else None
     return _Face(i, side, order, one.value, what, weight)
+
+
+def _order(given: Any) -> int:
+    try:
+        order = whole("order", 1)(given)
+    except ValueError:
+        order = 0
+    if not 1 <= order <= HIGHEST:
+        raise ValueError(
+            f"`Derivative(order={short(given)})`: it takes a whole number, 1 to {HIGHEST}."
+        )
+    return order
 
 
 def _axis(name: Any, axes: tuple[str, ...], what: str) -> int:

@@ -49,6 +49,11 @@ class Equation(eqx.Module):
         return tuple(sorted({a for m in self.monomials for a in m.factors}))
 
     @property
+    def highest(self) -> tuple[int, ...]:
+        """The highest order of a derivative along each axis; none if u does not occur."""
+        return tuple(map(max, zip(*self.orders, strict=True)))
+
+    @property
     def unknowns(self) -> tuple[str, ...]:
         """The unknown coefficients that occur, sorted."""
         return tuple(sorted({name for m in self.monomials for name in m.unknowns}))

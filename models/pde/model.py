@@ -30,6 +30,8 @@ TREND = 0.5
 TREND_RANK, TONE_RANK = 12, 10
 LEAST_RANK, MOST_RANK = {2: 20, 3: 10}, {2: 40, 3: 12}
 POINTS_AT_ONCE = 512
+# Solutions under a Matérn-5/2 envelope have so many derivatives.
+ROUGHEST = 2
 
 
 class Start(NamedTuple):
@@ -224,6 +226,13 @@ class SpectralGP(AbstractModel):
                         f"`SpectralGP({setting}=...)` names the axis {axis!r}; the problem "
                         f"has {', '.join(problem.axes)}."
                     )
+        orders = [*problem.equation.highest, *(c.order for c in problem.conditions)]
+        if self.envelope == "student_t" and max(orders) > ROUGHEST:
+            raise ValueError(
+                f"`SpectralGP(envelope='student_t')`: its solutions have {ROUGHEST} "
+                f"derivatives, and the problem has one of order {max(orders)}; use "
+                "'gaussian'."
+            )
         if self.equation_sd is None and problem.values is None:
             raise ValueError(
                 "`SpectralGP(equation_sd=None)` is estimated from observations, and the "

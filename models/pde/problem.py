@@ -36,7 +36,7 @@ from probkit.validate import as_array
 class Problem(AbstractData):
     r"""A differential equation on a box, with conditions on faces and values at points.
 
-    $$P(u, ∂u, ∂²u; θ)(x) = 0 \quad (x \text{ on the grid}), \qquad B u = g.$$
+    $$P(u, ∂u, ∂²u, …; θ)(x) = 0 \quad (x \text{ on the grid}), \qquad B u = g.$$
 
     Args:
         domain: `(low, high)` of each axis by its name, in the units of the axis; one to
@@ -44,11 +44,11 @@ class Problem(AbstractData):
         residual: a function of `u` and the coordinates that is zero for the solution,
             such as `lambda u, x: u.dxx - f(x)`. It is called with a stand-in for u, once
             for each set of points, and must be a polynomial in `u` and its derivatives of
-            order up to two in each variable. In one dimension the coordinates are one
+            order up to four in each variable. In one dimension the coordinates are one
             array; in more they are a named tuple of arrays, `p.x`, `p.y`. With `unknown`
             it has a third argument: `lambda u, x, c: u.dx + c.rate * u`.
-        boundary: `pde.Dirichlet`, `pde.Neumann`, `pde.Robin`, `pde.Periodic`,
-            `pde.Initial`, or a list of them.
+        boundary: `pde.Dirichlet`, `pde.Neumann`, `pde.Robin`, `pde.Derivative`,
+            `pde.Periodic`, `pde.Initial`, or a list of them.
         shape: the number of grid points along each axis, end points included; one number
             for all.
         observations: `pde.Observations`, values of u at points.
@@ -115,16 +115,23 @@ class Problem(AbstractData):
         grid = even_grid(box.values(), counts)
         self.grid = tuple(map(jnp.asarray, grid))
         self.unknown = read_unknown(unknown, self.axes)
-        self.conditions = read_conditions(boundary, self.axes, grid, self.unknown)
-        on_faces = {name for c in self.conditions for name in c.equation.unknowns}
         on_grid, between, fine = sets_of_points(grid)
         polynomials = [
-            evaluate(residual, self.axes, points, counts, self.unknown, on_faces)
+            evaluate(residual, self.axes, points, counts, self.unknown)
             for points in (on_grid, between, fine)
         ]
         self.equation, self.held_out, finest = equations(polynomials)
+        self.conditions = read_conditions(
+            boundary, self.axes, grid, self.equation.highest, self.unknown
+        )
         observed = read_observations(observations, self.axes, grid)
-        refuse_without_u(self.equation, on_faces, self.unknown, observed is not None)
+        refuse_without_u(
+            residual,
+            self.equation,
+            {name for c in self.conditions for name in c.equation.unknowns},
+            self.unknown,
+            observed is not None,
+        )
         self.fine_source = finest.source(self.middle)
         self.points, self.values, self.noise_sd = observed or (None, None, None)
         if not self.conditions and observed is None:

@@ -14,7 +14,7 @@ import numpy as np
 from probkit.models.pde.equation import Equation, Monomial, Orders
 from probkit.validate import short
 
-HIGHEST = 2
+HIGHEST = 4
 
 RESIDUAL = "Problem(residual=...)"
 _OPERATORS = (
@@ -350,7 +350,7 @@ def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) ->
 # The equation at the points of a grid.
 
 
-def evaluate(residual, axes, grid, counts, unknown, on_faces=()) -> Polynomial:
+def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
     """The user's residual as a polynomial, its coefficients at the points of a grid.
 
     Args:
@@ -359,7 +359,6 @@ def evaluate(residual, axes, grid, counts, unknown, on_faces=()) -> Polynomial:
         grid: points of each axis, one array of shape `(n,)` per axis.
         counts: number of points along each axis of the problem's own grid.
         unknown: name, low and high of each unknown coefficient.
-        on_faces: names of those that are in conditions, and need not be in the residual.
 
     Raises:
         ValueError: if it is not such a function, or not finite at some point.
@@ -369,9 +368,9 @@ def evaluate(residual, axes, grid, counts, unknown, on_faces=()) -> Polynomial:
     u = Polynomial(space, {Monomial((flat,), ()): 1.0})
     places = coordinates(axes, grid)
     arguments: list[Any] = [u, places]
-    needed = any(name not in on_faces for name, _, _ in unknown)
+    # A residual of two arguments is one of unknowns that are on faces alone.
     of_two, of_three = takes(residual, 2), takes(residual, 3)
-    if needed or (of_three and (unknown or not of_two)):
+    if (of_three or not of_two) if unknown else (of_three and not of_two):
         arguments.append(unknowns(space, unknown))
     found = call(residual, arguments, RESIDUAL)
     if not isinstance(found, Polynomial):
@@ -428,10 +427,13 @@ def equations(polynomials: list[Polynomial]) -> list[Equation]:
     ]
 
 
-def refuse_without_u(equation: Equation, on_faces: set[str], unknown, observed) -> None:
+def refuse_without_u(
+    residual, equation: Equation, on_faces: set[str], unknown, observed: bool
+) -> None:
     """Refuse an equation without u, and unknown coefficients that nothing determines.
 
     Args:
+        residual: the user's function.
         equation: the equation.
         on_faces: names of the unknown coefficients in conditions.
         unknown: name, low and high of each unknown coefficient.
@@ -444,6 +446,11 @@ def refuse_without_u(equation: Equation, on_faces: set[str], unknown, observed) 
         )
     used = on_faces.union(equation.unknowns)
     unused = [name for name, _, _ in unknown if name not in used]
+    if unused and not takes(residual, 3):
+        raise ValueError(
+            f"`{RESIDUAL}`: it takes a function of (u, coordinates, unknown), for "
+            f"{unused[0]!r} of `Problem(unknown=...)`."
+        )
     if unused:
         raise ValueError(
             f"`Problem(unknown=...)` has {unused[0]!r}, but the residual does not, nor "

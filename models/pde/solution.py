@@ -8,6 +8,7 @@ exact if the equation is linear in $u$, about its Gauss-Newton solution if it is
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture
+from probkit.gp.features import features
 from probkit.linalg import Regression, regress
 from probkit.models.pde import system
 from probkit.models.pde.conditions import Condition
@@ -105,7 +107,8 @@ class Collocation(eqx.Module):
         spans = _spans(start.kernels, problem.grid, ranks, num_nodes)
         against = _against(problem.equation, spans, problem.grid)
         faces = tuple(
-            FACE_SD * problem.size * _face_size(c, start) for c in problem.conditions
+            FACE_SD * problem.size * _face_size(c, start, num_nodes)
+            for c in problem.conditions
         )
         return cls(
             problem,
@@ -115,7 +118,7 @@ class Collocation(eqx.Module):
             against,
             against,
             faces,
-            _covariances(problem, start.kernels),
+            _covariances(problem.equation.orders, start.kernels, num_nodes),
             1.0,
             ranks,
             num_nodes,
@@ -186,32 +189,31 @@ def _against(equation: Equation, spans: tuple[Span, ...], grid):
     return tuple(functions)
 
 
-def _face_size(condition: Condition, θ: Parameters) -> Array:
+def _face_size(condition: Condition, θ: Parameters, num_nodes: int) -> Array:
     """The prior sd of the left-hand side of a condition, relative to that of u.
 
-    Without the correlation of a derivative with u itself, as at a lag of zero of orders
-    that differ by one.
+    A first derivative and u itself do not correlate.
     """
-    none, j = jnp.zeros(()), condition.axis
-    kernel, variance = θ.kernels[j], jnp.zeros(())
-    for orders, coefficient in condition.operator(θ.unknowns).items():
-        n = orders[j]
-        slope = (-1) ** n * kernel(none, order=2 * n) / kernel(none)
-        variance += jnp.mean(coefficient**2) * slope
-    return jnp.sqrt(variance)
+    operator = condition.operator(θ.unknowns)
+    alone = [(orders[condition.axis],) for orders in operator]
+    kernel = θ.kernels[condition.axis]
+    variances = jnp.diag(_covariances([(0,), *alone], (kernel,), num_nodes))
+    squares = jnp.stack([jnp.mean(coefficient**2) for coefficient in operator.values()])
+    return jnp.sqrt(squares @ variances[1:] / variances[0])
 
 
-def _covariances(problem: Problem, kernels: tuple[SpectralMixture, ...]) -> Array:
-    """cov(∂^a u, ∂^b u) at one place, for the derivatives in the equation."""
-    none = jnp.zeros(())
+def _covariances(
+    orders: Sequence[Orders], kernels: tuple[SpectralMixture, ...], num_nodes: int
+) -> Array:
+    """cov(∂^a u, ∂^b u) at one place, for derivatives of u.
 
-    def covariance(a: Orders, b: Orders):
-        same = zip(kernels, a, b, strict=True)
-        parts = [(-1) ** j * k(none, order=i + j) for k, i, j in same]
-        return jnp.prod(jnp.stack(parts))
-
-    orders = problem.equation.orders
-    return jnp.stack([jnp.stack([covariance(a, b) for b in orders]) for a in orders])
+    Of the waves, which have derivatives of any order, and are the prior of the solution.
+    """
+    total = jnp.ones(())
+    for j, kernel in enumerate(kernels):
+        Φ = [features(kernel, jnp.zeros(1), o[j], num_nodes) for o in orders]
+        total = total * (jnp.concatenate(Φ) @ jnp.concatenate(Φ).T)
+    return total
 
 
 def zero(problem: Problem) -> Fields:

@@ -274,11 +274,13 @@ def _allowed(
     sizes = np.concatenate([np.asarray(tones.amplitude), [size]])
     found, amplitude = [], []
     for s, a in zip(waves, sizes, strict=True):
-        symbol = np.zeros(3, complex)
+        symbol = np.zeros(1 + max(orders[axis] for orders in operator), complex)
         for orders, coefficient in operator.items():
             if sum(orders) == orders[axis] + orders[other]:
                 rate = (2j * np.pi * s) ** orders[other]
-                symbol[2 - orders[axis]] += complex(np.mean(coefficient)) * rate
+                symbol[len(symbol) - 1 - orders[axis]] += (
+                    complex(np.mean(coefficient)) * rate
+                )
         for frequency, _ in _turning(symbol, length[axis], nyquist[axis]):
             found.append(frequency)
             amplitude.append(a)

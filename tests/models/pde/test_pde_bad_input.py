@@ -85,8 +85,8 @@ RESIDUALS = {
     "no derivative": (lambda u, x: u.xx, r"`u.xx` is no derivative; .*: `u.dx`, `u.dxx`"),
     "a method": (lambda u, x: u.sum(), r"`u.sum` is no derivative"),
     "a name of an axis": (lambda u, x: u.d_x_, r"`u.d_x_` is no derivative"),
-    "order three": (lambda u, x: u.dxxx, r"`u.dxxx` has order 3 in `x`; .* up to order 2"),
-    "order three in turn": (lambda u, x: u.dxx.dx, r"`u.dx` has order 3 in `x`"),
+    "order five": (lambda u, x: u.dxxxxx, r"`u.dxxxxx` has order 5 in `x`; .* to order 4"),
+    "order five in turn": (lambda u, x: u.dxxx.dxx, r"`u.dxx` has order 5 in `x`"),
     "of a product": (lambda u, x: (u * u).dx, r"`.dx` is asked of a product or a sum"),
     "of a multiple": (lambda u, x: (2 * u).dx, r"`.dx` is asked of a product or a sum"),
     "a number": (lambda u, x: 1.0, r"returned numbers without `u`; " + TERMS),
@@ -313,6 +313,15 @@ BOUNDARIES = {
         pde.Dirichlet(lambda x, y: x, "x"),
         r"`Dirichlet\(on=\"x-\"\)`: it takes a function of \(coordinates\)",
     ),
+    "a slope by two names": (
+        [pde.Neumann(0, "x-"), pde.Derivative(0, order=1, on="x-")],
+        r"the low end of `x` twice, by `Neumann\(on=\"x-\"\)` and `Derivative\(order=1, on",
+    ),
+    "order zero": (
+        pde.Derivative(0, order=0, on="x-"),
+        r"`Derivative\(order=0\)`: it takes a whole number, 1 to 4",
+    ),
+    "order five": (pde.Derivative(0, order=5, on="x-"), r"order=5\)`: .* 1 to 4"),
     "a function of u": (
         pde.Neumann(lambda u: -2 * u, "x-"),
         r"`Neumann\(on=\"x-\"\)` is a function of `u`; .* `pde.Robin\(value, weight=",
@@ -357,6 +366,14 @@ BOUNDARIES = {
 @pytest.mark.parametrize("boundary, pattern", BOUNDARIES.values(), ids=BOUNDARIES.keys())
 def test_boundaries_refuse(boundary, pattern):
     refused(lambda: problem(BOX, boundary=boundary), pattern)
+
+
+@pytest.mark.parametrize("order", ["2", 2.0, None, True])
+def test_an_order_is_a_whole_number(order):
+    refused(
+        lambda: problem(BOX, boundary=pde.Derivative(0, order=order, on="x")),
+        r"`Derivative\(order=.*\)`: it takes a whole number, 1 to 4",
+    )
 
 
 def test_places_are_text():

@@ -115,6 +115,17 @@ REFUSED = {
         ),
         "lengthscales=.* names the axis 'y'; the problem has x",
     ),
+    "derivatives that a solution does not have": (
+        lambda: pk.fit(
+            pde.SpectralGP("student_t"),
+            pde.Problem(
+                {"x": (0, 1)}, lambda u, x: u.dxxx - 1, pde.Dirichlet(0.0), shape=8
+            ),
+            pde.Closed(),
+            key=KEY,
+        ),
+        "have 2 derivatives, and the problem has one of order 3; use 'gaussian'",
+    ),
     "nothing to learn from": (
         lambda: pk.fit(pde.SpectralGP(equation_sd=None), problem(), pde.Closed(), key=KEY),
         "is estimated from observations, and the problem has none",

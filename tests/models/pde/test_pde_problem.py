@@ -258,6 +258,11 @@ FACES = {
     "all": (pde.Dirichlet(field), "x-0 x+0 y-0 y+0 z-0 z+0"),
     "both ends": (pde.Dirichlet(field, on="y"), "y-0 y+0"),
     "one end": (pde.Neumann(field, on="y+"), "y+1"),
+    "of second order": (pde.Derivative(field, order=2, on="y-"), "y-2"),
+    "value and moment": (
+        [pde.Derivative(field, order=2, on="x"), pde.Dirichlet(field, on="x")],
+        "x-0 x-2 x+0 x+2",
+    ),
     "several": (pde.Neumann(field, on=("x-", "z")), "x-1 z-1 z+1"),
     "the rest": (
         [pde.Dirichlet(field), pde.Neumann(field, on="x+")],
@@ -300,6 +305,16 @@ def test_conditions_are_on_the_faces_that_were_told(boundary, faces):
         expected = np.zeros_like(end) if glued else end
         np.testing.assert_allclose(condition.values, expected, 1e-15)
     assert len(problem) == 720 + sum(c.values.size for c in problem.conditions)
+
+
+def test_ends_that_are_glued_agree_in_all_derivatives_that_the_equation_leaves():
+    def orders(residual):
+        problem = one_dimension(residual, pde.Periodic("x"))
+        return [condition.order for condition in problem.conditions]
+
+    assert orders(lambda u, x: u.dx + u - 1) == [0, 1]
+    assert orders(lambda u, x: u.dxxx + u - 1) == [0, 1, 2]
+    assert orders(lambda u, x: u.dxxxx + u - 1) == [0, 1, 2, 3]
 
 
 VALUE = {
