@@ -2,13 +2,15 @@
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.model.check import Check
 from probkit.models.pde import system
-from probkit.models.pde.solution import FACE_SD, Solver, some
+from probkit.models.pde.problem import Problem
+from probkit.models.pde.solution import Misfit, Solution, face_size, some
 
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
@@ -23,17 +25,12 @@ LEAST_EXPLAINED, STANDARD_ERRORS = 0.1, 4.0
 OPEN_EXACT, OPEN_NOISY = 3e-5, 0.5
 
 
-def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
+@eqx.filter_jit
+def measured(found: Solution, problem: Problem) -> dict[str, Float[Array, ""]]:
     """The numbers that the checks compare with their limits."""
-    problem, θ = solver.problem, solver.parameters
-    found = solver.solution(solver.fields())
+    θ = found.parameters
     between = {o: found.derivative(problem.midpoints, o) for o in problem.held_out.orders}
     residual = problem.held_out(between, θ.unknowns)
-    squares = jnp.zeros(())
-    for rows in solver.faces:
-        left = rows.factor @ found.mean + rows.loc - rows.value
-        squares += jnp.sum((left / rows.noise_sd) ** 2)
-    count = sum(condition.values.size for condition in problem.conditions)
     # Combinations of u by their prior sd, and the sd that the conditions leave them.
     places = some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
     prior = system.kron([s(x) for s, x in zip(found.spans, places, strict=True)])
@@ -45,16 +42,24 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
         jnp.max(jnp.abs(k.frequency) + 2 / (2 * jnp.pi * k.lengthscale)) * 2 * (x[1] - x[0])
         for k, x in zip(θ.kernels, problem.grid, strict=True)
     ]
-    seen = {}
-    if problem.values is not None:
-        seen = solver.fit_to_observations(found)._asdict()
+    seen = {} if problem.values is None else Misfit.of(found, problem)._asdict()
     return seen | {
-        "held_out": jnp.sqrt(jnp.mean(residual**2))
-        / solver.collocation.residual_size(θ.unknowns),
-        "faces": jnp.sqrt(squares / max(1, count)) * FACE_SD,
+        "held_out": jnp.sqrt(jnp.mean(residual**2)) / found.residual_size,
+        "faces": _off_faces(found, problem),
         "frequency": jnp.max(jnp.stack(highest)),
         "open": jnp.sum(left > open_share * widest),
     }
+
+
+def _off_faces(found: Solution, problem: Problem) -> Float[Array, ""]:
+    """Root mean square of what is missed of the conditions, relative to what they give."""
+    squares, count, θ = jnp.zeros(()), 0, found.parameters
+    for condition in problem.conditions:
+        at = system.on_face(condition, found.mean, found.spans, problem.grid, θ.unknowns)
+        size = face_size(condition, θ, found.spans[condition.axis].num_nodes)
+        squares += jnp.sum(((at - condition.given(θ.unknowns)) / size) ** 2)
+        count += condition.values.size
+    return jnp.sqrt(squares / max(1, count)) / problem.size
 
 
 def checks(

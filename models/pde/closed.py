@@ -15,13 +15,14 @@ from numpyro.infer.util import potential_energy
 from probkit.infer.map import MAP
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose, repeated
 from probkit.method.checkpoint import Checkpoint
+from probkit.method.integrated import integrate_one
 from probkit.model.check import Check
-from probkit.model.density import Sites, constrain, log_densities, unconstrain
+from probkit.model.density import Sites, constrain, unconstrain
 from probkit.models.pde.checks import LEAST_EXPLAINED
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.profile import starts
-from probkit.models.pde.solution import Collocation, Fields, zero
+from probkit.models.pde.solution import Collocation, Fields, Misfit, Solution, zero
 from probkit.validate import optional, positive, whole
 
 # Tolerance of the equation during the search. At the tolerance of the solution itself the
@@ -102,8 +103,15 @@ class Closed(AbstractMethod):
             trace = {"objective": end.objective[None]}
         else:
             sites, settled, trace = _given_or_middle(model, data, start), True, {}
-        fields, found = _solved(model, data, sites)
-        facts: dict[str, Any] = {k: float(v) for k, v in found.items()}
+        sites = model.canonical(sites, data)
+        solution = integrate_one(model, data, sites)
+        fields = _fields(solution, data)
+        facts: dict[str, Any] = {
+            "evidence": float(solution.evidence),
+            "newton_change": float(solution.newton_change),
+        }
+        if inverse:
+            facts["explained"] = float(Misfit.of(solution, data).explained)
         facts["settled"] = settled
         finite = all(np.isfinite(v).all() for v in (*facts.values(), *trace.values()))
         draws = repeated(sites, num_draws)
@@ -116,7 +124,9 @@ class Closed(AbstractMethod):
         result = choose(explains, RESULTS.successful, RESULTS.unexplained)
         result = choose(done, result, RESULTS.max_steps_reached)
         result = choose(finite, result, RESULTS.nonfinite)
-        return Draws(draws, {}, trace, result, facts)
+        is_one = next(iter(draws.values())).shape[:2] == (1, 1)
+        kept = jax.tree.map(lambda a: a[None], solution) if is_one else None
+        return Draws(draws, {}, trace, result, facts, integrated=kept)
 
     def _learns(self, model: SpectralGP, data: Problem) -> bool:
         if data.is_homogeneous:
@@ -165,7 +175,7 @@ class Closed(AbstractMethod):
         linear, folder, objectives = data.equation.is_linear, running.checkpoint, []
         for number in range(1 if linear else MOST_ROUNDS):
             sites = {name: jnp.asarray(array[0]) for name, array in begin.items()}
-            fields = zero(data) if linear else _solved(model, data, sites)[0]
+            fields = _fields(integrate_one(model, data, sites), data)
             program = Linearised(looser, fields, collocation)
             own = None if folder is None else folder / f"round-{number}"
             found = search.run(
@@ -262,20 +272,9 @@ def _apart(program, data, before: Sites, after: Sites):
 
 
 @eqx.filter_jit
-def _solved(model: SpectralGP, data: Problem, sites: Sites) -> tuple[Fields, dict]:
-    """The derivatives to linearise about; the evidence, and the last Newton step."""
-    collocation = model.collocation(data)
-    solver = model.solver(sites, data, collocation)
-    fields, change = zero(data), jnp.zeros(())
-    if not data.equation.is_linear:
-        found = solver.newton()
-        fields, change = found.fields, found.change
-    program = Linearised(model, fields, collocation)
-    _, evidence = log_densities(program, data, sites)
-    facts = {"evidence": evidence, "newton_change": change}
-    if data.values is not None:
-        facts["explained"] = solver.fit_to_observations(solver.solution(fields)).explained
-    return fields, facts
+def _fields(solution: Solution, data: Problem) -> Fields:
+    """The derivatives about which the equation is linearised: any, if it is linear."""
+    return zero(data) if data.equation.is_linear else solution.fields(data)
 
 
 def _of_unknowns(data: Problem, draws: Sites) -> dict[str, float]:

@@ -313,24 +313,11 @@ class SpectralGP(AbstractModel):
             collocation = self.collocation(problem)
         return Solver.of(collocation, self.parameters(sites, problem))
 
-    def solution(
-        self,
-        sites: Sites,
-        problem: Problem,
-        fields: Fields | None = None,
-        collocation: Collocation | None = None,
-    ) -> Solution:
-        """The posterior of $u$ for one draw of the sites.
-
-        Args:
-            sites: one draw.
-            problem: the problem.
-            fields: as for `observe`.
-            collocation: as for `solver`.
-        """
-        solver = self.solver(sites, problem, collocation)
-        found = solver.solution(solver.fields() if fields is None else fields)
-        has_noise = problem.values is not None or self.equation_sd is None
+    def integrated(self, sites: Sites, data: Problem) -> Solution:
+        """The posterior of $u$ for one draw of the sites."""
+        solver = self.solver(sites, data)
+        found = solver.solve()
+        has_noise = data.values is not None or self.equation_sd is None
         return solver.calibrated(found) if self.calibrated and not has_noise else found
 
     def ranks(self, problem: Problem) -> tuple[int | None, ...]:
@@ -381,15 +368,14 @@ class SpectralGP(AbstractModel):
     def inputs(self, given: Any, data: Problem) -> Inputs:
         return data.inputs(given)
 
-    def predict(self, sites, inputs, key):
-        """`u`, one draw at the points; `u_mean` and `u_sd`, its moments for these sites."""
-        solution = self.solution(sites, inputs.problem)
-        flat = (0,) * len(inputs.problem.axes)
-        z = solution.sample(key)
+    def predict(self, given: Solution, inputs: Inputs, key):
+        """`u`, one draw at the points; `u_mean` and `u_sd`, its moments for one draw."""
+        flat = (0,) * len(given.spans)
+        z = given.sample(key)
 
         def at(points):
-            rows = system.at_points(solution.spans, points, flat)
-            return rows @ z, rows @ solution.mean, solution.sd(rows)
+            rows = system.at_points(given.spans, points, flat)
+            return rows @ z, rows @ given.mean, given.sd(rows)
 
         points = inputs.points
         if len(points) <= POINTS_AT_ONCE:
@@ -399,25 +385,19 @@ class SpectralGP(AbstractModel):
             found = jax.lax.map(each, points, batch_size=POINTS_AT_ONCE)
         return dict(zip(("u", "u_mean", "u_sd"), found, strict=True))
 
-    def recover(self, sites, data, key):
+    def recover(self, given: Solution, data: Problem, key):
         """`solution`, one draw on the grid; its exact mean and sd given the sites."""
-        solution = self.solution(sites, data)
         flat = (0,) * len(data.axes)
         return {
-            "solution": solution.derivative(data.grid, flat, solution.sample(key)),
-            "solution_mean": solution.derivative(data.grid, flat),
-            "solution_sd": solution.sd_on(data.grid),
+            "solution": given.derivative(data.grid, flat, given.sample(key)),
+            "solution_mean": given.derivative(data.grid, flat),
+            "solution_sd": given.sd_on(data.grid),
         }
 
-    def checks(self, sites, data):
-        found = {k: float(v) for k, v in _measured(self, sites, data).items()}
+    def checks(self, given: Solution, data: Problem):
+        found = {k: float(v) for k, v in measured(given, data).items()}
         count = 0 if data.values is None else len(data.values)
-        return checks(found, float(self._tolerance(sites)), count)
-
-
-@eqx.filter_jit
-def _measured(model: SpectralGP, sites: Sites, problem: Problem) -> dict[str, Array]:
-    return measured(model.solver(sites, problem))
+        return checks(found, float(given.parameters.equation_sd), count)
 
 
 def _lengths(problem: Problem) -> list[Array]:

@@ -178,6 +178,34 @@ def _tested_rows(coefficient: Array, parts: list[Array], against) -> Array:
     return total.reshape(sizes).transpose(order).reshape(rows, -1)
 
 
+def _at_end(condition: Condition, order: int, spans: tuple[Span, ...], grid) -> Array:
+    """What a condition says of a derivative, for each function of its axis, `(1, r)`."""
+    span, x = spans[condition.axis], grid[condition.axis]
+    low, high = span(x[:1], order), span(x[-1:], order)
+    return {"low": low, "high": high, "periodic": high - low}[condition.side]
+
+
+def _parts(condition: Condition, orders: Orders, spans, grid) -> list[Array]:
+    """The functions of each axis on the face of a condition."""
+    return [
+        _at_end(condition, order, spans, grid)
+        if i == condition.axis
+        else spans[i](grid[i], order)
+        for i, order in enumerate(orders)
+    ]
+
+
+def on_face(
+    condition: Condition, z: Float[Array, " r"], spans: tuple[Span, ...], grid, unknowns
+) -> Array:
+    """What a condition is about, for given coefficients, of the shape of the face."""
+    total = jnp.zeros(())
+    for orders, coefficient in condition.operator(unknowns).items():
+        of_z = field(z, _parts(condition, orders, spans, grid))
+        total = total + coefficient * jnp.squeeze(of_z, condition.axis)
+    return total
+
+
 def condition_rows(
     condition: Condition,
     spans: tuple[Span, ...],
@@ -187,21 +215,14 @@ def condition_rows(
     unknowns: Mapping[str, Any],
 ) -> Rows:
     """A condition on a face, at its points or against test functions of the other axes."""
-    j, x = condition.axis, grid[condition.axis]
-
-    def part(i: int, order: int) -> Array:
-        if i != j:
-            return spans[i](grid[i], order)
-        low, high = spans[j](x[:1], order), spans[j](x[-1:], order)
-        return {"low": low, "high": high, "periodic": high - low}[condition.side]
-
+    j = condition.axis
     if against is not None:
         against = [jnp.eye(1) if i == j else q for i, q in enumerate(against)]
     total = jnp.zeros((1, 1))
     for orders, coefficient in condition.operator(unknowns).items():
         if jnp.ndim(coefficient):
             coefficient = jnp.expand_dims(coefficient, j)
-        parts = [part(i, order) for i, order in enumerate(orders)]
+        parts = _parts(condition, orders, spans, grid)
         total = total + _tested_rows(coefficient, parts, against)
     value = tested(jnp.expand_dims(condition.given(unknowns), j), against)
     return Rows(total, jnp.zeros_like(value), value, jnp.full_like(value, sd))

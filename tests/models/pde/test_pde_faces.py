@@ -10,6 +10,8 @@ import pytest
 
 import probkit as pk
 from probkit.models import pde
+from probkit.models.pde import system
+from probkit.models.pde.checks import measured
 from probkit.models.pde.profile import candidates
 
 KEY = jax.random.key(0)
@@ -19,7 +21,7 @@ MODEL = pde.SpectralGP(calibrated=False)
 @eqx.filter_jit
 def solved(model, problem):
     """The solution on the grid, with the kernel that the problem's data tell of."""
-    found = model.solution(model.start_sites(problem), problem)
+    found = model.integrated(model.start_sites(problem), problem)
     return found.derivative(problem.grid, (0,) * len(problem.axes))
 
 
@@ -83,6 +85,15 @@ def test_heat_with_convection_that_changes_in_time():
     )
     model = pde.SpectralGP(rank=10, calibrated=False)
     assert error(problem, heat, model) < 1e-5
+    # What the check of faces looks at.
+    found = eqx.filter_jit(model.integrated)(model.start_sites(problem), problem)
+    assert 0 < float(measured(found, problem)["faces"]) < 1e-5
+    *_, last = problem.conditions
+    at = system.on_face(last, found.mean, found.spans, problem.grid, {})
+    np.testing.assert_allclose(at, last.values, atol=1e-4)
+    # u = 0 misses all that is given, which is of the size of u and its derivatives.
+    flat = eqx.tree_at(lambda s: s.mean, found, jnp.zeros_like(found.mean))
+    assert 0.1 < float(measured(flat, problem)["faces"]) < 2
 
 
 def test_the_method_of_the_paper_refuses_it():
@@ -160,7 +171,7 @@ def test_an_unknown_number_is_the_number_once_it_is_drawn(known, unknown):
     @eqx.filter_jit
     def both(plain, open_):
         drawn = sites | {"g": at(G), "h": at(H)}
-        found = model.solution(sites, plain), model.solution(drawn, open_)
+        found = model.integrated(sites, plain), model.integrated(drawn, open_)
         return [one.derivative(plain.grid, (0,) * len(box)) for one in found]
 
     one, other = both(plain, open_)

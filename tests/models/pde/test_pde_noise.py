@@ -12,6 +12,7 @@ import probkit as pk
 from probkit.model.density import log_likelihood
 from probkit.models import pde
 from probkit.models.pde.profile import candidates, scored
+from probkit.models.pde.solution import Misfit
 
 MODEL = pde.SpectralGP(equation_sd=1e-5)
 SD = np.array([0.05, 0.2, 0.1, 0.4, 0.1])
@@ -31,14 +32,13 @@ def decay(points, values, noise_sd, **more):
 
 @eqx.filter_jit
 def posterior(problem, sites):
-    found = MODEL.solution(sites, problem)
+    found = MODEL.integrated(sites, problem)
     return found.derivative(problem.grid, (0,)), found.sd_on(problem.grid)
 
 
 @eqx.filter_jit
 def facts(problem, sites):
-    solver = MODEL.solver(sites, problem)
-    misfit = solver.fit_to_observations(solver.solution(solver.fields()))
+    misfit = Misfit.of(MODEL.integrated(sites, problem), problem)
     logs = log_likelihood(MODEL, problem, sites)["values"].sum()
     return misfit, logs, MODEL.pointwise(sites, problem)["values"]
 
