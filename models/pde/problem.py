@@ -44,9 +44,10 @@ class Problem(AbstractData):
         residual: a function of `u` and the coordinates that is zero for the solution,
             such as `lambda u, x: u.dxx - f(x)`. It is called with a stand-in for u, once
             for each set of points, and must be a polynomial in `u` and its derivatives of
-            order up to four in each variable. In one dimension the coordinates are one
-            array; in more they are a named tuple of arrays, `p.x`, `p.y`. With `unknown`
-            it has a third argument: `lambda u, x, c: u.dx + c.rate * u`.
+            order up to four in each variable. Derivatives of products follow by the product
+            rule, `(k(x) * u.dx).dx`, if k is smooth. In one dimension the coordinates are
+            one array; in more they are a named tuple of arrays, `p.x`, `p.y`. With
+            `unknown` it has a third argument: `lambda u, x, c: u.dx + c.rate * u`.
         boundary: `pde.Dirichlet`, `pde.Neumann`, `pde.Robin`, `pde.Derivative`,
             `pde.Periodic`, `pde.Initial`, or a list of them.
         shape: the number of grid points along each axis, end points included; one number

@@ -563,7 +563,7 @@ def a_rod_of_changing_stiffness():
         slope = 4 * np.cos(4 * x) - np.exp(-x)
         bend = -16 * np.sin(4 * x) + np.exp(-x)
         a, rise = 1 + x**2, 2 * x
-        return a * u.dxx + rise * u.dx - (a * bend + rise * slope)
+        return (a * u.dx).dx - (a * bend + rise * slope)
 
     return line((0, 2), residual, pde.Dirichlet(exact), exact)
 

@@ -87,8 +87,22 @@ RESIDUALS = {
     "a name of an axis": (lambda u, x: u.d_x_, r"`u.d_x_` is no derivative"),
     "order five": (lambda u, x: u.dxxxxx, r"`u.dxxxxx` has order 5 in `x`; .* to order 4"),
     "order five in turn": (lambda u, x: u.dxxx.dxx, r"`u.dxx` has order 5 in `x`"),
-    "of a product": (lambda u, x: (u * u).dx, r"`.dx` is asked of a product or a sum"),
-    "of a multiple": (lambda u, x: (2 * u).dx, r"`.dx` is asked of a product or a sum"),
+    "order five of a product": (
+        lambda u, x: (u * u.dxxxx).dx,
+        r"`u.dx` has order 5 in `x`",
+    ),
+    "of a jump": (
+        lambda u, x: (np.where(x < 0.6, 1.0, 0.1) * u.dx).dx,
+        r"derivative of a coefficient that jumps between x = 0.5 and 0.625, or changes",
+    ),
+    "of a jump between points": (
+        lambda u, x: (np.where(x < 0.57, 1.0, 0.1) * u.dx).dx,
+        r"jumps between x = 0.5 and 0.625, .*; make it smooth over several points, or",
+    ),
+    "of what is NaN": (
+        lambda u, x: (np.sqrt(x - 0.2) * u.dx).dx,
+        r"a coefficient is NaN or infinite at x = 0 and 1 other points\.",
+    ),
     "a number": (lambda u, x: 1.0, r"returned numbers without `u`; " + TERMS),
     "an array": (lambda u, x: np.sin(x), r"returned numbers without `u`; " + TERMS),
     "a JAX array": (lambda u, x: jnp.sin(x), r"returned numbers without `u`; " + TERMS),
@@ -496,6 +510,10 @@ VALUES = {
         r"`Initial\(...\)` has a coefficient .* shape \(3,\); it takes a number, or one",
     ),
     "NaN": (lambda x, c: c.g * np.nan, r"`Initial\(...\)` is NaN or infinite at x = 0"),
+    "a derivative": (
+        lambda x, c: c.g.dx,
+        r"`Initial\(...\)`: `.dx` is asked of an unknown coefficient, which is a number",
+    ),
     "three arguments": (lambda x, c, d: c.g, r"function of \(coordinates\), or with"),
     "none": (lambda x, c: 1.0, r"has 'g', but the residual does not, nor does a condition"),
     "cancelled": (lambda x, c: c.g - c.g, r"nor does a condition, so that nothing"),

@@ -231,6 +231,61 @@ def test_derivatives_may_be_taken_in_turn():
     assert float(problem.equation.coefficients[-2]) == 3.0
 
 
+# A derivative of a product beside the same by hand.
+PRODUCTS = {
+    "of u alone": (
+        lambda u, p, c: (u**2).dx + (u * u.dx).dxt,
+        lambda u, p, c: 2 * u * u.dx + u.dt * u.dxx + u * u.dxx.dt + 2 * u.dx * u.dx.dt,
+    ),
+    "with an unknown": (
+        lambda u, p, c: (c.rate * u.dx - c.decay * u + 3).dx,
+        lambda u, p, c: c.rate * u.dxx - c.decay * u.dx,
+    ),
+    "of a constant along the axis": (
+        lambda u, p, c: (np.sqrt(2 + p.t) * u.dx).dx,
+        lambda u, p, c: np.sqrt(2 + p.t) * u.dxx,
+    ),
+    "of functions of both coordinates": (
+        lambda u, p, c: (np.exp(p.x * p.t) * u.dx).dx + (p.x**2 * p.t * u).dt,
+        lambda u, p, c: (
+            np.exp(p.x * p.t) * (u.dxx + p.t * u.dx) + p.x**2 * (u + p.t * u.dt)
+        ),
+    ),
+    "in turn": (
+        lambda u, p, c: ((2 + p.x) * ((1 + p.x**2) * u).dx).dx,
+        lambda u, p, c: (
+            (1 + p.x**2) * u.dx
+            + 2 * p.x * u
+            + (2 + p.x) * ((1 + p.x**2) * u.dxx + 4 * p.x * u.dx + 2 * u)
+        ),
+    ),
+    "of a source": (
+        lambda u, p, c: (u.dx - np.sin(p.x * p.t)).dx,
+        lambda u, p, c: u.dxx - p.t * np.cos(p.x * p.t),
+    ),
+}
+
+
+@pytest.mark.parametrize("short, long", PRODUCTS.values(), ids=PRODUCTS.keys())
+def test_derivatives_of_products_follow_the_product_rule(short, long):
+    ours, by_hand = said(short), said(long)
+    for name in ("equation", "held_out"):
+        one, other = getattr(ours, name), getattr(by_hand, name)
+        assert one.monomials == other.monomials
+        for a, b in zip(one.coefficients, other.coefficients, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max())
+    np.testing.assert_allclose(ours.fine_source, by_hand.fine_source, atol=1e-6)
+
+
+def test_no_point_of_a_derivative_is_outside_the_domain():
+    def k(x):
+        return np.where((x < 0) | (x > 1), np.nan, 1 + x**2)
+
+    problem = one_dimension(lambda u, x: (k(x) * u.dx).dx - 1)
+    _, slope, _ = problem.equation.coefficients
+    np.testing.assert_allclose(slope, 2 * np.linspace(0, 1, 8), atol=1e-12)
+
+
 def test_long_names_of_axes_have_an_underscore():
     box = {"depth": (0, 1), "depth_low": (0, 1), "t": (0, 1)}
     problem = pde.Problem(
