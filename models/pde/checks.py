@@ -1,5 +1,6 @@
 """Checks of the solution of one draw."""
 
+import itertools
 import math
 
 import equinox as eqx
@@ -19,6 +20,9 @@ LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
 # for independent noise, by which neighbours may correlate and the mean square may exceed
 # the noise.
 LEAST_EXPLAINED, STANDARD_ERRORS = 0.1, 4.0
+# Of coefficients of the highest derivatives: the change from point to point that counts,
+# relative to their size, and the largest share of it within half a step.
+LEAST_CHANGE, LARGEST_JUMP = 0.1, 0.9
 # How much of the prior sd of a combination of u may be left. Exact conditions leave 1e-10
 # to 1e-5 in a problem that is well posed, and 1e-4 to 1 in one that is not. Noisy
 # observations may leave more.
@@ -48,7 +52,35 @@ def measured(found: Solution, problem: Problem) -> dict[str, Float[Array, ""]]:
         "faces": _off_faces(found, problem),
         "frequency": jnp.max(jnp.stack(highest)),
         "open": jnp.sum(left > open_share * widest),
+        "jump": _jump(problem),
     }
+
+
+def _jump(problem: Problem) -> Float[Array, ""]:
+    """How much of a coefficient's change over a cell of the grid comes within half of it.
+
+    It is about a half for a smooth coefficient, and one for one that jumps. Looked at are
+    the coefficients of the highest derivatives, if they change by much in any cell.
+    """
+    highest = max(sum(orders) for orders in problem.equation.orders)
+    shares = [jnp.zeros(())]
+    every = zip(
+        problem.equation.monomials,
+        problem.equation.coefficients,
+        problem.held_out.coefficients,
+        strict=True,
+    )
+    for monomial, at, between in every:
+        is_highest = any(sum(orders) == highest for orders in monomial.factors)
+        if highest < 2 or not is_highest or at.ndim == 0:
+            continue
+        ends = (slice(None, -1), slice(1, None))
+        corners = jnp.stack([at[s] for s in itertools.product(ends, repeat=at.ndim)])
+        whole = jnp.max(jnp.max(corners, 0) - jnp.min(corners, 0))
+        half = jnp.max(jnp.abs(corners - between))
+        is_large = whole > LEAST_CHANGE * jnp.max(jnp.abs(at))
+        shares.append(jnp.where(is_large, half / whole, 0.0))
+    return jnp.max(jnp.stack(shares))
 
 
 def _off_faces(found: Solution, problem: Problem) -> Float[Array, ""]:
@@ -60,6 +92,11 @@ def _off_faces(found: Solution, problem: Problem) -> Float[Array, ""]:
         squares += jnp.sum(((at - condition.given(θ.unknowns)) / size) ** 2)
         count += condition.values.size
     return jnp.sqrt(squares / max(1, count)) / problem.size
+
+
+def limits_of(tolerance: float) -> dict[str, float]:
+    """The largest residual between the points, and misfit on faces, that pass."""
+    return {"held_out": max(3 * tolerance, LARGEST_RESIDUAL), "faces": LARGEST_MISFIT}
 
 
 def checks(
@@ -80,6 +117,7 @@ def checks(
         "kernel does not reach the solution: raise `shape`, `rank` or `num_nodes`, "
         "search (`Closed(learn=True)`), or give `frequencies=`"
     )
+    limits = limits_of(tolerance)
     seen = _of_observations(found, num_observations) if num_observations else ()
     return (
         *seen,
@@ -87,7 +125,7 @@ def checks(
             "residual between the points",
             found["held_out"],
             "at most",
-            max(3 * tolerance, LARGEST_RESIDUAL),
+            limits["held_out"],
             remedy,
             "rms at midpoints, relative to its size a priori",
         ),
@@ -95,7 +133,7 @@ def checks(
             "misfit on faces",
             found["faces"],
             "at most",
-            LARGEST_MISFIT,
+            limits["faces"],
             "the conditions contradict each other or the equation, or the kernel "
             "cannot follow them: raise `rank` or `num_nodes`",
             "rms, relative to what is given on them a priori",
@@ -107,6 +145,16 @@ def checks(
             1.0,
             "the grid cannot distinguish this frequency from a lower one: raise `shape`",
             "of the kernel, with two widths of its bump",
+        ),
+        Check(
+            "jump of the leading coefficient",
+            found["jump"],
+            "at most",
+            LARGEST_JUMP,
+            "the coefficient of the highest derivative jumps, where the residual does not "
+            "say what happens to the flux: write `(k * u.dx).dx` with a smooth k, or raise "
+            "`shape`",
+            "share of its change over a cell of the grid that comes within half a cell",
         ),
         Check(
             "directions left open",

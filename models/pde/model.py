@@ -32,6 +32,8 @@ LEAST_RANK, MOST_RANK = {2: 20, 3: 10}, {2: 40, 3: 12}
 POINTS_AT_ONCE = 512
 # Solutions under a Matérn-5/2 envelope have so many derivatives.
 ROUGHEST = 2
+# Waves per bump of the spectrum, if the user gives no number.
+NODES = 24
 
 
 class Start(NamedTuple):
@@ -105,8 +107,10 @@ class SpectralGP(AbstractModel):
         equation_sd: tolerance of the equation, relative to the prior sd of the residual.
             Use 1e-9 to solve, about 1e-3 with noisy observations, and None to estimate
             it from them, if the equation itself is in doubt.
-        num_nodes: waves per bump of the spectrum. Lengthscales shorter than about
-            `length / num_nodes` need more.
+        num_nodes: waves per bump of the spectrum. Thin layers, of lengthscales shorter than
+            a tenth of the axis, need more than 24. By default `pde.Closed` takes 24, and in
+            one dimension 96 or 192 if the residual is too large with fewer; the model of
+            the fit then has that number. Other methods take 24.
         rank: the number of functions of each axis; by default all waves in one
             dimension, in more a number that follows from the number of tones.
         calibrated: whether posterior sds are multiplied by a factor, such that 95 %
@@ -115,8 +119,8 @@ class SpectralGP(AbstractModel):
             noise, so that its sds are far too large.
         lengthscales: the lengthscale of the trend to start from instead of half the length
             of the axis, by axis, in units of the axis; the centre of its prior. For
-            solutions that have fronts or layers, with more `num_nodes`, and a higher
-            `rank` in more than one dimension.
+            solutions that have fronts or layers, with more `num_nodes`, or a higher `rank`
+            in more than one dimension.
 
     Raises:
         ValueError: for a setting out of range; in `pk.fit`, for data that are not a
@@ -138,7 +142,9 @@ class SpectralGP(AbstractModel):
     equation_sd: float | None = eqx.field(
         default=1e-9, converter=optional(positive("SpectralGP(equation_sd"))
     )
-    num_nodes: int = eqx.field(default=24, converter=whole("SpectralGP(num_nodes", 4))
+    num_nodes: int | None = eqx.field(
+        default=None, converter=optional(whole("SpectralGP(num_nodes", 4))
+    )
     rank: int | None = eqx.field(
         default=None, converter=optional(whole("SpectralGP(rank", 2))
     )
@@ -297,7 +303,8 @@ class SpectralGP(AbstractModel):
     def collocation(self, problem: Problem) -> Collocation:
         """Where the residual is to vanish: what all draws of the sites have in common."""
         start = self.parameters(self.start_sites(problem), problem)
-        return Collocation.of(problem, start, self.ranks(problem), self.num_nodes)
+        num_nodes = self.num_nodes or NODES
+        return Collocation.of(problem, start, self.ranks(problem), num_nodes)
 
     def solver(
         self, sites: Sites, problem: Problem, collocation: Collocation | None = None
