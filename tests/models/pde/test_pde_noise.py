@@ -4,11 +4,9 @@ import functools
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import probkit as pk
 from probkit.model.density import log_likelihood
 from probkit.models import pde
 from probkit.models.pde.profile import candidates, scored
@@ -94,11 +92,3 @@ def test_candidates_are_compared_by_the_evidence():
     found = scored(MODEL, problem, tried)[0]
     exact = [facts(problem, jax.tree.map(lambda a, k=k: a[k], tried))[1] for k in (0, 1)]
     assert float(found[0] - found[1]) == pytest.approx(float(exact[0] - exact[1]), rel=1e-6)
-
-
-def test_a_fit_has_the_sd_of_each_observation(tmp_path):
-    problem = decay(T, Y, SD)
-    fit = pk.fit(MODEL, problem, pde.Closed(learn=False), key=jax.random.key(0))
-    assert fit.tree["constant_data"]["noise_sd"].dims == ("observation",)
-    again = pk.load(pk.save(fit, tmp_path / "fit.nc"))
-    np.testing.assert_array_equal(again.data.noise_sd, jnp.asarray(SD))
