@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import scipy.stats
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import potential_energy
 
@@ -40,6 +41,8 @@ DRAWS = 100
 # For the Hessian there: the step of its differences, and the least curvature. Coordinates
 # are standardised by the priors, which alone have a curvature of about one.
 STEP, LEAST_CURVATURE = 1e-3, 0.1
+# How far from the maximum the noise may be, in sds of its logarithm.
+SPREAD = 8.0
 # Checks of the unknowns: the widest posterior, relative to the range, and the least
 # distance from an end of the range, in posterior sds.
 WIDEST, NEAREST_END = 0.7, 2.0
@@ -56,8 +59,8 @@ class Closed(AbstractMethod):
 
     With observations there can be several maxima. The evidence is first computed at many
     values of the unknowns (`profile.candidates`), and the search starts at the best that
-    differ. The posterior is then a normal distribution about the best maximum, in
-    unconstrained coordinates.
+    differ. The draws are then about the best maximum: normal in unconstrained coordinates
+    given the noise, and with the noise of the degrees of freedom that are left.
 
     Attributes:
         learn: whether to search. By default it searches in one dimension, and wherever
@@ -380,9 +383,9 @@ def _checks_of_draws(facts) -> tuple[Check, ...]:
 def _around(
     model: SpectralGP, data: Problem, fields: Fields, sites: Sites, num_draws: int, key
 ) -> tuple[Sites, float]:
-    """Draws of a normal about the maximum, and its least curvature.
+    """Draws about the maximum, and its least curvature. The first is the centre.
 
-    It is normal in unconstrained coordinates. The first draw is the centre.
+    In unconstrained coordinates they are normal given the noise: see `_steps`.
 
     The Hessian is one of differences of slopes, because to compile that of the slope takes
     three times as long as all of the search.
@@ -394,15 +397,70 @@ def _around(
     *both, slope = np.asarray(_slopes(program, data, unravel, jnp.asarray(places)))
     ahead, behind = np.split(np.stack(both), 2)
     hessian = (ahead - behind) / (2 * STEP)
-    values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-    root = vectors / np.sqrt(np.maximum(values, LEAST_CURVATURE))
-    # One Newton step from the maximum of the density of the sites to that of the
-    # unconstrained coordinates.
-    center = np.asarray(position) - root @ (root.T @ slope)
-    noise = np.array(jax.random.normal(key, (num_draws, position.size)))
-    noise[0] = 0.0
-    draws = _constrained(program, data, unravel, jnp.asarray(center + noise @ root.T))
-    return draws, float(values[0])
+    hessian = (hessian + hessian.T) / 2
+    white = np.array(jax.random.normal(key, (num_draws, position.size)))
+    white[0] = 0.0
+    noise = None
+    if "noise_sd" in sites:
+        noise = int(unravel(jnp.arange(position.size))["noise_sd"])
+    apart = _steps(hessian, slope, noise, white)
+    draws = _constrained(program, data, unravel, position + jnp.asarray(apart))
+    return draws, float(np.linalg.eigvalsh(hessian)[0])
+
+
+def _steps(
+    hessian: np.ndarray, slope: np.ndarray, noise: int | None, white: np.ndarray
+) -> np.ndarray:
+    r"""Steps to draws of a density, from its curvature and slope at a point near its top.
+
+    With $s$ the step of the logarithm of the noise and $H$ the Hessian, the density of the
+    others given $s$ is normal, of precision $1 + (H - 1) e^{-2s}$: the prior does not
+    depend on the noise, and the rest goes with its inverse square. So the density of $s$
+    alone is that of the logarithm of a chi variable times the root of the determinant of
+    their covariance. A normal for all at once would be too narrow, as if no degrees of
+    freedom were spent on the others.
+
+    Args:
+        hessian: of minus the log density.
+        slope: of minus the log density.
+        noise: the place of the logarithm of the noise among the coordinates, or None if the
+            noise is known.
+        white: standard normal numbers, a row per step; a row of zeros is the centre.
+
+    Returns:
+        The steps, a row for each.
+
+    Source: for a linear model this is the posterior with its t distribution; Box and Tiao
+    (1973), "Bayesian inference in statistical analysis", section 2.7.
+    """
+    places = np.arange(len(hessian))
+    others = places if noise is None else np.delete(places, noise)
+    values, vectors = np.linalg.eigh(hessian[np.ix_(others, others)])
+    values = np.maximum(values, LEAST_CURVATURE)
+    back = (vectors / values) @ vectors.T  # their inverse Hessian
+    steps = np.zeros_like(white)
+    if noise is None:
+        steps[:] = -back @ slope + (white / np.sqrt(values)) @ vectors.T
+        return steps
+    lean = hessian[others, noise]
+    # Minus the log density of s, at the best of the others, is a s + b exp(-2s) / 2.
+    b = max((hessian[noise, noise] - lean @ back @ lean) / 2, 0.5)
+    a = max(slope[noise] - lean @ back @ slope[others] + b, 0.5)
+    from_data, own = np.maximum(values - 1, 0), np.minimum(values, 1)
+
+    def precision(s):
+        return own + from_data * np.exp(-2 * s)
+
+    top = 0.5 * math.log(b / a)
+    at = top + np.linspace(-SPREAD, 3 * SPREAD, 8001) / math.sqrt(2 * a)
+    height = -(a * at + 0.5 * b * np.exp(-2 * at))
+    height -= 0.5 * np.log(precision(at[:, None])).sum(1)
+    below = np.cumsum(np.exp(height - height.max()))
+    s = np.interp(scipy.stats.norm.cdf(white[:, noise]), below / below[-1], at)
+    across = white[:, others] / np.sqrt(precision(s[:, None]))
+    steps[:, noise] = s
+    steps[:, others] = across @ vectors.T - (slope[others] + s[:, None] * lean) @ back
+    return steps
 
 
 @eqx.filter_jit

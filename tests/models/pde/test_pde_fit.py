@@ -172,8 +172,7 @@ def test_growth_is_found_from_noisy_observations_of_a_nonlinear_equation():
         unknown={"rate": (0.1, 4)},
         shape=30,
     )
-    model = pde.SpectralGP(num_nodes=8, equation_sd=1e-3)
-    fit = pk.fit(model, growth, pde.Closed(), key=KEY)
+    fit = pk.fit(pde.SpectralGP(equation_sd=1e-3), growth, pde.Closed(), key=KEY)
     # The standard error of the rate by nonlinear least squares is 0.02.
     rate = fit.posterior["rate"].values
     assert abs(rate.mean() - 1.3) < 0.06

@@ -174,3 +174,34 @@ def test_what_is_no_maximum_is_flagged(least, ok):
     facts = {"newton_change": 0.0, "least_curvature": least}
     found = {check.name: check.ok for check in pde.Closed().checks(None, facts)}
     assert found["least curvature at the optimum"] is ok
+
+
+def test_few_observations_of_unknown_noise_have_the_sd_of_the_exact_posterior():
+    # u' = inflow from u = 0 is a line. A normal about the maximum has 0.7 of its sd.
+    t = np.linspace(0.2, 1, 6)
+    y = 3 * t + 0.3 * np.random.default_rng(1).normal(size=6)
+    problem = pde.Problem(
+        {"t": (0, 1)},
+        lambda u, t, c: u.dt - c.inflow,
+        pde.Initial(0.0),
+        shape=12,
+        observations=pde.Observations(t, y),
+        unknown={"inflow": (0, 10)},
+    )
+    method = pde.Closed(num_draws=4000, num_starts=1)
+    fit = pk.fit(pde.SpectralGP(equation_sd=1e-6), problem, method, key=KEY)
+    inflow, log_noise = np.linspace(0, 10, 1501)[1:-1], np.linspace(-6, 3, 901)[:, None]
+    squares = ((y[:, None] - t[:, None] * inflow) ** 2).sum(0)
+    noise = np.exp(log_noise)
+    height = -5 * log_noise - squares / (2 * noise**2) - 0.5 * (noise / np.std(y)) ** 2
+    weight = np.exp(height - height.max())
+    weight /= weight.sum()
+    found = fit.posterior
+    exact = {"inflow": (weight.sum(0), inflow), "noise_sd": (weight.sum(1), noise[:, 0])}
+    for name, (share, value) in exact.items():
+        mean = share @ value
+        sd = np.sqrt(share @ (value - mean) ** 2)
+        assert float(found[name].mean()) == pytest.approx(mean, abs=0.1 * sd)
+        # The draws leave out that the prior cuts the largest noises off.
+        rel = {"inflow": 0.05, "noise_sd": 0.2}[name]
+        assert float(found[name].std()) == pytest.approx(sd, rel=rel)
