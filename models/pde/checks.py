@@ -7,16 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.model.check import Check
+from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS
 from probkit.models.pde import system
 from probkit.models.pde.solution import Solver, some
 
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
 LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
-# Of the observations: the least share that is explained; and the most, in standard errors
-# for independent noise, by which neighbours may correlate and the mean square may exceed
-# the noise.
-LEAST_EXPLAINED, STANDARD_ERRORS = 0.1, 4.0
 # How much of the prior sd of a combination of u may be left. Exact conditions leave 1e-10
 # to 1e-5 in a problem that is well posed, and 1e-4 to 1 in one that is not. Noisy
 # observations may leave more.

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture
 from probkit.linalg import Regression, regress
+from probkit.model.residuals import of_neighbours
 from probkit.models.pde import system
 from probkit.models.pde.equation import Equation
 from probkit.models.pde.problem import Problem
@@ -415,12 +416,10 @@ class Solver(eqx.Module):
         left = rows.value - rows.factor @ found.mean
         assert self.problem.points is not None
         places = self.problem.points / jnp.stack([x[-1] - x[0] for x in self.problem.grid])
-        apart = jnp.sum((places[:, None] - places) ** 2, -1)
-        nearest = jnp.argmin(apart + jnp.diag(jnp.full(len(left), jnp.inf)), 1)
         squares = jnp.mean(left**2)
         return Misfit(
             1 - squares / jnp.mean(rows.value**2),
-            jnp.mean(left * left[nearest]) / squares,
+            of_neighbours(places, left),
             jnp.mean((left / rows.noise_sd) ** 2),
         )
 
