@@ -10,6 +10,7 @@ Source: Rasmussen & Williams (2006), "Gaussian Processes for Machine Learning".
 
 from probkit.models.gp.kernels import (
     AbstractKernel,
+    Drift,
     Linear,
     Matern,
     Periodic,
@@ -23,6 +24,7 @@ from probkit.models.gp.observed import Observed, Units
 
 __all__ = [
     "AbstractKernel",
+    "Drift",
     "Linear",
     "Matern",
     "Observed",

@@ -322,9 +322,49 @@ class Linear(AbstractLeaf):
         return {}
 
     def between(self, θ, column, x, x2):
-        (j,), half = column.columns, column.length[0] / 2
-        middle = column.units.low[j] + half
-        return (x - middle) / half @ ((x2 - middle) / half).T
+        return _from_middle(column, x) @ _from_middle(column, x2).T
+
+
+class Drift(AbstractLeaf):
+    r"""A line whose slope wanders: an integrated Wiener process, zero mid-way.
+
+    With $v = \min(|t|, |t'|)$, where $t$ is the distance of $x$ from the middle of the data
+    in half their lengths,
+
+    $$k(x, x') = 3 v² (v / 3 + |t - t'| / 2)$$
+
+    on one side of the middle, and zero between its two sides. The sd of the term is that at
+    both ends of the data. Beyond them a prediction goes on along the last slope, with a
+    band that widens with the distance to the power 1.5, where that of a stationary kernel
+    returns to the level. Add a `Linear()`, for the slope in the middle. It has no sites of
+    its own.
+
+    Source: Wahba (1978), "Improper priors, spline smoothing and the problem of guarding
+    against model errors in regression"; Harvey (1989), the local linear trend.
+    """
+
+    on: str | None = eqx.field(default=None, converter=optional(_input))
+    name: str | None = eqx.field(default=None, converter=optional(_name))
+
+    kind: ClassVar[str] = "drift"
+    one_input: ClassVar[bool] = True
+
+    def priors(self, column):
+        return {}
+
+    def axes(self):
+        return {}
+
+    def between(self, θ, column, x, x2):
+        t, t2 = _from_middle(column, x), _from_middle(column, x2).T
+        v = jnp.minimum(jnp.abs(t), jnp.abs(t2))
+        return jnp.where(t * t2 > 0, 3 * v**2 * (v / 3 + jnp.abs(t - t2) / 2), 0.0)
+
+
+def _from_middle(column: Column, x: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
+    """Distance from the middle of the data, in half their lengths."""
+    (j,), half = column.columns, column.length[0] / 2
+    return (x - column.units.low[j] - half) / half
 
 
 def _frequencies(value: Any) -> tuple[float, ...]:
@@ -448,7 +488,7 @@ class Structure(NamedTuple):
         return {
             f"lengthscale_{name}": column.spacing
             for name, column in columns.items()
-            if not isinstance(self.leaves[name], Periodic | Linear)
+            if not isinstance(self.leaves[name], Periodic | Linear | Drift)
         }
 
     def has_own_sd(self, term: tuple[str, ...]) -> bool:
