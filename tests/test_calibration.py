@@ -9,7 +9,9 @@ import pytest
 import probkit as pk
 
 
-@pytest.mark.parametrize("study, rounds", [("sbc_moe", 24), ("sbc_sbl", 16)])
+@pytest.mark.parametrize(
+    "study, rounds", [("sbc_gp", 16), ("sbc_moe", 24), ("sbc_sbl", 16)]
+)
 def test_ranks_of_the_truth_are_uniform(monkeypatch, study, rounds):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     for module in ("timing", "sbc", study):

@@ -142,12 +142,12 @@ class Regression(AbstractModel):
         if isinstance(given, Observed):
             given = given.x
         x = as_array(given, "predict(..., inputs)").astype(data.x.dtype)
-        columns = data.x.shape[1]
+        columns, shape = data.x.shape[1], x.shape
         if x.ndim == 1 and columns == 1:
             x = x[:, None]
         if x.ndim != 2 or x.shape[1] != columns or not len(x):
             raise ValueError(
-                f"`predict(..., inputs)` has shape {x.shape}; the fit has the inputs "
+                f"`predict(..., inputs)` has shape {shape}; the fit has the inputs "
                 f"{', '.join(data.inputs)}, so it takes (m, {columns})"
                 + (" or (m,)." if columns == 1 else ".")
             )
