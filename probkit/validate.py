@@ -134,7 +134,7 @@ def _kind(value: Any) -> tuple[str, str]:
     return f"values of type {type(value).__name__}", "Convert or drop them."
 
 
-def refuse_no_spread(values: Array, what: str, why: str) -> None:
+def refuse_no_spread(values: Array | np.ndarray, what: str, why: str) -> None:
     """Refuse values that are all equal, or whose squares leave the range of their dtype.
 
     Args:

@@ -8,6 +8,7 @@ exactly.
 Source: Rasmussen & Williams (2006), "Gaussian Processes for Machine Learning".
 """
 
+from probkit.models.gp.grid import Grid
 from probkit.models.gp.kernels import (
     AbstractKernel,
     Drift,
@@ -25,6 +26,7 @@ from probkit.models.gp.observed import Observed, Units
 __all__ = [
     "AbstractKernel",
     "Drift",
+    "Grid",
     "Linear",
     "Matern",
     "Observed",

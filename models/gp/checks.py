@@ -12,14 +12,21 @@ from jaxtyping import Array
 from probkit.model.check import Check
 from probkit.model.density import Sites, unconstrain
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS, of_neighbours
+from probkit.models.gp.grid import Grid
 from probkit.models.gp.observed import Observed
 
 # The share of the series that is predicted from the rest; the least number in it.
 HELD_OUT, LEAST_HELD_OUT = 0.2, 4
-# In prior sds, the furthest that a site may be from the centre of its prior.
+# In prior sds, the furthest that a lengthscale may be from the centre of its prior.
 FURTHEST = 3.5
 # The largest relative error of the smallest eigenvalue of the covariance.
 DIGITS = 1e-3
+
+
+def checks_of_grid(model: Any, sites: Sites, data: Grid) -> tuple[Check, ...]:
+    """Those that need neither an order of the observations nor the dense matrix."""
+    explained = float(_explained_of_grid(model, sites, data))
+    return (_of_explained(explained), *_of_sites(model, sites, data))
 
 
 def checks(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
@@ -35,8 +42,6 @@ def checks(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
     """
     found = {k: np.asarray(v) for k, v in _measured(model, sites, data).items()}
     n = len(data)
-    name, furthest = _furthest(_coordinates(model, sites, data))
-    site, finest = _finest(model, sites, data)
     last = math.ceil(HELD_OUT * n)
     more: tuple[Check, ...] = ()
     if data.x.shape[1] == 1 and last >= LEAST_HELD_OUT:
@@ -52,15 +57,7 @@ def checks(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
             ),
         )
     return (
-        Check(
-            "share of the observations explained",
-            float(found["explained"]),
-            "at least",
-            LEAST_EXPLAINED,
-            "the function is next to nothing and all is noise: look at the data, raise "
-            "`num_starts`, or use another kernel",
-            "of their squares, each predicted from all the others",
-        ),
+        _of_explained(float(found["explained"])),
         Check(
             "correlation of neighbouring residuals",
             float(found["neighbours"]),
@@ -80,6 +77,34 @@ def checks(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
             "of whitened residuals; 1 under the model",
         ),
         *more,
+        *_of_sites(model, sites, data),
+        Check(
+            "digits lost to the range of signal over noise",
+            float(found["contrast"] * jnp.finfo(data.y.dtype).eps),
+            "at most",
+            DIGITS,
+            "use float64 (`pk.enable_x64()`), or give `noise_sd`",
+            "relative error of the smallest eigenvalue",
+        ),
+    )
+
+
+def _of_explained(share: float) -> Check:
+    return Check(
+        "share of the observations explained",
+        share,
+        "at least",
+        LEAST_EXPLAINED,
+        "the function is next to nothing and all is noise: look at the data, raise "
+        "`num_starts`, or use another kernel",
+        "of their squares, each predicted from all the others",
+    )
+
+
+def _of_sites(model: Any, sites: Sites, data: Observed | Grid) -> tuple[Check, ...]:
+    name, furthest = _furthest(_coordinates(model, sites, data))
+    site, finest = _finest(model, sites, data)
+    return (
         Check(
             "shortest lengthscale over the spacing",
             finest,
@@ -90,23 +115,27 @@ def checks(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
             site,
         ),
         Check(
-            "furthest site from its prior",
+            "furthest lengthscale from its prior",
             furthest,
             "at most",
             FURTHEST,
-            "the data contradict the prior, or do not determine the site: look at it, and "
-            "at the scale of the data",
+            "the function is nearly constant, or nearly noise, along an input: leave the "
+            "kernel out, or look at the scale of the data",
             f"in prior sds; {name}",
         ),
-        Check(
-            "digits lost to the range of signal over noise",
-            float(found["contrast"] * jnp.finfo(data.y.dtype).eps),
-            "at most",
-            DIGITS,
-            "use float64 (`pk.enable_x64()`), or give `noise_sd`",
-            "relative error of the smallest eigenvalue",
-        ),
     )
+
+
+@eqx.filter_jit
+def _explained_of_grid(model, sites: Sites, data: Grid):
+    distribution = model.evidence(sites, data)
+    precision = distribution.precision()
+    seen = precision > 0
+    errors = distribution.weights(data.y) / jnp.where(seen, precision, 1.0)
+    # The mean and the sd of the units may be those of other data.
+    center = jnp.sum(jnp.where(seen, data.y, 0.0)) / len(data)
+    spread = jnp.sum(jnp.where(seen, data.y - center, 0.0) ** 2)
+    return 1 - jnp.sum(errors**2) / spread
 
 
 @eqx.filter_jit
@@ -133,22 +162,23 @@ def _unconstrained(model, data, sites):
     return unconstrain(model, data, sites)
 
 
-def _coordinates(model, sites: Sites, data: Observed) -> dict[str, np.ndarray]:
-    """The sites in sds of their priors, but for those of heavy tails."""
+def _coordinates(model, sites: Sites, data: Observed | Grid) -> dict[str, np.ndarray]:
+    """The lengthscales, in sds of their priors about their centres."""
     latent = jax.device_get(_unconstrained(model, data, sites))
     return {
         name: np.atleast_1d(value)
         for name, value in latent.items()
-        if not name.startswith(("frequency_", "period_"))
+        if name.startswith("lengthscale_")
     }
 
 
 def _furthest(coordinates: dict[str, np.ndarray]) -> tuple[str, float]:
-    name = max(coordinates, key=lambda name: np.abs(coordinates[name]).max())
-    return f"`{name}`", float(np.abs(coordinates[name]).max())
+    found = {f"`{name}`": float(np.abs(z).max()) for name, z in coordinates.items()}
+    name = max(found, key=lambda name: found[name], default="no lengthscale")
+    return name, found.get(name, 0.0)
 
 
-def _finest(model, sites: Sites, data: Observed) -> tuple[str, float]:
+def _finest(model, sites: Sites, data: Observed | Grid) -> tuple[str, float]:
     """The lengthscale that is shortest relative to the spacing, where there is one."""
     found = {"no lengthscale": math.inf}
     for name, spacing in model.structure().spacings(data).items():

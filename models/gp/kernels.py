@@ -26,8 +26,8 @@ from probkit.model.density import Sites
 from probkit.models.gp.observed import Observed, Units
 from probkit.validate import as_array, optional, positive, short, whole
 
-# The prior of a term's sd: median, in sds of y, and sd of the logarithm.
-SD, SD_SPREAD = 0.5, 1.5
+# Where the prior density of a term's sd is highest, in sds of y.
+SD = 0.5
 # The prior of a lengthscale has 98 % between one spacing of the points and this many
 # lengths of the data.
 LONGEST = 2.0
@@ -178,6 +178,19 @@ class AbstractStationary(AbstractLeaf):
 
     def on_grid(self, θ, column, x):
         return by_lag(self.at(θ, x - x[0]))
+
+
+def scale_prior(mode: Float[Array, "*q"]) -> dist.Distribution:
+    """The prior of an sd: gamma of shape 2, with the highest density at `mode`.
+
+    Its density is zero at zero, but only in proportion, so that a maximum of the posterior
+    density does not end there, and data that need a small sd can have one.
+
+    Source: Chung, Rabe-Hesketh, Dorie, Gelman & Liu (2013), "A nondegenerate penalized
+    likelihood estimator for variance parameters in multilevel models".
+    """
+    base = dist.Gamma(2.0 * jnp.ones_like(mode), 1.0).to_event(mode.ndim)
+    return InUnits(base, [AffineTransform(0.0, mode, dist.constraints.positive)])
 
 
 def _lengthscale(column: Column) -> dist.Distribution:
@@ -387,9 +400,9 @@ class SpectralMixture(AbstractStationary):
 
     The priors are centred on the data: one component at frequency zero, for a trend, and
     one at each of the strongest waves that the periodogram finds (`probkit.gp.waves`), of
-    that amplitude. Frequencies have Student-t priors, 0.2 cycles over the data wide, and
-    the others log-normal ones. This uses the data twice, in the place of a search among
-    the many maxima that a frequency has.
+    that amplitude. Frequencies have Student-t priors, 0.2 cycles over the data wide, sds
+    gamma and lengthscales log-normal ones. This uses the data twice, in the place of a
+    search among the many maxima that a frequency has.
 
     Attributes:
         num_components: $Q$. By default one for the trend and one per wave. Components
@@ -441,7 +454,7 @@ class SpectralMixture(AbstractStationary):
         )
         t = dist.StudentT(3.0, jnp.zeros(count, length.dtype), 1.0).to_event(1)
         return {
-            "sd": log_normal(sd, SD_SPREAD),
+            "sd": scale_prior(sd),
             "frequency": InUnits(t, [AffineTransform(frequency, width)]),
             "lengthscale": log_normal(lengthscale, LENGTH_SPREAD),
         }
@@ -482,7 +495,7 @@ class Structure(NamedTuple):
         named = dict(zip(names, found, strict=True))
         return cls(named, tuple(tuple(names[i] for i in term) for term in terms))
 
-    def spacings(self, data: Observed) -> dict[str, Array]:
+    def spacings(self, data: Any) -> dict[str, Array]:
         """The spacing of the points in the direction of each lengthscale, by site."""
         columns = {name: columns_of(leaf, data) for name, leaf in self.leaves.items()}
         return {
@@ -555,7 +568,7 @@ def _names(leaves: list[AbstractLeaf]) -> list[str]:
     return names
 
 
-def columns_of(leaf: AbstractLeaf, data: Observed) -> Column:
+def columns_of(leaf: AbstractLeaf, data: Any) -> Column:
     """The inputs that a simple kernel is a function of."""
     kind = type(leaf).__name__
     if leaf.on is not None:

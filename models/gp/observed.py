@@ -18,8 +18,8 @@ WEAKEST = 0.03
 MOST_WAVES = 8
 # Waves of fewer cycles over the data are a trend; closer ones are one.
 CLOSEST = 0.75
-# The periodogram of more values is that of some of them, even in their order.
-MOST_SEARCHED = 4000
+# The periodogram of more values is that of some of them, even in their order, by dimension.
+MOST_SEARCHED = {1: 4000, 2: 600, 3: 300}
 
 
 class Units(eqx.Module):
@@ -43,6 +43,18 @@ class Units(eqx.Module):
     y_sd: Float[Array, ""]
     frequencies: tuple[Float[Array, " _q"], ...]
     amplitudes: tuple[Float[Array, " _q"], ...]
+
+    @classmethod
+    def restore(cls, fields: dict[str, Any], dtype: Any) -> "Units":
+        """The units, from what a file keeps of them."""
+        waves = ("frequencies", "amplitudes")
+        arrays: dict[str, Any] = {
+            name: tuple(jnp.asarray(a, dtype) for a in value)
+            if name in waves
+            else jnp.asarray(value, dtype)
+            for name, value in fields.items()
+        }
+        return cls(**arrays)
 
 
 class Observed(AbstractData):
@@ -91,10 +103,7 @@ class Observed(AbstractData):
             )
         self.inputs = _input_names(inputs, column_names(given, x.shape[1]), x.shape[1])
         self.x, self.y = x, y.astype(x.dtype)
-        self.noise_sd = None
-        if noise_sd is not None:
-            known = positive("Observed(noise_sd")(noise_sd)
-            self.noise_sd = jnp.asarray(known, x.dtype)
+        self.noise_sd = known_noise(noise_sd, "Observed", x.dtype)
         for name, column in zip(self.inputs, self.x.T, strict=True):
             refuse_no_spread(
                 column, f"`Observed(x=...)`: column `{name}`", "says nothing; drop it"
@@ -104,23 +113,8 @@ class Observed(AbstractData):
 
     def _own_units(self) -> Units:
         refuse_no_spread(self.y, "`Observed(y=...)`", "leaves nothing to explain")
-        x, y = np.asarray(self.x, float), np.asarray(self.y, float)
-        n, d = x.shape
-        length = np.ptp(x, 0)
-        distinct = np.array([len(np.unique(column)) for column in x.T])
-        # Points that are spread over a box have this many along each of its axes.
-        along = np.minimum(distinct, max(2, round(n ** (1 / d))))
-        tones = _tones(x, y) if d <= 3 else [(np.zeros(0), np.zeros(0))] * d
-        units = Units(
-            jnp.asarray(x.min(0)),
-            jnp.asarray(length),
-            jnp.asarray(length / (along - 1)),
-            jnp.asarray(y.mean()),
-            jnp.asarray(y.std()),
-            tuple(jnp.asarray(s) for s, _ in tones),
-            tuple(jnp.asarray(a) for _, a in tones),
-        )
-        return _cast(units, self.x.dtype)
+        units = units_of(np.asarray(self.x, float), np.asarray(self.y, float))
+        return cast(units, self.x.dtype)
 
     def _given_units(self, units: Any) -> Units:
         columns = self.x.shape[1]
@@ -129,7 +123,7 @@ class Observed(AbstractData):
                 "`Observed(units=...)` takes the units of data with as many columns, here "
                 f"{columns}, such as `units=other.units`."
             )
-        return _cast(units, self.x.dtype)
+        return cast(units, self.x.dtype)
 
     def take(self, indices) -> "Observed":
         """Refused, because all observations depend on the same function."""
@@ -140,30 +134,50 @@ class Observed(AbstractData):
 
     @classmethod
     def restore(cls, arrays, fields) -> "Observed":
-        dtype = jnp.asarray(arrays["x"]).dtype
-        units: dict[str, Any] = {
-            name: tuple(jnp.asarray(a, dtype) for a in value)
-            if name in ("frequencies", "amplitudes")
-            else jnp.asarray(value, dtype)
-            for name, value in fields["units"]["fields"].items()
-        }
+        units = Units.restore(fields["units"]["fields"], jnp.asarray(arrays["x"]).dtype)
         known = arrays.get("noise_sd")
         return cls(
             arrays["x"],
             arrays["y"],
             None if known is None else float(known),
             inputs=fields["inputs"],
-            units=Units(**units),
+            units=units,
         )
 
 
-def _cast(units: Units, dtype) -> Units:
+def cast(units: Units, dtype) -> Units:
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), units)
+
+
+def known_noise(value: Any, kind: str, dtype) -> Float[Array, ""] | None:
+    """The sd of the noise, if it is given."""
+    if value is None:
+        return None
+    return jnp.asarray(positive(f"{kind}(noise_sd")(value), dtype)
+
+
+def units_of(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"]) -> Units:
+    """The scales of values at places, and the waves in them."""
+    n, d = x.shape
+    length = np.ptp(x, 0)
+    distinct = np.array([len(np.unique(column)) for column in x.T])
+    # Points that are spread over a box have this many along each of its axes.
+    along = np.minimum(distinct, max(2, round(n ** (1 / d))))
+    tones = _tones(x, y) if d <= 3 else [(np.zeros(0), np.zeros(0))] * d
+    return Units(
+        jnp.asarray(x.min(0)),
+        jnp.asarray(length),
+        jnp.asarray(length / (along - 1)),
+        jnp.asarray(y.mean()),
+        jnp.asarray(y.std()),
+        tuple(jnp.asarray(s) for s, _ in tones),
+        tuple(jnp.asarray(a) for _, a in tones),
+    )
 
 
 def _tones(x: np.ndarray, y: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """The waves along each axis, strongest first: frequencies and amplitudes."""
-    every = -(-len(x) // MOST_SEARCHED)
+    every = -(-len(x) // MOST_SEARCHED[x.shape[1]])
     found = waves(x[::every], y[::every], max_waves=MOST_WAVES)
     tones = []
     for s, length in zip(found.frequency.T, np.ptp(x, 0), strict=True):

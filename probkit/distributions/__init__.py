@@ -4,6 +4,7 @@ from probkit.distributions._units import FromStandard, InUnits, log_normal
 from probkit.distributions.dense import DenseNormal
 from probkit.distributions.factor import FactorNormal
 from probkit.distributions.kronecker import KroneckerNormal
+from probkit.distributions.partial import PartialKroneckerNormal
 
 __all__ = [
     "DenseNormal",
@@ -11,5 +12,6 @@ __all__ = [
     "FromStandard",
     "InUnits",
     "KroneckerNormal",
+    "PartialKroneckerNormal",
     "log_normal",
 ]

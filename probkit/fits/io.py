@@ -33,6 +33,7 @@ MODEL = "model"
 # The modules of the families' classes, by their names in a file.
 FAMILIES = {
     "gp.Drift": "probkit.models.gp",
+    "gp.Grid": "probkit.models.gp",
     "gp.Linear": "probkit.models.gp",
     "gp.Matern": "probkit.models.gp",
     "gp.Observed": "probkit.models.gp",

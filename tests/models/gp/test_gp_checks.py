@@ -38,7 +38,7 @@ NEIGHBOURS = "correlation of neighbouring residuals"
 SQUARES = "mean square of the residuals"
 LAST = "mean square of the last fifth given the rest"
 SPACING = "shortest lengthscale over the spacing"
-PRIOR = "furthest site from its prior"
+PRIOR = "furthest lengthscale from its prior"
 DIGITS = "digits lost to the range of signal over noise"
 
 # Each check: what makes it fire, and something like it that does not.
@@ -64,7 +64,11 @@ FIRES = {
         {"lengthscale_squared_exponential": 0.05},
         {"lengthscale_squared_exponential": 0.2},
     ),
-    "far out in the prior": (PRIOR, {"noise_sd": 1e-5}, {"noise_sd": 1e-2}),
+    "far out in the prior": (
+        PRIOR,
+        {"lengthscale_squared_exponential": 200.0},
+        {"lengthscale_squared_exponential": 10.0},
+    ),
     "noise of the size of rounding": (DIGITS, {"noise_sd": 1e-6}, {"noise_sd": 1e-3}),
 }
 

@@ -259,6 +259,8 @@ def by_quadrature():
     a = np.linspace(-3.5, 3.5, 60)  # the logarithms in sds of the prior
     lengths = np.exp(center + spread * a)
     sds = 0.5 * float(unit.y_sd) * np.exp(1.5 * a)
+    # Of the logarithm of a gamma variable of shape 2.
+    prior = 2 * 1.5 * a - np.exp(1.5 * a)
     logs = np.zeros((60, 60))
     for i, l in enumerate(lengths):
         K = slow.matrix(lambda a, b, l=l: slow.matern([a], [b], 1.5, [l]), T[:1], T)[0]
@@ -269,7 +271,8 @@ def by_quadrature():
             root = np.linalg.cholesky(S)
             white = np.linalg.solve(root, SMOOTH - float(unit.y_mean))
             logs[i, j] = -0.5 * white @ white - np.log(np.diag(root)).sum()
-    p = np.exp(logs - logs.max() - 0.5 * (a[:, None] ** 2 + a**2))
+    logs = logs - 0.5 * a[:, None] ** 2 + prior
+    p = np.exp(logs - logs.max())
     p /= p.sum()
     out = {}
     for name, axis, values in (("lengthscale", 1, lengths), ("sd", 0, sds)):
