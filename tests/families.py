@@ -50,6 +50,14 @@ def _gp(kernel, num_inputs: int):
     return gp.Regression(kernel), gp.Observed(x, y)
 
 
+def _gp_grid():
+    rng = np.random.default_rng(12)
+    y = np.sin(np.arange(6.0))[:, None] + rng.normal(size=(6, 4))
+    y[1, 2:] = y[4, 0] = np.nan
+    kernel = gp.Matern(on="time") * gp.SpectralMixture(2, on="site")
+    return gp.Regression(kernel), gp.Grid(y, {"time": np.arange(6), "site": np.arange(4)})
+
+
 def _counts():
     rng = np.random.default_rng(9)
     x = np.linspace(-1, 1, 60)
@@ -67,6 +75,7 @@ FAMILIES = {
     "moe one expert": lambda: _moe(1, 2),
     "pde inverse": _pde,
     "gp waves and a drift": lambda: _gp(gp.SpectralMixture() + gp.Drift(), 1),
+    "gp grid with gaps": _gp_grid,
     "gp a product of two inputs": lambda: _gp(
         gp.Matern() * gp.Periodic(on="x0") + gp.Linear(on="x1"), 2
     ),
