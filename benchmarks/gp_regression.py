@@ -177,7 +177,7 @@ def peer(python, what, given=""):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer-python", help="a Python with gpytorch")
-    parser.add_argument("--seeds", type=int, default=8, help="simulated series per kind")
+    parser.add_argument("--seeds", type=int, default=4, help="simulated series per kind")
     parser.add_argument("--nuts", action="store_true", help="NUTS as well, for hours")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
