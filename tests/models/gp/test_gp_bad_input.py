@@ -103,7 +103,11 @@ def test_components_are_counted(value):
 
 
 FITS = {
-    "other data": (MODEL, moe.Pairs(x, y), r"takes `gp.Observed`, not `Pairs`"),
+    "other data": (
+        MODEL,
+        moe.Pairs(x, y),
+        r"takes `gp.Observed` or `gp.Grid`, not `Pairs`",
+    ),
     "an input that is not there": (
         gp.Regression(gp.Matern(on="z")),
         gp.Observed(x, y),

@@ -99,7 +99,7 @@ def case(name):
 def test_the_evidence_is_that_of_the_dense_normal(name):
     model, data, sites, covariance = case(name)
     assert set(model.priors(data)) == set(sites)
-    found = log_densities(model, data, sites)[1]
+    found = jax.jit(lambda sites: log_densities(model, data, sites)[1])(sites)
     x, y = np.asarray(data.x), np.asarray(data.y)
     expected = slow.log_evidence(covariance, x, y, 4.0, 0.3)
     # The reference integrates a drift by a sum.
@@ -110,7 +110,8 @@ def test_the_evidence_is_that_of_the_dense_normal(name):
 def test_mean_and_sd_are_those_of_the_dense_conditional(name):
     model, data, sites, covariance = case(name)
     new = NEW[:, None] if data is LINE else np.stack([NEW, NEW[::-1]], 1)
-    found = model.predict(sites, model.inputs(new, data), KEY)
+    inputs = model.inputs(new, data)
+    found = jax.jit(lambda sites: model.predict(sites, inputs, KEY))(sites)
     x, y = np.asarray(data.x), np.asarray(data.y)
     mean, C = slow.conditional(covariance, x, y, 4.0, 0.3, new)
     np.testing.assert_allclose(found["mean"], mean, rtol=1e-6)
@@ -286,8 +287,8 @@ def by_quadrature():
 # of its sd, may be off. The maximum of a skewed density is not at its mean.
 METHODS = {
     "NUTS": (pk.NUTS(num_chains=2, num_warmup=200, num_samples=400), 0.25, 0.2),
-    "MAP": (pk.MAP(num_draws=800), 1.2, 0.5),
-    "SVI": (pk.SVI(guide="multivariate_normal", num_draws=800, max_steps=3000), 0.4, 0.35),
+    "MAP": (pk.MAP(num_draws=800), 1.2, 0.35),
+    "SVI": (pk.SVI(guide="multivariate_normal", num_draws=800, max_steps=2000), 0.4, 0.35),
 }
 
 
