@@ -263,7 +263,7 @@ def solution(num: int, rank: int | None) -> Hot:
         off = np.asarray(found.derivative(grid, (0, 0))) - true
         return float(np.linalg.norm(off) / np.linalg.norm(true))
 
-    solved = eqx.filter_jit(lambda sites, problem: model.solution(sites, problem))
+    solved = eqx.filter_jit(lambda sites, problem: model.integrated(sites, problem))
     return calls(solved, sites, problem, answer=error)
 
 

@@ -150,7 +150,7 @@ def scaling() -> list[dict]:
 
     @eqx.filter_jit
     def solve(problem, sites):
-        return model.solution(sites, problem)  # with its calibrated sds
+        return model.integrated(sites, problem)  # with its calibrated sds
 
     rows = []
     for num in SCALING:

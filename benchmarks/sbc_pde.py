@@ -46,7 +46,7 @@ def simulate(problem: pde.Problem, key):
         (None,) * 3,
         is_leaf=lambda a: a is None,
     )
-    solution = MODEL.solution(sites, unseen)
+    solution = MODEL.integrated(sites, unseen)
     z = solution.sample(next(keys))
     noise = jax.random.normal(next(keys), problem.values.shape)
     u = system.at_points(solution.spans, problem.points, (0,)) @ z
@@ -56,7 +56,7 @@ def simulate(problem: pde.Problem, key):
 
 def quantities(sites, data, key):
     """The ranked quantities of one draw."""
-    solution = MODEL.solution(sites, data)
+    solution = MODEL.integrated(sites, data)
     z = solution.sample(key)
     at = [jnp.array([LOOKED_AT])]
     return {

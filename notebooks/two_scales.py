@@ -157,7 +157,7 @@ print(
 # intervals of the plain posterior are far too wide:
 
 # %%
-plain = pde.SpectralGP(calibrated=False).solution(sites, problem)
+plain = pde.SpectralGP(calibrated=False).integrated(sites, problem)
 naive = np.asarray(plain.sd_on((x,)))
 inside = slice(1, -1)  # at the ends u is given
 for name, width in {"plain": naive, "calibrated": sd}.items():

@@ -49,14 +49,15 @@ def answers(name):
     def asked(key):
         sites = prior_draw(model, data, key)
         position = unconstrain(model, data, sites)
+        given = model.integrated(sites, data)
         return {
             "sites": sites,
             "position": position,
             "again": constrain(model, data, position),
             "pointwise": model.pointwise(sites, data),
             "likelihood": sum(v.sum() for v in log_likelihood(model, data, sites).values()),
-            "predicted": model.predict(sites, model.inputs(data, data), key),
-            "recovered": model.recover(sites, data, key),
+            "predicted": model.predict(given, model.inputs(data, data), key),
+            "recovered": model.recover(given, data, key),
             "canonical": model.canonical(sites, data),
         }
 

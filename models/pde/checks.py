@@ -1,7 +1,9 @@
 """Checks of the solution of one draw."""
 
+import itertools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,27 +11,27 @@ from jaxtyping import Array, Float
 from probkit.model.check import Check
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS
 from probkit.models.pde import system
-from probkit.models.pde.solution import Solver, some
+from probkit.models.pde.problem import Problem
+from probkit.models.pde.solution import Misfit, Solution, some
 
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
 LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
+# Of coefficients of the highest derivatives: the change from point to point that counts,
+# relative to their size, and the largest share of it within half a step.
+LEAST_CHANGE, LARGEST_JUMP = 0.1, 0.9
 # How much of the prior sd of a combination of u may be left. Exact conditions leave 1e-10
 # to 1e-5 in a problem that is well posed, and 1e-4 to 1 in one that is not. Noisy
 # observations may leave more.
 OPEN_EXACT, OPEN_NOISY = 3e-5, 0.5
 
 
-def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
+@eqx.filter_jit
+def measured(found: Solution, problem: Problem) -> dict[str, Float[Array, ""]]:
     """The numbers that the checks compare with their limits."""
-    problem, θ = solver.problem, solver.parameters
-    found = solver.solution(solver.fields())
+    θ = found.parameters
     between = {o: found.derivative(problem.midpoints, o) for o in problem.held_out.orders}
     residual = problem.held_out(between, θ.unknowns)
-    squares = jnp.zeros(())
-    for rows in solver.faces:
-        squares += jnp.sum((rows.factor @ found.mean + rows.loc - rows.value) ** 2)
-    count = sum(condition.values.size for condition in problem.conditions)
     # Combinations of u by their prior sd, and the sd that the conditions leave them.
     places = some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
     prior = system.kron([s(x) for s, x in zip(found.spans, places, strict=True)])
@@ -41,16 +43,56 @@ def measured(solver: Solver) -> dict[str, Float[Array, ""]]:
         jnp.max(jnp.abs(k.frequency) + 2 / (2 * jnp.pi * k.lengthscale)) * 2 * (x[1] - x[0])
         for k, x in zip(θ.kernels, problem.grid, strict=True)
     ]
-    seen = {}
-    if problem.values is not None:
-        seen = solver.fit_to_observations(found)._asdict()
+    seen = {} if problem.values is None else Misfit.of(found, problem)._asdict()
     return seen | {
-        "held_out": jnp.sqrt(jnp.mean(residual**2))
-        / solver.collocation.residual_size(θ.unknowns),
-        "faces": jnp.sqrt(squares / max(1, count)) / problem.size,
+        "held_out": jnp.sqrt(jnp.mean(residual**2)) / found.residual_size,
+        "faces": _off_faces(found, problem),
         "frequency": jnp.max(jnp.stack(highest)),
         "open": jnp.sum(left > open_share * widest),
+        "jump": _jump(problem),
     }
+
+
+def _jump(problem: Problem) -> Float[Array, ""]:
+    """How much of a coefficient's change over a cell of the grid comes within half of it.
+
+    It is about a half for a smooth coefficient, and one for one that jumps. Looked at are
+    the coefficients of the highest derivatives, if they change by much in any cell.
+    """
+    highest = max(sum(orders) for orders in problem.equation.orders)
+    shares = [jnp.zeros(())]
+    every = zip(
+        problem.equation.monomials,
+        problem.equation.coefficients,
+        problem.held_out.coefficients,
+        strict=True,
+    )
+    for monomial, at, between in every:
+        is_highest = any(sum(orders) == highest for orders in monomial.factors)
+        if highest < 2 or not is_highest or at.ndim == 0:
+            continue
+        ends = (slice(None, -1), slice(1, None))
+        corners = jnp.stack([at[s] for s in itertools.product(ends, repeat=at.ndim)])
+        whole = jnp.max(jnp.max(corners, 0) - jnp.min(corners, 0))
+        half = jnp.max(jnp.abs(corners - between))
+        is_large = whole > LEAST_CHANGE * jnp.max(jnp.abs(at))
+        shares.append(jnp.where(is_large, half / whole, 0.0))
+    return jnp.max(jnp.stack(shares))
+
+
+def _off_faces(found: Solution, problem: Problem) -> Float[Array, ""]:
+    """Root mean square of what is missed of the conditions, relative to the solution."""
+    squares, count = jnp.zeros(()), 0
+    for condition in problem.conditions:
+        off = system.on_face(condition, found.mean, found.spans, problem.grid)
+        squares += jnp.sum((off - condition.values) ** 2)
+        count += condition.values.size
+    return jnp.sqrt(squares / max(1, count)) / problem.size
+
+
+def limits_of(tolerance: float) -> dict[str, float]:
+    """The largest residual between the points, and misfit on faces, that pass."""
+    return {"held_out": max(3 * tolerance, LARGEST_RESIDUAL), "faces": LARGEST_MISFIT}
 
 
 def checks(
@@ -71,6 +113,7 @@ def checks(
         "kernel does not reach the solution: raise `shape`, `rank` or `num_nodes`, "
         "search (`Closed(learn=True)`), or give `frequencies=`"
     )
+    limits = limits_of(tolerance)
     seen = _of_observations(found, num_observations) if num_observations else ()
     return (
         *seen,
@@ -78,7 +121,7 @@ def checks(
             "residual between the points",
             found["held_out"],
             "at most",
-            max(3 * tolerance, LARGEST_RESIDUAL),
+            limits["held_out"],
             remedy,
             "rms at midpoints, relative to its size a priori",
         ),
@@ -86,7 +129,7 @@ def checks(
             "misfit on faces",
             found["faces"],
             "at most",
-            LARGEST_MISFIT,
+            limits["faces"],
             "the conditions contradict each other or the equation, or the kernel "
             "cannot follow them: raise `rank` or `num_nodes`",
             "rms, relative to the solution",
@@ -98,6 +141,16 @@ def checks(
             1.0,
             "the grid cannot distinguish this frequency from a lower one: raise `shape`",
             "of the kernel, with two widths of its bump",
+        ),
+        Check(
+            "jump of the leading coefficient",
+            found["jump"],
+            "at most",
+            LARGEST_JUMP,
+            "the coefficient of the highest derivative jumps, where the residual does not "
+            "say what happens to the flux: write (k u')' as `k * u.dxx + dk * u.dx` with a "
+            "smooth k, or raise `shape`",
+            "share of its change over a cell of the grid that comes within half a cell",
         ),
         Check(
             "directions left open",

@@ -15,13 +15,14 @@ from numpyro.infer.util import potential_energy
 from probkit.infer.map import MAP
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose, repeated
 from probkit.method.checkpoint import Checkpoint
+from probkit.method.integrated import integrate_one
 from probkit.model.check import Check
-from probkit.model.density import Sites, constrain, log_densities, unconstrain
-from probkit.models.pde.checks import LEAST_EXPLAINED
+from probkit.model.density import Sites, constrain, unconstrain
+from probkit.models.pde.checks import LEAST_EXPLAINED, limits_of, measured
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.profile import starts
-from probkit.models.pde.solution import Collocation, Fields, zero
+from probkit.models.pde.solution import Collocation, Fields, Misfit, Solution, zero
 from probkit.validate import optional, positive, whole
 
 # Tolerance of the equation during the search. At the tolerance of the solution itself the
@@ -30,6 +31,10 @@ SEARCH_SD = 1e-5
 LARGEST_NEWTON = 1e-6
 # A nonlinear equation is linearised again until no standardised coordinate moves by more.
 MOST_ROUNDS, ROUND_TOLERANCE = 6, 0.05
+# How many waves per bump of the spectrum are tried if the residual is too large with the
+# default, and the lengthscale of the trend at the start, relative to its default. With many
+# tones there would be more functions than a search has time for.
+MORE_NODES, MOST_FUNCTIONS = ((96, 0.3), (192, 0.1)), 1000
 # Draws about the maximum, by default, if there are observations.
 DRAWS = 100
 # For the Hessian there: the step of its differences, and the least curvature. Coordinates
@@ -92,18 +97,48 @@ class Closed(AbstractMethod):
             )
 
     def run(self, model, data, key, start, running):
+        draws, solution = self._attempt(model, data, key, start, running)
+        if model.num_nodes is not None or len(data.axes) > 1:
+            return draws
+        # A kernel of few waves cannot follow thin layers.
+        missed = _missed(solution, data)
+        components = draws.sites[f"weight_{data.axes[0]}"].shape[-1] if draws.sites else 1
+        for num_nodes, shorter in MORE_NODES:
+            if missed <= 1 or 2 * num_nodes * components > MOST_FUNCTIONS:
+                break
+            richer = dataclasses.replace(model, num_nodes=num_nodes)
+            begin = start
+            if start is None and data.values is None:
+                begin = _shorter(richer, data, shorter)
+            folder = running.checkpoint
+            own = None if folder is None else folder / f"nodes-{num_nodes}"
+            own_run = dataclasses.replace(running, checkpoint=own)
+            found, solution = self._attempt(richer, data, key, begin, own_run)
+            if (again := _missed(solution, data)) < missed:
+                draws, missed = dataclasses.replace(found, model=richer), again
+        return draws
+
+    def _attempt(self, model, data, key, start, running) -> tuple[Draws, Solution | None]:
+        """The draws of one number of waves, and the solution at the maximum."""
         inverse, learns = data.values is not None, self._learns(model, data)
         num_draws = self.num_draws or (DRAWS if inverse else 1)
         if learns and self.max_steps == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps)
+            return Draws({}, {}, {}, RESULTS.no_steps), None
         if learns:
             end = self._search(model, data, key, start, running)
             sites, settled = end.sites, end.settled
             trace = {"objective": end.objective[None]}
         else:
             sites, settled, trace = _given_or_middle(model, data, start), True, {}
-        fields, found = _solved(model, data, sites)
-        facts: dict[str, Any] = {k: float(v) for k, v in found.items()}
+        sites = model.canonical(sites, data)
+        solution = integrate_one(model, data, sites)
+        fields = _fields(solution, data)
+        facts: dict[str, Any] = {
+            "evidence": float(solution.evidence),
+            "newton_change": float(solution.newton_change),
+        }
+        if inverse:
+            facts["explained"] = float(Misfit.of(solution, data).explained)
         facts["settled"] = settled
         finite = all(np.isfinite(v).all() for v in (*facts.values(), *trace.values()))
         draws = repeated(sites, num_draws)
@@ -112,11 +147,15 @@ class Closed(AbstractMethod):
             draws = {k: np.asarray(v)[None] for k, v in near.items()}
             facts |= {"least_curvature": curvature} | _of_unknowns(data, draws)
         explains = not inverse or facts["explained"] >= LEAST_EXPLAINED
-        done = settled and facts["newton_change"] < LARGEST_NEWTON
+        # Without observations any kernel will do with which the equation is solved.
+        done = settled or (not inverse and _missed(solution, data) <= 1)
+        done &= facts["newton_change"] < LARGEST_NEWTON
         result = choose(explains, RESULTS.successful, RESULTS.unexplained)
         result = choose(done, result, RESULTS.max_steps_reached)
         result = choose(finite, result, RESULTS.nonfinite)
-        return Draws(draws, {}, trace, result, facts)
+        is_one = next(iter(draws.values())).shape[:2] == (1, 1)
+        kept = jax.tree.map(lambda a: a[None], solution) if is_one else None
+        return Draws(draws, {}, trace, result, facts, integrated=kept), solution
 
     def _learns(self, model: SpectralGP, data: Problem) -> bool:
         if data.is_homogeneous:
@@ -165,7 +204,7 @@ class Closed(AbstractMethod):
         linear, folder, objectives = data.equation.is_linear, running.checkpoint, []
         for number in range(1 if linear else MOST_ROUNDS):
             sites = {name: jnp.asarray(array[0]) for name, array in begin.items()}
-            fields = zero(data) if linear else _solved(model, data, sites)[0]
+            fields = _fields(integrate_one(model, data, sites), data)
             program = Linearised(looser, fields, collocation)
             own = None if folder is None else folder / f"round-{number}"
             found = search.run(
@@ -239,6 +278,24 @@ class Linearised(eqx.Module):
         self.model.observe(sites, problem, self.fields, self.collocation)
 
 
+def _missed(solution: Solution | None, data: Problem) -> float:
+    """The residual and the misfit on faces, the larger in units of its limit."""
+    if solution is None:  # no step was allowed
+        return 0.0
+    found = {k: float(v) for k, v in measured(solution, data).items()}
+    limits = limits_of(float(solution.parameters.equation_sd))
+    missed = max(found[name] / limit for name, limit in limits.items())
+    return missed if np.isfinite(missed) else np.inf
+
+
+def _shorter(model: SpectralGP, data: Problem, share: float) -> Sites:
+    """The start, with a shorter lengthscale of the trend; with a leading axis."""
+    sites = _start_sites(model, data)
+    name = f"lengthscale_{data.axes[0]}"
+    sites[name] = sites[name].at[0].multiply(share)
+    return jax.tree.map(lambda a: a[None], sites)
+
+
 def _lane(sites: Sites, lane: int) -> Sites:
     return {name: array[lane : lane + 1] for name, array in sites.items()}
 
@@ -262,20 +319,9 @@ def _apart(program, data, before: Sites, after: Sites):
 
 
 @eqx.filter_jit
-def _solved(model: SpectralGP, data: Problem, sites: Sites) -> tuple[Fields, dict]:
-    """The derivatives to linearise about; the evidence, and the last Newton step."""
-    collocation = model.collocation(data)
-    solver = model.solver(sites, data, collocation)
-    fields, change = zero(data), jnp.zeros(())
-    if not data.equation.is_linear:
-        found = solver.newton()
-        fields, change = found.fields, found.change
-    program = Linearised(model, fields, collocation)
-    _, evidence = log_densities(program, data, sites)
-    facts = {"evidence": evidence, "newton_change": change}
-    if data.values is not None:
-        facts["explained"] = solver.fit_to_observations(solver.solution(fields)).explained
-    return fields, facts
+def _fields(solution: Solution, data: Problem) -> Fields:
+    """The derivatives about which the equation is linearised: any, if it is linear."""
+    return zero(data) if data.equation.is_linear else solution.fields(data)
 
 
 def _of_unknowns(data: Problem, draws: Sites) -> dict[str, float]:

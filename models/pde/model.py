@@ -30,6 +30,8 @@ TREND = 0.5
 TREND_RANK, TONE_RANK = 12, 10
 LEAST_RANK, MOST_RANK = {2: 20, 3: 10}, {2: 40, 3: 12}
 POINTS_AT_ONCE = 512
+# Waves per bump of the spectrum, if the user gives no number.
+NODES = 24
 
 
 class Start(NamedTuple):
@@ -85,8 +87,10 @@ class SpectralGP(AbstractModel):
         equation_sd: tolerance of the equation, relative to the prior sd of the residual.
             Use 1e-9 to solve, about 1e-3 with noisy observations, and None to estimate
             it from them, if the equation itself is in doubt.
-        num_nodes: waves per bump of the spectrum. Lengthscales shorter than about
-            `length / num_nodes` need more.
+        num_nodes: waves per bump of the spectrum. Thin layers, of lengthscales shorter than
+            a tenth of the axis, need more than 24. By default `pde.Closed` takes 24, and in
+            one dimension 96 or 192 if the residual is too large with fewer; the model of
+            the fit then has that number. Other methods take 24.
         rank: the number of functions of each axis; by default all waves in one
             dimension, in more a number that follows from the number of tones.
         calibrated: whether posterior sds are multiplied by a factor, such that 95 %
@@ -114,7 +118,9 @@ class SpectralGP(AbstractModel):
     equation_sd: float | None = eqx.field(
         default=1e-9, converter=optional(positive("SpectralGP(equation_sd"))
     )
-    num_nodes: int = eqx.field(default=24, converter=whole("SpectralGP(num_nodes", 4))
+    num_nodes: int | None = eqx.field(
+        default=None, converter=optional(whole("SpectralGP(num_nodes", 4))
+    )
     rank: int | None = eqx.field(
         default=None, converter=optional(whole("SpectralGP(rank", 2))
     )
@@ -260,7 +266,8 @@ class SpectralGP(AbstractModel):
     def collocation(self, problem: Problem) -> Collocation:
         """Where the residual is to vanish: what all draws of the sites have in common."""
         start = self.parameters(self.start_sites(problem), problem)
-        return Collocation.of(problem, start, self.ranks(problem), self.num_nodes)
+        num_nodes = self.num_nodes or NODES
+        return Collocation.of(problem, start, self.ranks(problem), num_nodes)
 
     def solver(
         self, sites: Sites, problem: Problem, collocation: Collocation | None = None
@@ -276,24 +283,11 @@ class SpectralGP(AbstractModel):
             collocation = self.collocation(problem)
         return Solver.of(collocation, self.parameters(sites, problem))
 
-    def solution(
-        self,
-        sites: Sites,
-        problem: Problem,
-        fields: Fields | None = None,
-        collocation: Collocation | None = None,
-    ) -> Solution:
-        """The posterior of $u$ for one draw of the sites.
-
-        Args:
-            sites: one draw.
-            problem: the problem.
-            fields: as for `observe`.
-            collocation: as for `solver`.
-        """
-        solver = self.solver(sites, problem, collocation)
-        found = solver.solution(solver.fields() if fields is None else fields)
-        has_noise = problem.values is not None or self.equation_sd is None
+    def integrated(self, sites: Sites, data: Problem) -> Solution:
+        """The posterior of $u$ for one draw of the sites."""
+        solver = self.solver(sites, data)
+        found = solver.solve()
+        has_noise = data.values is not None or self.equation_sd is None
         return solver.calibrated(found) if self.calibrated and not has_noise else found
 
     def ranks(self, problem: Problem) -> tuple[int | None, ...]:
@@ -343,15 +337,14 @@ class SpectralGP(AbstractModel):
     def inputs(self, given: Any, data: Problem) -> Inputs:
         return data.inputs(given)
 
-    def predict(self, sites, inputs, key):
-        """`u`, one draw at the points; `u_mean` and `u_sd`, its moments for these sites."""
-        solution = self.solution(sites, inputs.problem)
-        flat = (0,) * len(inputs.problem.axes)
-        z = solution.sample(key)
+    def predict(self, given: Solution, inputs: Inputs, key):
+        """`u`, one draw at the points; `u_mean` and `u_sd`, its moments for one draw."""
+        flat = (0,) * len(given.spans)
+        z = given.sample(key)
 
         def at(points):
-            rows = system.at_points(solution.spans, points, flat)
-            return rows @ z, rows @ solution.mean, solution.sd(rows)
+            rows = system.at_points(given.spans, points, flat)
+            return rows @ z, rows @ given.mean, given.sd(rows)
 
         points = inputs.points
         if len(points) <= POINTS_AT_ONCE:
@@ -361,25 +354,19 @@ class SpectralGP(AbstractModel):
             found = jax.lax.map(each, points, batch_size=POINTS_AT_ONCE)
         return dict(zip(("u", "u_mean", "u_sd"), found, strict=True))
 
-    def recover(self, sites, data, key):
+    def recover(self, given: Solution, data: Problem, key):
         """`solution`, one draw on the grid; its exact mean and sd given the sites."""
-        solution = self.solution(sites, data)
         flat = (0,) * len(data.axes)
         return {
-            "solution": solution.derivative(data.grid, flat, solution.sample(key)),
-            "solution_mean": solution.derivative(data.grid, flat),
-            "solution_sd": solution.sd_on(data.grid),
+            "solution": given.derivative(data.grid, flat, given.sample(key)),
+            "solution_mean": given.derivative(data.grid, flat),
+            "solution_sd": given.sd_on(data.grid),
         }
 
-    def checks(self, sites, data):
-        found = {k: float(v) for k, v in _measured(self, sites, data).items()}
+    def checks(self, given: Solution, data: Problem):
+        found = {k: float(v) for k, v in measured(given, data).items()}
         count = 0 if data.values is None else len(data.values)
-        return checks(found, float(self._tolerance(sites)), count)
-
-
-@eqx.filter_jit
-def _measured(model: SpectralGP, sites: Sites, problem: Problem) -> dict[str, Array]:
-    return measured(model.solver(sites, problem))
+        return checks(found, float(given.parameters.equation_sd), count)
 
 
 def _lengths(problem: Problem) -> list[Array]:

@@ -29,9 +29,10 @@ from probkit.models.pde.system import Basis, Orders, Rows, Span
 FACE_SD = 1e-9
 # How many test functions there are for each function of an axis.
 TEST_SHARE = 1.5
-# The reference solution, by which sds are calibrated, has this share of the tolerance and
-# this many more functions per axis.
-STRICTER, MORE_RANK = 1e-2, 4
+# The reference solution, by which sds are calibrated, has this share of the tolerance, this
+# many more functions per axis, and so many times the waves: with the same waves, both could
+# miss the solution in the same way.
+STRICTER, MORE_RANK, MORE_NODES = 1e-2, 4, 1.5
 # A solution whose sd is this share of that before the conditions is left open by them.
 OPEN = 1e-3
 # Points per axis at which the two solutions are compared, by dimension.
@@ -126,7 +127,8 @@ class Collocation(eqx.Module):
         """On the midpoints, with more functions and a smaller tolerance: for reference."""
         problem = self.problem
         ranks = tuple(None if r is None else r + MORE_RANK for r in self.ranks)
-        spans = _spans(self.start.kernels, problem.grid, ranks, self.num_nodes)
+        num_nodes = round(MORE_NODES * self.num_nodes)
+        spans = _spans(self.start.kernels, problem.grid, ranks, num_nodes)
         return dataclasses.replace(
             self,
             equation=problem.held_out,
@@ -135,6 +137,7 @@ class Collocation(eqx.Module):
             face_against=_against(problem.equation, spans, problem.grid),
             tolerance=STRICTER,
             ranks=ranks,
+            num_nodes=num_nodes,
         )
 
     def spans(self, kernels: tuple[SpectralMixture, ...]) -> tuple[Span, ...]:
@@ -215,22 +218,35 @@ class Solution(eqx.Module):
     r"""The posterior of $u$ for one draw of the kernel.
 
     Attributes:
+        parameters: the draw.
         spans: the functions of each axis.
         root: $R$ with $R^T R$ the inverse covariance of the coefficients, `(r, r)`.
         mean: mean of the coefficients, `(r,)`.
         calibration: what standard deviations are multiplied by.
+        evidence: log density, in nats, of the observations given the equation, or of a
+            residual of zero if there are none.
+        residual_size: the prior sd of the residual.
+        newton_change: relative change of u and its derivatives by the last Newton step.
     """
 
+    parameters: Parameters
     spans: tuple[Span, ...]
     root: Float[Array, "r r"]
     mean: Float[Array, " r"]
     calibration: Float[Array, ""]
+    evidence: Float[Array, ""]
+    residual_size: Float[Array, ""]
+    newton_change: Float[Array, ""]
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " r"]:
         """Coefficients of one draw."""
         white = jax.random.normal(key, self.mean.shape)
         off = jax.scipy.linalg.solve_triangular(self.root, white)
         return self.mean + self.calibration * off
+
+    def fields(self, problem: Problem) -> Fields:
+        """The derivatives of the mean that the equation has, on the grid."""
+        return {o: self.derivative(problem.grid, o) for o in problem.equation.orders}
 
     def derivative(self, grid, orders: Orders, z=None) -> Float[Array, "..."]:
         """A derivative of the mean, or of a draw, on a tensor grid."""
@@ -254,7 +270,7 @@ class Solution(eqx.Module):
 
 
 class Misfit(NamedTuple):
-    """How well a solution agrees with the observations.
+    """How well a solution agrees with the observations of its problem.
 
     Attributes:
         explained: the share of their sum of squares that the solution explains.
@@ -265,6 +281,19 @@ class Misfit(NamedTuple):
     explained: Float[Array, ""]
     neighbours: Float[Array, ""]
     chi_square: Float[Array, ""]
+
+    @classmethod
+    def of(cls, found: Solution, problem: Problem) -> "Misfit":
+        values, points, sd = problem.values, problem.points, found.parameters.noise_sd
+        assert values is not None and points is not None and sd is not None
+        flat = (0,) * len(problem.axes)
+        left = values - system.at_points(found.spans, points, flat) @ found.mean
+        places = points / jnp.stack([x[-1] - x[0] for x in problem.grid])
+        return cls(
+            1 - jnp.mean(left**2) / jnp.mean(values**2),
+            of_neighbours(places, left),
+            jnp.mean((left / sd) ** 2),
+        )
 
 
 class Newton(NamedTuple):
@@ -398,30 +427,43 @@ class Solver(eqx.Module):
 
     # The posterior.
 
-    def solution(self, fields: Fields) -> Solution:
-        """The posterior of $u$, with the equation linearised about `fields`."""
-        given = self.given(fields)
+    def solution(self, fields: Fields, change: Any = 0.0) -> Solution:
+        """The posterior of $u$, with the equation linearised about `fields`.
+
+        Args:
+            fields: derivatives of $u$ on the collocation's grid.
+            change: relative change of these by the last Newton step.
+        """
+        rows = self.rows(fields)
+        given = _regressed(rows)
         root, mean = given.root, given.mean
+        evidence = _log_density(rows, given)
         if self.problem.values is not None:
             # In coordinates that are standard normal given the equation.
             y = self.predicted(given)
-            more = _regressed(Rows(y.factor, y.loc, self.problem.values, y.noise_sd))
+            rows = Rows(y.factor, y.loc, self.problem.values, y.noise_sd)
+            more = _regressed(rows)
+            evidence = _log_density(rows, more)
             mean = mean + jax.scipy.linalg.solve_triangular(root, more.mean)
             root = more.root @ root
-        return Solution(self.spans, root, mean, jnp.ones(()))
-
-    def fit_to_observations(self, found: Solution) -> "Misfit":
-        """How well a solution agrees with the observations."""
-        rows = self.observed()
-        left = rows.value - rows.factor @ found.mean
-        assert self.problem.points is not None
-        places = self.problem.points / jnp.stack([x[-1] - x[0] for x in self.problem.grid])
-        squares = jnp.mean(left**2)
-        return Misfit(
-            1 - squares / jnp.mean(rows.value**2),
-            of_neighbours(places, left),
-            jnp.mean((left / rows.noise_sd) ** 2),
+        size = self.collocation.residual_size(self.parameters.unknowns)
+        return Solution(
+            self.parameters,
+            self.spans,
+            root,
+            mean,
+            jnp.ones(()),
+            evidence,
+            size,
+            jnp.asarray(change),
         )
+
+    def solve(self) -> Solution:
+        """The posterior of $u$, about the Gauss-Newton solution if it is not linear."""
+        if self.collocation.equation.is_linear:
+            return self.solution(zero(self.problem))
+        found = jax.lax.stop_gradient(self).newton()
+        return self.solution(found.fields, found.change)
 
     def calibrated(self, found: Solution) -> Solution:
         """With sds such that 95 % intervals cover 95 % of the way to a stricter solution.
@@ -451,6 +493,12 @@ class Solver(eqx.Module):
 def _regressed(rows: Rows) -> Regression:
     sd = rows.noise_sd
     return regress(rows.factor / sd[:, None], (rows.value - rows.loc) / sd)
+
+
+def _log_density(rows: Rows, found: Regression) -> Float[Array, ""]:
+    """The log density of the values of rows, in nats, after their regression."""
+    spread = jnp.log(jnp.abs(jnp.diagonal(found.root))).sum() + jnp.log(rows.noise_sd).sum()
+    return -0.5 * (found.misfit + rows.value.size * math.log(2 * math.pi)) - spread
 
 
 def some(grid: Any, most: int) -> list[Array]:

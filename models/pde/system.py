@@ -177,15 +177,30 @@ def _tested_rows(coefficient: Array, parts: list[Array], against) -> Array:
     return total.reshape(sizes).transpose(order).reshape(rows, -1)
 
 
+def _at_end(condition, spans: tuple[Span, ...], grid) -> Array:
+    """What a condition is about, for each function of its axis, `(1, r)`."""
+    span, x = spans[condition.axis], grid[condition.axis]
+    low, high = span(x[:1], condition.order), span(x[-1:], condition.order)
+    return {"low": low, "high": high, "periodic": high - low}[condition.side]
+
+
+def on_face(condition, z: Float[Array, " r"], spans: tuple[Span, ...], grid) -> Array:
+    """What a condition is about, for given coefficients, of the shape of the face."""
+    end = _at_end(condition, spans, grid)
+    matrices = [
+        end if i == condition.axis else span(points)
+        for i, (span, points) in enumerate(zip(spans, grid, strict=True))
+    ]
+    return jnp.squeeze(field(z, matrices), condition.axis)
+
+
 def condition_rows(condition, spans: tuple[Span, ...], grid, against, sd) -> Rows:
     """Values on a face, at its points or against test functions of the other axes."""
-    j, x = condition.axis, grid[condition.axis]
-    low, high = spans[j](x[:1], condition.order), spans[j](x[-1:], condition.order)
-    at = {"low": low, "high": high, "periodic": high - low}[condition.side]
+    j = condition.axis
     parts, back = [], []
     for i, (span, points) in enumerate(zip(spans, grid, strict=True)):
         if i == j:
-            parts.append(at)
+            parts.append(_at_end(condition, spans, grid))
         else:
             q = jnp.eye(len(points)) if against is None else against[i]
             parts.append(q.T @ span(points))

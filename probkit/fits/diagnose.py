@@ -1,6 +1,7 @@
 """A table of checks: whether a fit can be trusted."""
 
-from probkit.fits.value import Fit, refuse_no_fit, typical_draw
+from probkit.fits.predict import typical_integrated
+from probkit.fits.value import Fit, refuse_no_fit
 from probkit.model.check import Report
 
 
@@ -24,6 +25,6 @@ def diagnose(fitted: Fit) -> Report:
             "`az.summary(fit.tree)` and `az.diagnose(fit.tree)` still work."
         )
     checks = fitted.method.checks(fitted.tree, fitted.facts)
-    checks += fitted.model.checks(typical_draw(fitted), fitted.data)
+    checks += fitted.model.checks(typical_integrated(fitted), fitted.data)
     title = f"{type(fitted.model).__name__} by {type(fitted.method).__name__}"
     return Report(title, checks)

@@ -1,5 +1,6 @@
 """Fitting: from a model, data and a method to a labelled tree of draws."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def fit(
     key_run, key_start = jax.random.split(key)
     begin = None if start is None else _start_sites(start, model, data, method, key_start)
     draws = method.run(model, data, key_run, begin, running)
+    model = draws.model or model
     result = _name(draws.result)
     if not draws.sites:
         # Without draws there is no tree to return.
@@ -94,6 +96,8 @@ def fit(
         draws.facts,
         versions(),
     )
+    if draws.integrated is not None:
+        fitted.kept[tuple(range(fitted.posterior.sizes["draw"]))] = draws.integrated
     if log_likelihood:
         try:
             fitted = with_log_likelihood(fitted)
@@ -154,4 +158,4 @@ def _relabelled(draws: Draws, model, data) -> Draws:
     renew("canonical", model, model.canonical, pivot, data)
     flat = jax.device_get(_canonical_all(model, data, flat, pivot))
     sites = {k: v.reshape(*shape, *v.shape[1:]) for k, v in flat.items()}
-    return Draws(sites, draws.stats, draws.trace, draws.result, draws.facts)
+    return replace(draws, sites=sites)

@@ -12,9 +12,16 @@ import numpyro
 from jaxtyping import PRNGKeyArray
 
 from probkit.fits.tree import coords_of, dataset_of
-from probkit.fits.value import Fit, draws_of, refuse_no_fit, refuse_wrong_types
+from probkit.fits.value import (
+    Fit,
+    draws_of,
+    refuse_no_fit,
+    refuse_wrong_types,
+    typical,
+)
 from probkit.method.batches import map_in_batches
-from probkit.method.programs import renew
+from probkit.method.integrated import has_own, integrate, integrate_one
+from probkit.method.programs import is_ours, renew
 from probkit.model import AbstractData, AbstractModel, Data, Sites
 from probkit.model.density import observed_names, site_shapes
 from probkit.model.labels import refuse_wrong_labels
@@ -22,6 +29,8 @@ from probkit.validate import as_key, whole
 
 # A larger result is refused before it is computed: 2 GiB in float64.
 MOST_NUMBERS = 2**28
+# What is kept of all draws between calls has at most so many: 256 MiB.
+MOST_KEPT = 2**25
 
 
 def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | None = None):
@@ -50,7 +59,7 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
     key = as_key(key, "predict(key=...)")
     draws = Thinned.of(fitted, num_draws, "predict")
     given = fitted.model.inputs(inputs, fitted.data)
-    arrays = draws.each(_predict_one, key, given)
+    arrays = draws.each_integrated(_predict_one, key, given)
     coords = fitted.model.coords(fitted.data)
     gone = _axes_of_observations(fitted)
     return draws.dataset(arrays, {k: v for k, v in coords.items() if k not in gone})
@@ -86,7 +95,7 @@ def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
     refuse_no_fit(fitted, "recover(fit, ...)")
     key = as_key(key, "recover(key=...)")
     draws = Thinned.of(fitted, num_draws, "recover")
-    arrays = draws.each(_recover_one, key, fitted.data)
+    arrays = draws.each_integrated(_recover_one, key, fitted.data)
     return draws.dataset(arrays, coords_of(fitted.model, fitted.data))
 
 
@@ -208,21 +217,74 @@ class Thinned:
         Raises:
             ValueError: if the result is too large.
         """
-        model = self.fitted.model
-        sites = {k: v[:, self.picked] for k, v in draws_of(self.fitted).items()}
-        shape = jax.tree.leaves(sites)[0].shape[:2]
-        one = jax.tree.map(lambda a: a[0, 0], sites)
+        return self._mapped(function, self.flat(), key, args)
+
+    def each_integrated(self, function, key: PRNGKeyArray, *args) -> dict[str, np.ndarray]:
+        """The same of a function that takes what `model.integrated` returns."""
+        kept = self._integrated()
+        if kept is None:
+            return self._mapped(
+                _after, self.flat(), key, (function, self.fitted.data, *args)
+            )
+        return self._mapped(function, kept, key, args)
+
+    def flat(self) -> Sites:
+        """The draws, one after another."""
+        picked = {k: v[:, self.picked] for k, v in draws_of(self.fitted).items()}
+        return {k: v.reshape(-1, *v.shape[2:]) for k, v in picked.items()}
+
+    def _integrated(self) -> Any:
+        """`model.integrated` of each draw, kept with the fit; None if that is too much."""
+        fitted, sites = self.fitted, self.flat()
+        model = fitted.model
+        if not has_own(model):
+            return sites
+        # A user's own model may change, and what was kept would not.
+        if not is_ours(model):
+            return None
+        count = len(jax.tree.leaves(sites)[0])
+        if count > 1 and count * _size_of_integrated(model, fitted.data, sites) > MOST_KEPT:
+            return None
+        picked = tuple(self.picked)
+        if picked not in fitted.kept:
+            fitted.kept.clear()
+            fitted.kept[picked] = integrate(model, fitted.data, sites)
+        return fitted.kept[picked]
+
+    def _mapped(self, function, given, key: PRNGKeyArray, args) -> dict[str, np.ndarray]:
+        model, count = self.fitted.model, len(jax.tree.leaves(given)[0])
+        shape = (self.fitted.posterior.sizes["chain"], len(self.picked))
+        one = jax.tree.map(lambda a: a[0], given)
         out = jax.eval_shape(lambda: function(model, one, *args, key))
         sizes = {name: (*shape, *a.shape) for name, a in out.items()}
-        _refuse_size(sizes, math.prod(shape), self.caller)
+        _refuse_size(sizes, count, self.caller)
         renew(self.caller, model, partial(function, model), one, *args, key)
-        keys = jax.random.split(key, shape)
-        return jax.device_get(_map_draws(function, model, sites, keys, *args))
+        keys = jax.random.split(key, count)
+        found = jax.device_get(_map_draws(function, model, given, keys, *args))
+        return {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
 
     def dataset(self, arrays: Sites, coords: dict[str, Any]):
         """An xarray `Dataset` of the arrays. `draw` has the labels that the fit has."""
         labels = self.fitted.posterior["draw"].values[self.picked]
         return dataset_of(arrays, self.fitted, coords | {"draw": labels})
+
+
+def typical_integrated(fitted: Fit) -> Any:
+    """What `model.integrated` makes of the draw with the highest density."""
+    every, best = Thinned.of(fitted, None, "diagnose"), typical(fitted)
+    kept = fitted.kept.get(tuple(every.picked))
+    if kept is not None:
+        return jax.tree.map(lambda a: a[best], kept)
+    sites = {k: v[best] for k, v in every.flat().items()}
+    model = fitted.model
+    return integrate_one(model, fitted.data, sites) if has_own(model) else sites
+
+
+def _size_of_integrated(model: AbstractModel, data: Data, sites: Sites) -> int:
+    """How many numbers there are for one draw."""
+    one = jax.tree.map(lambda a: a[0], sites)
+    shapes = eqx.filter_eval_shape(lambda one: model.integrated(one, data), one)
+    return sum(math.prod(a.shape) for a in jax.tree.leaves(shapes))
 
 
 def _refuse_size(shapes: dict[str, tuple[int, ...]], draws: int, caller: str) -> None:
@@ -240,25 +302,23 @@ def _refuse_size(shapes: dict[str, tuple[int, ...]], draws: int, caller: str) ->
 
 
 @eqx.filter_jit
-def _map_draws(function, model, sites, keys, *args):
-    """`function(model, one draw, *args, key)` for every draw, chain by chain."""
-
-    def one(pair):
-        sites, key = pair
-        return function(model, sites, *args, key)
-
-    flat, keys = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (sites, keys))
-    out = map_in_batches(one, (flat, keys))
-    shape = jax.tree.leaves(sites)[0].shape[:2]
-    return jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), out)
+def _map_draws(function, model, given, keys, *args):
+    """`function(model, one draw, *args, key)` for every draw."""
+    return map_in_batches(
+        lambda pair: function(model, pair[0], *args, pair[1]), (given, keys)
+    )
 
 
-def _predict_one(model, sites, inputs, key):
-    return model.predict(sites, inputs, key)
+def _after(model, sites, function, data, *args):
+    return function(model, model.integrated(sites, data), *args)
 
 
-def _recover_one(model, sites, data, key):
-    return model.recover(sites, data, key)
+def _predict_one(model, given, inputs, key):
+    return model.predict(given, inputs, key)
+
+
+def _recover_one(model, given, data, key):
+    return model.recover(given, data, key)
 
 
 def _score_one(model, sites, data, key):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Fit:
         result: how the run ended, the name of an item of `RESULTS`.
         facts: numbers that the method measured in its own run.
         record: versions of the libraries with which the fit was made.
+        kept: what `model.integrated` makes of draws, by the numbers of the draws in
+            their chains. It is kept between calls, and not in files.
     """
 
     model: AbstractModel
@@ -50,6 +52,7 @@ class Fit:
     result: str
     facts: Mapping[str, float | int]
     record: Mapping[str, Any]
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def posterior(self):
@@ -89,13 +92,13 @@ def draws_of(fitted: Fit) -> Sites:
     return {name: jnp.asarray(fitted.posterior[name].values) for name in names}
 
 
-def typical_draw(fitted: Fit) -> Sites:
-    """The draw with the highest density, or the first if no density is known."""
-    sites = draws_of(fitted)
-    flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in sites.items()}
+def typical(fitted: Fit) -> int:
+    """The number of the draw with the highest density, or 0 if no density is known.
+
+    Draws are counted chain after chain.
+    """
     stats = fitted.tree.get("sample_stats")
-    best = int(np.argmax(stats["lp"].values)) if stats is not None and "lp" in stats else 0
-    return {k: v[best] for k, v in flat.items()}
+    return int(np.argmax(stats["lp"].values)) if stats is not None and "lp" in stats else 0
 
 
 # What the public functions take, and an example for messages.

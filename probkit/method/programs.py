@@ -89,8 +89,8 @@ def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> No
         *args: its arguments, as for `fingerprint`.
     """
     make_room()
-    kind = type(owner) if isinstance(owner, eqx.Module) else owner
-    if str(kind.__module__).startswith(OURS):
+    kind = _kind(owner)
+    if is_ours(owner):
         return
     described = [
         (leaf.shape, str(leaf.dtype)) if _has_shape(leaf) else leaf
@@ -101,6 +101,15 @@ def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> No
     if _last.get(place, found) != found:
         forget()
     _last[place] = found
+
+
+def is_ours(owner: Any) -> bool:
+    """Whether it is one of probkit's own, whose code does not change during a process."""
+    return str(_kind(owner).__module__).startswith(OURS)
+
+
+def _kind(owner: Any) -> Any:
+    return type(owner) if isinstance(owner, eqx.Module) else owner
 
 
 def forget() -> None:

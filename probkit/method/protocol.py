@@ -84,6 +84,9 @@ class Draws:
             of a lane.
         result: an item of `RESULTS`.
         facts: `{name: number}`, what `checks` needs besides these arrays.
+        model: the model with the settings that the run chose, or None if it chose none.
+        integrated: what `model.integrated` makes of the draws, one after another, if
+            the run has computed it.
     """
 
     sites: Sites
@@ -91,6 +94,8 @@ class Draws:
     trace: dict[str, np.ndarray]
     result: Any
     facts: dict[str, float | int] = field(default_factory=dict)
+    model: AbstractModel | None = None
+    integrated: Any = None
 
 
 @dataclass(frozen=True)

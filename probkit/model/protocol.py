@@ -68,6 +68,21 @@ class AbstractModel(eqx.Module):
         """
         return dict(counted(self, data, self.dims(data)))
 
+    def integrated(self, sites: Sites, data: Data) -> Any:
+        """What is known of all that the program integrated out, given one draw.
+
+        `predict`, `recover` and `checks` get it in place of the draw, so that it is
+        computed once and kept with the fit. By default it is the draw itself.
+
+        Args:
+            sites: one draw of the latent sites.
+            data: the data of the fit.
+
+        Returns:
+            Arrays, in any structure.
+        """
+        return sites
+
     def inputs(self, given: Any, data: Data) -> Inputs:
         """The inputs of `predict`, checked against the data of the fit.
 
@@ -85,26 +100,26 @@ class AbstractModel(eqx.Module):
         """
         return data_at(self, given, data)
 
-    def predict(self, sites: Sites, inputs: Inputs, key: PRNGKeyArray) -> Sites:
+    def predict(self, given: Any, inputs: Inputs, key: PRNGKeyArray) -> Sites:
         """New observations, and what else is known about them, for one draw.
 
         By default the program is run at `inputs` without its observations.
 
         Args:
-            sites: one draw of the latent sites.
+            given: what `integrated` returned: the draw, by default.
             inputs: what `inputs` returned.
             key: a JAX random key.
 
         Returns:
             `{name: array}`, with the axes that `dims` names.
         """
-        return draw_at(self, sites, inputs, key)
+        return draw_at(self, given, inputs, key)
 
-    def recover(self, sites: Sites, data: Data, key: PRNGKeyArray) -> Sites:
+    def recover(self, given: Any, data: Data, key: PRNGKeyArray) -> Sites:
         """One draw of what the program integrated out, given one draw of the rest.
 
         Args:
-            sites: one draw of the latent sites.
+            given: what `integrated` returned: the draw, by default.
             data: the data of the fit.
             key: a JAX random key.
 
@@ -142,11 +157,12 @@ class AbstractModel(eqx.Module):
         """
         return sites
 
-    def checks(self, sites: Sites, data: Data) -> tuple[Check, ...]:
+    def checks(self, given: Any, data: Data) -> tuple[Check, ...]:
         """Checks of what can go wrong in this family only.
 
         Args:
-            sites: a typical draw: the one with the highest density, if it is known.
+            given: what `integrated` returned for a typical draw: the one with the
+                highest density, if it is known.
             data: the data of the fit.
 
         Returns:

@@ -207,7 +207,7 @@ def everything(model, problem, position):
         return sum(log_densities(model, problem, constrain(model, problem, position)))
 
     sites = constrain(model, problem, position)
-    found = model.solution(sites, problem)
+    found = model.integrated(sites, problem)
     solver = model.solver(sites, problem)
     unknowns = solver.parameters.unknowns
     rows = system.at_points(found.spans, jnp.asarray(TARGETS)[:, None], (0,))
@@ -489,7 +489,7 @@ def test_what_depends_on_the_problem_alone_is_computed_once(
     counted(SpectralMixture, "__init__")
 
     def solution(arrays):
-        return model.solution(sites, eqx.combine(arrays, static))
+        return model.integrated(sites, eqx.combine(arrays, static))
 
     program = jax.make_jaxpr(solution)(arrays).jaxpr
     # A kernel per axis of the start, and one of the draw.
@@ -509,7 +509,7 @@ def test_what_depends_on_the_problem_alone_is_computed_once(
 @eqx.filter_jit
 def solved(model, problem):
     """The solution on the grid, with the kernel that the problem's data tell of."""
-    found = model.solution(model.start_sites(problem), problem)
+    found = model.integrated(model.start_sites(problem), problem)
     flat = (0,) * len(problem.axes)
     return found.derivative(problem.grid, flat), found.sd_on(problem.grid)
 

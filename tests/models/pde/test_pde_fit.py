@@ -73,8 +73,18 @@ def test_a_search_of_no_steps_is_no_success():
 
 
 def test_a_search_that_runs_out_of_steps_says_so():
+    # An unknown coefficient is not where it should be, although the equation is solved.
+    t = np.linspace(0.1, 2, 8)
+    decay = pde.Problem(
+        {"t": (0, 2)},
+        lambda u, t, c: u.dt + c.rate * u,
+        pde.Initial(1.0),
+        shape=20,
+        observations=pde.Observations(t, np.exp(-0.8 * t), noise_sd=0.01),
+        unknown={"rate": (0, 3)},
+    )
     with pytest.raises(pk.FitError, match="used all its steps"):
-        pk.fit(MODEL, problem(), pde.Closed(max_steps=1), key=KEY)
+        pk.fit(MODEL, decay, pde.Closed(max_steps=1), key=KEY)
 
 
 REFUSED = {
