@@ -277,7 +277,10 @@ def typical_integrated(fitted: Fit) -> Any:
         return jax.tree.map(lambda a: a[best], kept)
     sites = {k: v[best] for k, v in every.flat().items()}
     model = fitted.model
-    return integrate_one(model, fitted.data, sites) if has_own(model) else sites
+    if not has_own(model):
+        return sites
+    renew("diagnose", model, model.integrated, sites, fitted.data)
+    return integrate_one(model, fitted.data, sites)
 
 
 def _size_of_integrated(model: AbstractModel, data: Data, sites: Sites) -> int:

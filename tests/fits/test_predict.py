@@ -173,3 +173,71 @@ def test_other_arguments_are_refused(poisson):
     refused(lambda: pk.save(poisson, 3), "takes the path of a file")
     refused(lambda: pk.load(None), "takes the path of a file")
     refused(lambda: pk.predict(poisson, [0.0], key=KEY, num_draws=-1), "whole number")
+
+
+# What follows from a draw
+
+
+def fourth_power(mean):
+    return mean**4
+
+
+class Powers(NormalMean):
+    """What its predictions need of a draw is computed before them."""
+
+    def integrated(self, sites, data):
+        return fourth_power(sites["mean"])
+
+    def predict(self, given, inputs, key):
+        return {"power": given}
+
+    def recover(self, given, data, key):
+        return {"again": given}
+
+    def checks(self, given, data):
+        return (pk.model.Check("power", float(given[0]), "at least", 0.0, "", ""),)
+
+    def dims(self, data):
+        return super().dims(data) | {"power": ("part",), "again": ("part",)}
+
+    def coords(self, data):
+        return super().coords(data) | {"part": ["a", "b"]}
+
+
+@pytest.fixture(scope="module")
+def powers():
+    y = jax.random.normal(KEY, (30, 2)) + jnp.array([1.0, -2.0])
+    return pk.fit(Powers(), Values(y), pk.MAP(num_draws=7), key=KEY)
+
+
+def both(fitted):
+    found = pk.predict(fitted, 5, key=KEY)["power"], pk.recover(fitted, key=KEY)["again"]
+    return [array.values for array in found]
+
+
+def test_predictions_get_what_a_draw_implies(powers, monkeypatch):
+    wanted = powers.posterior["mean"].values ** 4
+    for found in both(powers):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert pk.diagnose(powers)["power"].value == pytest.approx(wanted[0, 0, 0], rel=1e-6)
+    # A helper of a user's own model may change.
+    monkeypatch.setitem(globals(), "fourth_power", lambda mean: mean**2)
+    for found in both(powers):
+        np.testing.assert_allclose(found, np.sqrt(wanted), rtol=1e-6)
+    now = pk.diagnose(powers)["power"].value
+    assert now == pytest.approx(wanted[0, 0, 0] ** 0.5, rel=1e-6)
+
+
+def test_it_is_kept_if_it_is_not_too_large(powers, monkeypatch):
+    monkeypatch.setattr(predictions, "is_ours", lambda model: True)
+    first = both(powers)
+    (kept,) = powers.kept.values()
+    assert kept.shape == (7, 2)
+    pk.predict(powers, 5, key=KEY, num_draws=3)
+    (kept,) = powers.kept.values()
+    assert kept.shape == (3, 2)
+    powers.kept.clear()
+    monkeypatch.setattr(predictions, "MOST_KEPT", 13)
+    for one, other in zip(first, both(powers), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not powers.kept
