@@ -1,6 +1,6 @@
 r"""Differential equations with a spectral mixture for a prior.
 
-$$P(u, ∂u, ∂²u)(x) = 0, \qquad B u = g, \qquad u \sim GP(0, \text{spectral mixture}).$$
+$$P(u, ∂u, ∂²u, …)(x) = 0, \qquad B u = g, \qquad u \sim GP(0, \text{spectral mixture}).$$
 
 A problem has a residual, which is zero for the solution, conditions on the faces of a
 box, and observations.
@@ -12,11 +12,13 @@ processes", arXiv 2311.04465.
 from probkit.models.pde.aliases import AliasWarning
 from probkit.models.pde.closed import Closed
 from probkit.models.pde.conditions import (
+    Derivative,
     Dirichlet,
     Initial,
     Neumann,
     Observations,
     Periodic,
+    Robin,
 )
 from probkit.models.pde.gphm import problems as examples
 from probkit.models.pde.gphm.adam import Adam
@@ -28,6 +30,7 @@ __all__ = [
     "Adam",
     "AliasWarning",
     "Closed",
+    "Derivative",
     "Dirichlet",
     "GridGP",
     "Initial",
@@ -35,6 +38,7 @@ __all__ = [
     "Observations",
     "Periodic",
     "Problem",
+    "Robin",
     "SpectralGP",
     "examples",
 ]

@@ -2,6 +2,7 @@
 
 import keyword
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,8 +78,8 @@ def _refuse_name(name: Any, what: str, such_as: str) -> None:
             f"`{what}` has the name {short(name)}; it takes names that a "
             f"variable can have, such as `{such_as}`."
         )
-    stem, _, end = name.rpartition("_")
-    numbered = stem in ("term", "held_out", "condition") and end.isdigit()
+    end = name.rpartition("_")[2]
+    numbered = re.fullmatch(r"(term|held_out|condition)(_\d+)+", name)
     if name in RESERVED or end in ("mid", "fine") or numbered:
         raise ValueError(
             f"`{what}` has the name {name!r}, which names something else of a fit; call it "

@@ -12,7 +12,7 @@ from probkit.model.check import Check
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS
 from probkit.models.pde import system
 from probkit.models.pde.problem import Problem
-from probkit.models.pde.solution import Misfit, Solution, some
+from probkit.models.pde.solution import Misfit, Solution, face_size, some
 
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
@@ -81,11 +81,12 @@ def _jump(problem: Problem) -> Float[Array, ""]:
 
 
 def _off_faces(found: Solution, problem: Problem) -> Float[Array, ""]:
-    """Root mean square of what is missed of the conditions, relative to the solution."""
-    squares, count = jnp.zeros(()), 0
+    """Root mean square of what is missed of the conditions, relative to what they give."""
+    squares, count, θ = jnp.zeros(()), 0, found.parameters
     for condition in problem.conditions:
-        off = system.on_face(condition, found.mean, found.spans, problem.grid)
-        squares += jnp.sum((off - condition.values) ** 2)
+        at = system.on_face(condition, found.mean, found.spans, problem.grid, θ.unknowns)
+        size = face_size(condition, θ, found.spans[condition.axis].num_nodes)
+        squares += jnp.sum(((at - condition.given(θ.unknowns)) / size) ** 2)
         count += condition.values.size
     return jnp.sqrt(squares / max(1, count)) / problem.size
 
@@ -132,7 +133,7 @@ def checks(
             limits["faces"],
             "the conditions contradict each other or the equation, or the kernel "
             "cannot follow them: raise `rank` or `num_nodes`",
-            "rms, relative to the solution",
+            "rms, relative to what is given on them a priori",
         ),
         Check(
             "highest frequency over the grid's",
@@ -148,8 +149,8 @@ def checks(
             "at most",
             LARGEST_JUMP,
             "the coefficient of the highest derivative jumps, where the residual does not "
-            "say what happens to the flux: write (k u')' as `k * u.dxx + dk * u.dx` with a "
-            "smooth k, or raise `shape`",
+            "say what happens to the flux: write `(k * u.dx).dx` with a smooth k, or raise "
+            "`shape`",
             "share of its change over a cell of the grid that comes within half a cell",
         ),
         Check(

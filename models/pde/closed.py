@@ -289,10 +289,14 @@ def _missed(solution: Solution | None, data: Problem) -> float:
 
 
 def _shorter(model: SpectralGP, data: Problem, share: float) -> Sites:
-    """The start, with a shorter lengthscale of the trend; with a leading axis."""
-    sites = _start_sites(model, data)
-    name = f"lengthscale_{data.axes[0]}"
-    sites[name] = sites[name].at[0].multiply(share)
+    """The start, with a shorter lengthscale of the trend; with a leading axis.
+
+    One that the user gave stays as it is.
+    """
+    sites, axis = _start_sites(model, data), data.axes[0]
+    if axis not in dict(model.lengthscales):
+        name = f"lengthscale_{axis}"
+        sites[name] = sites[name].at[0].multiply(share)
     return jax.tree.map(lambda a: a[None], sites)
 
 

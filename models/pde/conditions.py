@@ -1,7 +1,8 @@
 """Conditions on faces of the domain, and observations at points."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
@@ -9,14 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from probkit.models.pde.equation import Equation, Monomial, Orders
 from probkit.models.pde.residual import (
+    HIGHEST,
+    ONE,
+    Polynomial,
+    Space,
     all_at_once,
     as_numbers,
     call,
     coordinates,
     place,
+    takes,
+    unknowns,
 )
-from probkit.validate import as_array, optional, positive, short
+from probkit.validate import as_array, positive, short, whole
 
 Side = Literal["low", "high", "periodic"]
 Value = Callable[[Any], Any] | Any
@@ -28,7 +36,9 @@ class Dirichlet:
 
     Args:
         value: u, in its own units: a number, an array of the shape of the face (that of
-            the grid without the axis), or a function of the coordinates.
+            the grid without the axis), or a function of the coordinates. A function of
+            two arguments gets the unknown coefficients as well, `lambda x, c: c.g`, and
+            may be any polynomial in them.
         on: `"x"` for both ends of axis x, `"x-"` for the low, `"x+"` for the high one, or
             several in a tuple. By default every face that no other condition takes.
     """
@@ -54,8 +64,50 @@ class Neumann:
 
 
 @dataclass(frozen=True, eq=False)
+class Derivative:
+    """A derivative of u along the axis, of a given order, is given on faces of the domain.
+
+    It is for equations of third and fourth order. In a beam the second is its bending
+    moment and the third its shear, over its stiffness. `Problem` checks the arguments.
+
+    Args:
+        value: as for `Dirichlet`, in units of u per unit of the axis to the power `order`.
+        order: 1 to 4. The first is what `Neumann` gives.
+        on: as for `Dirichlet`.
+    """
+
+    value: Value
+    order: int = field(kw_only=True)
+    on: str | Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Robin:
+    r"""The sum of the derivative along the axis and a multiple of u is given on faces.
+
+    $$∂u/∂x + w u = g$$
+
+    with the derivative in the direction of the axis at both ends, as `Neumann` has it. A
+    wall of conductivity k that loses h (u - s) to surroundings at s has w = h / k and
+    g = s h / k at its high end, and w = -h / k and g = -s h / k at its low end. `Problem`
+    checks the arguments.
+
+    Args:
+        value: g, as for `Dirichlet`, in units of u per unit of the axis.
+        weight: w, as for `Dirichlet`, in one over the unit of the axis.
+        on: as for `Dirichlet`.
+    """
+
+    value: Value
+    weight: Value = field(kw_only=True)
+    on: str | Sequence[str] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Periodic:
-    """u and its derivative along an axis agree at the two ends.
+    """u and its derivatives along an axis agree at the two ends.
+
+    They are those of an order below that of the equation, and the first in any case.
 
     Args:
         axis: the name of the axis. `Problem` checks it.
@@ -90,7 +142,8 @@ class Observations:
         points: shape `(m, d)`, one row per point and one column per axis, in units of the
             axes; in one dimension also `(m,)`.
         values: shape `(m,)`, in units of u.
-        noise_sd: the standard deviation of the noise, in units of u. None to estimate it.
+        noise_sd: the standard deviation of the noise, in units of u: one number, or one per
+            observation, shape `(m,)`. None to estimate one for all.
     """
 
     points: Any
@@ -98,21 +151,47 @@ class Observations:
     noise_sd: Any = None
 
 
+OnFaces = Dirichlet | Neumann | Derivative | Robin
+
+
 class Condition(eqx.Module):
-    """What is known on one face, at the grid's points.
+    r"""What is known on one face, at the grid's points.
+
+    $$∂^n u + m(u) = g$$
 
     Attributes:
         axis: the axis that the face is across.
         side: its low or high end. With `"periodic"` `values` is the difference of both,
             high less low.
-        order: order of the derivative along the axis that is given; 0 is u itself.
-        values: shape of the face, which is that of the grid without the axis.
+        order: $n$, order of the derivative along the axis; 0 is u itself.
+        values: $g$, shape of the face, which is that of the grid without the axis.
+        more: $m$, what is added to the derivative: multiples of u, and what of the value
+            depends on unknown coefficients; None for nothing.
     """
 
     axis: int = eqx.field(static=True)
     side: Side = eqx.field(static=True)
     order: int = eqx.field(static=True)
     values: Float[Array, "..."]
+    more: Equation | None = None
+
+    @property
+    def equation(self) -> Equation:
+        """$∂^n u + m(u) - g$, which is zero at the points of the face."""
+        axes = range(self.values.ndim + 1)
+        own = Monomial((tuple(self.order if i == self.axis else 0 for i in axes),), ())
+        terms = {own: jnp.ones(()), ONE: -self.values}
+        if self.more is not None:
+            terms |= zip(self.more.monomials, self.more.coefficients, strict=True)
+        return Equation(tuple(terms), tuple(terms.values()))
+
+    def operator(self, unknowns: Mapping[str, Any]) -> dict[Orders, Float[Array, "..."]]:
+        """The coefficients of u and its derivatives."""
+        return self.equation.jacobian({}, unknowns)
+
+    def given(self, unknowns: Mapping[str, Any]) -> Float[Array, "..."]:
+        """What u and its derivatives add up to, shape of the face."""
+        return -self.equation.source(unknowns)
 
 
 class _Face(NamedTuple):
@@ -123,25 +202,31 @@ class _Face(NamedTuple):
     order: int
     value: Value
     what: str
+    weight: Value = None
 
 
 def read_conditions(
-    given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray]
+    given: Any, axes: tuple[str, ...], grid: Sequence[np.ndarray], highest, unknown
 ) -> tuple[Condition, ...]:
-    """Conditions on the grid, from what the user gave as `boundary`."""
+    """Conditions on the grid, from what the user gave as `boundary`.
+
+    Args:
+        given: what the user gave.
+        axes: names of the axes.
+        grid: points of each axis.
+        highest: the highest order of a derivative along each axis in the equation.
+        unknown: name, low and high of each unknown coefficient.
+    """
     faces: list[_Face] = []
     for one in _listed(given):
-        for face in _faces(one, axes):
+        for face in _faces(one, axes, highest):
             _refuse_twice(face, faces, axes)
             faces.append(face)
     for one in _without_place(given):
         faces += _remaining(one, axes, faces)
     # By face, so that the order of a user's list makes no difference.
     faces.sort(key=lambda face: (face.axis, face.side != "low", face.order))
-    return tuple(
-        Condition(face.axis, face.side, face.order, _values(face, axes, grid))
-        for face in faces
-    )
+    return tuple(_condition(face, axes, grid, unknown) for face in faces)
 
 
 def _listed(given: Any) -> list[Any]:
@@ -149,19 +234,18 @@ def _listed(given: Any) -> list[Any]:
         return []
     listed = list(given) if isinstance(given, list | tuple) else [given]
     for one in listed:
-        if not isinstance(one, Dirichlet | Neumann | Periodic | Initial):
+        if not isinstance(one, OnFaces | Periodic | Initial):
             raise ValueError(
                 f"`Problem(boundary=...)` got {short(one)}; it takes `pde.Dirichlet`, "
-                "`pde.Neumann`, `pde.Periodic`, `pde.Initial`, or a list of them."
+                "`pde.Neumann`, `pde.Derivative`, `pde.Robin`, `pde.Periodic`, "
+                "`pde.Initial`, or a list of them."
             )
     return listed
 
 
-def _without_place(given: Any) -> list[Dirichlet | Neumann]:
+def _without_place(given: Any) -> list[OnFaces]:
     everywhere = [
-        one
-        for one in _listed(given)
-        if isinstance(one, Dirichlet | Neumann) and one.on is None
+        one for one in _listed(given) if isinstance(one, OnFaces) and one.on is None
     ]
     if len(everywhere) > 1:
         raise ValueError(
@@ -171,23 +255,43 @@ def _without_place(given: Any) -> list[Dirichlet | Neumann]:
     return everywhere
 
 
-def _faces(one: Any, axes: tuple[str, ...]) -> Iterator[_Face]:
+def _faces(one: Any, axes: tuple[str, ...], highest) -> Iterator[_Face]:
     name = type(one).__name__
     match one:
         case Periodic(axis):
             i = _axis(axis, axes, f"Periodic({short(axis)})")
-            for order in (0, 1):
+            for order in range(max(2, highest[i] if highest else 0)):
                 yield _Face(i, "periodic", order, 0.0, name)
         case Initial(value, velocity, axis):
             i = _axis(axis, axes, f"Initial(axis={short(axis)})")
             yield _Face(i, "low", 0, value, "Initial(...)")
             if velocity is not None:
                 yield _Face(i, "low", 1, velocity, "Initial(velocity=...)")
-        case Dirichlet(value, on) | Neumann(value, on) if on is not None:
-            order = int(isinstance(one, Neumann))
-            for i, side in _places(on, axes, name):
+        case Dirichlet() | Neumann() | Derivative() | Robin() if one.on is not None:
+            for i, side in _places(one.on, axes, name):
                 face = f"{axes[i]}{'-' if side == 'low' else '+'}"
-                yield _Face(i, side, order, value, f'{name}(on="{face}")')
+                yield _on_face(one, i, side, f'{name}(on="{face}")')
+
+
+def _on_face(one: OnFaces, i: int, side: Side, what: str) -> _Face:
+    order = int(not isinstance(one, Dirichlet))
+    if isinstance(one, Derivative):
+        order = _order(one.order)
+        what = what.replace("(", f"(order={order}, ")
+    weight = one.weight if isinstance(one, Robin) else None
+    return _Face(i, side, order, one.value, what, weight)
+
+
+def _order(given: Any) -> int:
+    try:
+        order = whole("order", 1)(given)
+    except ValueError:
+        order = 0
+    if not 1 <= order <= HIGHEST:
+        raise ValueError(
+            f"`Derivative(order={short(given)})`: it takes a whole number, 1 to {HIGHEST}."
+        )
+    return order
 
 
 def _axis(name: Any, axes: tuple[str, ...], what: str) -> int:
@@ -243,7 +347,7 @@ def _remaining(one: Any, axes: tuple[str, ...], before: list[_Face]) -> list[_Fa
     for face in before:
         if face.side == "periodic" or face.what.startswith("Initial"):
             taken |= {(face.axis, "low"), (face.axis, "high")}
-    name, order = type(one).__name__, int(isinstance(one, Neumann))
+    name = type(one).__name__
     sides: tuple[Side, Side] = ("low", "high")
     faces = [(i, s) for i in range(len(axes)) for s in sides if (i, s) not in taken]
     if not faces:
@@ -251,35 +355,105 @@ def _remaining(one: Any, axes: tuple[str, ...], before: list[_Face]) -> list[_Fa
             f"`{name}(...)` without `on` is for the faces that remain, and there are none; "
             "drop it, or give `on`."
         )
-    return [_Face(i, side, order, one.value, f"{name}(...)") for i, side in faces]
+    return [_on_face(one, i, side, f"{name}(...)") for i, side in faces]
+
+
+def _condition(
+    face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray], unknown
+) -> Condition:
+    flat, more = (0,) * len(axes), {}
+    values = _values(face, face.value, face.what, axes, grid, unknown)
+    known = values.pop((), None)
+    if face.what.startswith("Robin"):
+        what = f"{face.what[:-1]}, weight=...)"
+        weights = _values(face, face.weight, what, axes, grid, unknown)
+        more = {Monomial((flat,), names): weight for names, weight in weights.items()}
+    more |= {Monomial((), names): -value for names, value in values.items()}
+    return Condition(
+        face.axis,
+        face.side,
+        face.order,
+        jnp.zeros(_shape(face, grid)) if known is None else known,
+        Equation(tuple(sorted(more)), tuple(more[m] for m in sorted(more)))
+        if more
+        else None,
+    )
+
+
+def _shape(face: _Face, grid: Sequence[np.ndarray]) -> tuple[int, ...]:
+    return tuple(len(x) for i, x in enumerate(grid) if i != face.axis)
 
 
 def _values(
-    face: _Face, axes: tuple[str, ...], grid: Sequence[np.ndarray]
-) -> Float[Array, "..."]:
-    shape = tuple(len(x) for i, x in enumerate(grid) if i != face.axis)
+    face: _Face,
+    given: Value,
+    what: str,
+    axes: tuple[str, ...],
+    grid: Sequence[np.ndarray],
+    unknown,
+) -> dict[tuple[str, ...], Float[Array, "..."]]:
+    """A value on a face, or a weight there, at the points of the face.
+
+    Returns:
+        Its coefficients by the unknowns that multiply them.
+    """
+    shape = _shape(face, grid)
     end = -1 if face.side == "high" else 0
     pinned = [x[[end]] if i == face.axis else x for i, x in enumerate(grid)]
     places = coordinates(axes, pinned)
     arrays = [places] if len(axes) == 1 else list(places)
     arrays = [np.squeeze(array, face.axis) for array in arrays]
     places = arrays[0] if len(axes) == 1 else type(places)(*arrays)
-    value = call(face.value, [places], face.what) if callable(face.value) else face.value
-    numbers = as_numbers(value, face.what)
-    if numbers.shape not in ((), shape):
-        wanted = f"one per point of the face, shape {shape}" if shape else "no array"
+    if callable(given):
+        _refuse_of_u(given, what)
+        given = _called(given, places, shape, axes, what, unknown)
+    terms = given.terms if isinstance(given, Polynomial) else {ONE: given}
+    found = {}
+    for monomial, coefficient in terms.items():
+        numbers = as_numbers(coefficient, what)
+        if numbers.shape not in ((), shape):
+            wanted = f"one per point of the face, shape {shape}" if shape else "no array"
+            raise ValueError(
+                f"`{what}` has values of shape {numbers.shape} at the {face.side} end of "
+                f"`{axes[face.axis]}`; it takes a number, or {wanted}."
+                f"{all_at_once(numbers.shape, len(axes), shape)}"
+            )
+        numbers = np.broadcast_to(numbers, shape)
+        if not np.all(np.isfinite(numbers)):
+            raise ValueError(
+                f"`{what}` is NaN or infinite at "
+                f"{place(~np.isfinite(numbers), axes, arrays)}."
+            )
+        # Terms that cancel, as in c.g - c.g, are dropped.
+        if monomial == ONE or np.any(numbers):
+            found[monomial.unknowns] = jnp.array(numbers)
+    return found
+
+
+def _called(function, places, shape, axes, what: str, unknown) -> Any:
+    """What a user's function of coordinates, or of them and the unknowns, returns."""
+    if takes(function, 1):
+        return call(function, [places], what)
+    if not unknown or not takes(function, 2):
         raise ValueError(
-            f"`{face.what}` has values of shape {numbers.shape} at the {face.side} end of "
-            f"`{axes[face.axis]}`; it takes a number, or {wanted}."
-            f"{all_at_once(numbers.shape, len(axes), shape)}"
+            f"`{what}`: it takes a function of (coordinates), or with "
+            "`Problem(unknown=...)` of (coordinates, unknown)."
         )
-    numbers = np.broadcast_to(numbers, shape)
-    if not np.all(np.isfinite(numbers)):
+    space = Space(axes, shape, shape, what)
+    return call(function, [places, unknowns(space, unknown)], what)
+
+
+def _refuse_of_u(function: Callable[..., Any], what: str) -> None:
+    """Refuse `lambda u: ...`, which would be called with the coordinates."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some functions written in C have no signature
+        return
+    if names == ["u"]:
         raise ValueError(
-            f"`{face.what}` is NaN or infinite at "
-            f"{place(~np.isfinite(numbers), axes, arrays)}."
+            f"`{what}` is a function of `u`; it takes one of the coordinates. For a "
+            "multiple of u beside its derivative there is `pde.Robin(value, weight=...)`."
         )
-    return jnp.array(numbers)
 
 
 def read_observations(
@@ -318,7 +492,7 @@ def read_observations(
                 f"{numbers[first, i]:.6g}, outside the domain ({x[0]:.6g}, {x[-1]:.6g}) "
                 f"({int(outside.sum())} of {len(points)} are); drop it or widen the domain."
             )
-    noise_sd = optional(_noise)(given.noise_sd)
+    noise_sd = None if given.noise_sd is None else _noise(given.noise_sd, len(values))
     if noise_sd is None and bool((values == values[0]).all()):
         count = f"all {len(values)} values equal" if len(values) > 1 else "one value"
         raise ValueError(
@@ -328,13 +502,27 @@ def read_observations(
     return points.astype(jnp.float64), values.astype(jnp.float64), noise_sd
 
 
-def _noise(given: Any) -> Array:
-    try:
-        if np.ndim(given) > 0:
-            raise ValueError
-        return jnp.asarray(positive("noise_sd")(given), jnp.float64)
-    except ValueError:
+def _noise(given: Any, count: int) -> Array:
+    wanted = (
+        f"it takes a positive number, or {count} of them, one per observation, or None to "
+        "estimate it."
+    )
+    if np.ndim(given) == 0:
+        try:
+            return jnp.asarray(positive("noise_sd")(given), jnp.float64)
+        except ValueError:
+            what = f"Observations(noise_sd={short(given)})"
+            raise ValueError(f"`{what}`: {wanted}") from None
+    sds = as_array(given, "Observations(noise_sd=...)").astype(jnp.float64)
+    if sds.shape != (count,):
         raise ValueError(
-            f"`Observations(noise_sd={short(given)})`: it takes a positive number, or None "
-            "to estimate it."
-        ) from None
+            f"`Observations(noise_sd=...)` has shape {sds.shape}, but there are {count} "
+            f"observations; {wanted}"
+        )
+    bad = np.flatnonzero(np.asarray(sds) <= 0)
+    if bad.size:
+        raise ValueError(
+            f"`Observations(noise_sd=...)[{bad[0]}]` is {float(sds[bad[0]]):.6g} "
+            f"({bad.size} of {count} are not positive); {wanted}"
+        )
+    return sds

@@ -49,6 +49,11 @@ class Equation(eqx.Module):
         return tuple(sorted({a for m in self.monomials for a in m.factors}))
 
     @property
+    def highest(self) -> tuple[int, ...]:
+        """The highest order of a derivative along each axis; none if u does not occur."""
+        return tuple(map(max, zip(*self.orders, strict=True)))
+
+    @property
     def unknowns(self) -> tuple[str, ...]:
         """The unknown coefficients that occur, sorted."""
         return tuple(sorted({name for m in self.monomials for name in m.unknowns}))
@@ -110,15 +115,16 @@ class Equation(eqx.Module):
 
 
 def least_residual(
-    equation: Equation,
-    derivatives: Mapping[Orders, Float[np.ndarray, "..."]],
+    equations: Sequence[tuple[Equation, Mapping[Orders, Float[np.ndarray, "..."]]]],
     ranges: Sequence[tuple[str, float, float]],
 ) -> dict[str, float]:
-    """The unknowns for which the residual of a given u has the least sum of squares.
+    """The unknowns for which the residuals of a given u have the least sum of squares.
+
+    Each equation counts relative to its size in the middle of the ranges.
 
     Args:
-        equation: the equation.
-        derivatives: those of u, an array of the grid's shape for each of `orders`.
+        equations: each with the derivatives of u where it holds, an array of the shape of
+            these points for each of its `orders`.
         ranges: name, low and high of each unknown.
 
     Source: Varah (1982), "A spline least squares method for numerical parameter
@@ -126,25 +132,35 @@ def least_residual(
     """
     from scipy.optimize import least_squares
 
-    shape = np.shape(next(iter(derivatives.values())))
     names = [name for name, _, _ in ranges]
     low, high = np.array([ends for _, *ends in ranges]).T
-    terms = []
+    residuals = [_in_unknowns(*one, names) for one in equations]
+
+    def each(share):
+        θ = low + (high - low) * share
+        return [residual(θ) for residual in residuals]
+
+    middle = np.full(len(names), 0.5)
+    scales = [np.linalg.norm(part) or 1.0 for part in each(middle)]
+
+    def whole(share):
+        pairs = zip(each(share), scales, strict=True)
+        return np.concatenate([part / scale for part, scale in pairs])
+
+    found = least_squares(whole, middle, bounds=(0, 1))
+    return dict(zip(names, (low + (high - low) * found.x).tolist(), strict=True))
+
+
+def _in_unknowns(equation: Equation, derivatives, names: Sequence[str]):
+    """The residual of a given u as a function of the unknowns alone."""
+    shape, terms = np.shape(next(iter(derivatives.values()))), []
     for monomial, coefficient in zip(
         equation.monomials, equation.coefficients, strict=True
     ):
         term = np.broadcast_to(_times(coefficient, monomial.factors, derivatives), shape)
         powers = np.array([monomial.unknowns.count(name) for name in names])
         terms.append((term.reshape(-1), powers))
-
-    def residual(share):
-        θ = low + (high - low) * share
-        return sum(term * np.prod(θ**powers) for term, powers in terms)
-
-    middle = np.full(len(names), 0.5)
-    scale = np.linalg.norm(residual(middle)) or 1.0
-    found = least_squares(lambda share: residual(share) / scale, middle, bounds=(0, 1))
-    return dict(zip(names, (low + (high - low) * found.x).tolist(), strict=True))
+    return lambda θ: sum(term * np.prod(θ**powers) for term, powers in terms)
 
 
 def _weight(coefficient: Array, monomial: Monomial, unknowns) -> Array:

@@ -30,6 +30,8 @@ TREND = 0.5
 TREND_RANK, TONE_RANK = 12, 10
 LEAST_RANK, MOST_RANK = {2: 20, 3: 10}, {2: 40, 3: 12}
 POINTS_AT_ONCE = 512
+# Solutions under a Matérn-5/2 envelope have so many derivatives.
+ROUGHEST = 2
 # Waves per bump of the spectrum, if the user gives no number.
 NODES = 24
 
@@ -57,6 +59,24 @@ _FREQUENCIES = pairs(
     "an axis",
     "a dict from axes to frequencies in cycles per unit, such as `{'x': [15.9]}`",
     _tones,
+)
+
+
+def _trend(axis: Any, given: Any) -> float:
+    try:
+        return positive("lengthscales")(given)
+    except ValueError:
+        raise ValueError(
+            f"`SpectralGP(lengthscales={{{axis!r}: {short(given)}}})`: it takes a positive "
+            "number for each axis, the lengthscale of its trend."
+        ) from None
+
+
+_LENGTHSCALES = pairs(
+    "SpectralGP(lengthscales",
+    "an axis",
+    "a dict from axes to lengthscales in units of the axis, such as `{'x': 0.1}`",
+    _trend,
 )
 
 
@@ -97,11 +117,15 @@ class SpectralGP(AbstractModel):
             intervals cover 95 % of the differences to a second, stricter solution. The
             exact posterior treats the tolerance `equation_sd` as noise. Nobody added that
             noise, so that its sds are far too large.
+        lengthscales: the lengthscale of the trend to start from instead of half the length
+            of the axis, by axis, in units of the axis; the centre of its prior. For
+            solutions that have fronts or layers, with more `num_nodes`, or a higher `rank`
+            in more than one dimension.
 
     Raises:
         ValueError: for a setting out of range; in `pk.fit`, for data that are not a
-            `pde.Problem`, an axis in `frequencies` that the problem does not have, or
-            `equation_sd=None` without observations.
+            `pde.Problem`, an axis in `frequencies` or `lengthscales` that the problem does
+            not have, or `equation_sd=None` without observations.
 
     Source: Fang et al. (2024), "Solving high frequency and multi-scale PDEs with Gaussian
     processes", arXiv 2311.04465: kernel and collocation.
@@ -125,6 +149,9 @@ class SpectralGP(AbstractModel):
         default=None, converter=optional(whole("SpectralGP(rank", 2))
     )
     calibrated: bool = True
+    lengthscales: tuple[tuple[str, float], ...] = eqx.field(
+        default=(), converter=_LENGTHSCALES
+    )
 
     # The program.
 
@@ -197,12 +224,21 @@ class SpectralGP(AbstractModel):
             raise ValueError(
                 f"`SpectralGP` takes a `pde.Problem`, not `{type(problem).__name__}`."
             )
-        for axis, _ in self.frequencies:
-            if axis not in problem.axes:
-                raise ValueError(
-                    f"`SpectralGP(frequencies=...)` names the axis {axis!r}; the problem "
-                    f"has {', '.join(problem.axes)}."
-                )
+        settings = {"frequencies": self.frequencies, "lengthscales": self.lengthscales}
+        for setting, by_axis in settings.items():
+            for axis, _ in by_axis:
+                if axis not in problem.axes:
+                    raise ValueError(
+                        f"`SpectralGP({setting}=...)` names the axis {axis!r}; the problem "
+                        f"has {', '.join(problem.axes)}."
+                    )
+        orders = [*problem.equation.highest, *(c.order for c in problem.conditions)]
+        if self.envelope == "student_t" and max(orders) > ROUGHEST:
+            raise ValueError(
+                f"`SpectralGP(envelope='student_t')`: its solutions have {ROUGHEST} "
+                f"derivatives, and the problem has one of order {max(orders)}; use "
+                "'gaussian'."
+            )
         if self.equation_sd is None and problem.values is None:
             raise ValueError(
                 "`SpectralGP(equation_sd=None)` is estimated from observations, and the "
@@ -212,7 +248,7 @@ class SpectralGP(AbstractModel):
 
     def starts(self, problem: Problem) -> tuple[Start, ...]:
         """Where the kernel of each axis starts."""
-        given = dict(self.frequencies)
+        given, trends = dict(self.frequencies), dict(self.lengthscales)
         size = problem.size
         lengths = _lengths(problem)
         starts = []
@@ -223,11 +259,12 @@ class SpectralGP(AbstractModel):
                 tones = Tones.steady(frequency, amplitude, lengths[j])
             share = jnp.clip((tones.amplitude / size) ** 2, 1e-6, 1.0)
             weight = jnp.concatenate([jnp.ones(1), share])
+            trend = jnp.reshape(trends.get(axis, TREND * lengths[j]), 1)
             starts.append(
                 Start(
                     weight * size**2 if j == 0 else weight,
                     jnp.concatenate([jnp.zeros(1), tones.frequency]),
-                    jnp.concatenate([TREND * lengths[j][None], tones.lengthscale]),
+                    jnp.concatenate([trend, tones.lengthscale]),
                 )
             )
         return tuple(starts)
@@ -322,7 +359,8 @@ class SpectralGP(AbstractModel):
 
     def dims(self, data: Problem) -> dict[str, tuple[str, ...]]:
         named = data.dims() | kernels.dims(data.axes) | {"equation": ("row",)}
-        named |= {name: () for name in ("noise_sd", "equation_sd")}
+        # If the noise is given it is data, of one number or of one per observation.
+        named = {"noise_sd": (), "equation_sd": ()} | named
         named |= {name: () for name, _, _ in data.unknown}
         named |= {f"solution{part}": data.axes for part in ("", "_mean", "_sd")}
         named |= {f"u{part}": ("point",) for part in ("", "_mean", "_sd")}

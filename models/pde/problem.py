@@ -36,7 +36,7 @@ from probkit.validate import as_array
 class Problem(AbstractData):
     r"""A differential equation on a box, with conditions on faces and values at points.
 
-    $$P(u, ∂u, ∂²u; θ)(x) = 0 \quad (x \text{ on the grid}), \qquad B u = g.$$
+    $$P(u, ∂u, ∂²u, …; θ)(x) = 0 \quad (x \text{ on the grid}), \qquad B u = g.$$
 
     Args:
         domain: `(low, high)` of each axis by its name, in the units of the axis; one to
@@ -44,16 +44,18 @@ class Problem(AbstractData):
         residual: a function of `u` and the coordinates that is zero for the solution,
             such as `lambda u, x: u.dxx - f(x)`. It is called with a stand-in for u, once
             for each set of points, and must be a polynomial in `u` and its derivatives of
-            order up to two in each variable. In one dimension the coordinates are one
-            array; in more they are a named tuple of arrays, `p.x`, `p.y`. With `unknown`
-            it has a third argument: `lambda u, x, c: u.dx + c.rate * u`.
-        boundary: `pde.Dirichlet`, `pde.Neumann`, `pde.Periodic`, `pde.Initial`, or a list
-            of them.
+            order up to four in each variable. Derivatives of products follow by the product
+            rule, `(k(x) * u.dx).dx`, if k is smooth. In one dimension the coordinates are
+            one array; in more they are a named tuple of arrays, `p.x`, `p.y`. With
+            `unknown` it has a third argument: `lambda u, x, c: u.dx + c.rate * u`.
+        boundary: `pde.Dirichlet`, `pde.Neumann`, `pde.Robin`, `pde.Derivative`,
+            `pde.Periodic`, `pde.Initial`, or a list of them.
         shape: the number of grid points along each axis, end points included; one number
             for all.
         observations: `pde.Observations`, values of u at points.
         unknown: `(low, high)` of each unknown coefficient by its name, in its units as
-            they follow from the residual; a priori it is uniform between them.
+            they follow from the residual; a priori it is uniform between them. It may
+            also be in the values of conditions, `pde.Initial(lambda t, c: c.start)`.
 
     Attributes:
         axes: names of the axes.
@@ -66,7 +68,8 @@ class Problem(AbstractData):
         conditions: the conditions on faces, on the grid.
         points: where u was observed, shape `(m, d)`, in units of the axes, or None.
         values: what was observed, shape `(m,)`, in units of u, or None.
-        noise_sd: standard deviation of the noise, in units of u, or None to estimate it.
+        noise_sd: standard deviation of the noise, in units of u, shape `()` or `(m,)`; None
+            to estimate it.
         unknown: name, low and high of each unknown coefficient.
         tones: the frequencies along each axis that the source, the conditions and the
             observations have.
@@ -91,7 +94,7 @@ class Problem(AbstractData):
     conditions: tuple[Condition, ...]
     points: Float[Array, "m d"] | None
     values: Float[Array, " m"] | None
-    noise_sd: Float[Array, ""] | None
+    noise_sd: Float[Array, "..."] | None
     unknown: tuple[tuple[str, float, float], ...] = eqx.field(static=True)
     tones: tuple[Tones, ...]
     size: Float[Array, ""]
@@ -119,11 +122,18 @@ class Problem(AbstractData):
             for points in (on_grid, between, fine)
         ]
         self.equation, self.held_out, finest = equations(polynomials)
-        refuse_without_u(self.equation, self.unknown)
-        middle = {name: (low + high) / 2 for name, low, high in self.unknown}
-        self.fine_source = finest.source(middle)
-        self.conditions = read_conditions(boundary, self.axes, grid)
+        self.conditions = read_conditions(
+            boundary, self.axes, grid, self.equation.highest, self.unknown
+        )
         observed = read_observations(observations, self.axes, grid)
+        refuse_without_u(
+            residual,
+            self.equation,
+            {name for c in self.conditions for name in c.equation.unknowns},
+            self.unknown,
+            observed is not None,
+        )
+        self.fine_source = finest.source(self.middle)
         self.points, self.values, self.noise_sd = observed or (None, None, None)
         if not self.conditions and observed is None:
             raise ValueError(
@@ -140,23 +150,27 @@ class Problem(AbstractData):
             first: whether as in files of the first format, which do not have the tones:
                 without those of observations and of ordinary equations.
         """
-        middle = {name: (low + high) / 2 for name, low, high in self.unknown}
         tones, size = of_problem(
             self.length,
             self.nyquist,
             self.equation,
             self.fine_source,
             self.conditions,
-            middle,
+            self.middle,
             None if self.values is None else (self.points, self.values),
             first=first,
         )
         return tones, jnp.asarray(size if size > 0 else 1.0)
 
     @property
+    def middle(self) -> dict[str, float]:
+        """Each unknown coefficient in the middle of its range."""
+        return {name: (low + high) / 2 for name, low, high in self.unknown}
+
+    @property
     def is_homogeneous(self) -> bool:
         """Whether u = 0 solves it: nothing says how large the solution is."""
-        given = [self.fine_source, *(condition.values for condition in self.conditions)]
+        given = [self.fine_source, *(c.given(self.middle) for c in self.conditions)]
         return self.values is None and not any(np.any(np.asarray(g)) for g in given)
 
     def __len__(self) -> int:
@@ -246,7 +260,11 @@ class Problem(AbstractData):
         named = {f"term_{k}": c for k, c in enumerate(self.equation.coefficients)}
         named |= {f"held_out_{k}": c for k, c in enumerate(self.held_out.coefficients)}
         named["source"] = self.fine_source
-        named |= {f"condition_{k}": c.values for k, c in enumerate(self.conditions)}
+        for k, condition in enumerate(self.conditions):
+            named[f"condition_{k}"] = condition.values
+            if condition.more is not None:
+                more = enumerate(condition.more.coefficients)
+                named |= {f"condition_{k}_{j}": c for j, c in more}
         others = {"points": self.points, "values": self.values, "noise_sd": self.noise_sd}
         return named | {k: v for k, v in others.items() if v is not None}
 
@@ -255,10 +273,11 @@ class Problem(AbstractData):
         return {
             "domain": [[a, *b] for a, b in zip(self.axes, ends, strict=True)],
             "shape": list(self.shape),
-            "monomials": [
-                [list(m.factors), list(m.unknowns)] for m in self.equation.monomials
+            "monomials": _listed(self.equation),
+            "conditions": [
+                [c.axis, c.side, c.order, *([] if c.more is None else [_listed(c.more)])]
+                for c in self.conditions
             ],
-            "conditions": [[c.axis, c.side, c.order] for c in self.conditions],
             "unknown": [list(one) for one in self.unknown],
             "tones": [[np.asarray(a).tolist() for a in tones] for tones in self.tones],
         }
@@ -269,17 +288,12 @@ class Problem(AbstractData):
         arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
         ends = [(low, high) for _, low, high in fields["domain"]]
         grid = even_grid(ends, fields["shape"])
-        monomials = tuple(
-            Monomial(tuple(tuple(orders) for orders in factors), tuple(unknowns))
-            for factors, unknowns in fields["monomials"]
-        )
         equations = [
-            Equation(monomials, tuple(arrays[f"{name}_{k}"] for k in range(len(monomials))))
-            for name in ("term", "held_out")
+            _of_list(fields["monomials"], name, arrays) for name in ("term", "held_out")
         ]
         conditions = tuple(
-            Condition(axis, side, order, arrays[f"condition_{k}"])
-            for k, (axis, side, order) in enumerate(fields["conditions"])
+            _condition_of(one, f"condition_{k}", arrays)
+            for k, one in enumerate(fields["conditions"])
         )
         problem = object.__new__(cls)
         known = {
@@ -315,11 +329,14 @@ class Problem(AbstractData):
         named["source"] = self._dims_of(self.fine_source, "_fine")
         for k, condition in enumerate(self.conditions):
             others = (axis for i, axis in enumerate(self.axes) if i != condition.axis)
-            named[f"condition_{k}"] = tuple(others)
+            named[f"condition_{k}"] = face = tuple(others)
+            if condition.more is not None:
+                count = len(condition.more.monomials)
+                named |= {f"condition_{k}_{j}": face for j in range(count)}
         if self.points is not None:
             named |= {"points": ("observation", "axis"), "values": ("observation",)}
         if self.noise_sd is not None:
-            named["noise_sd"] = ()
+            named["noise_sd"] = ("observation",) * self.noise_sd.ndim
         return named
 
     def _dims_of(self, array: Array, suffix: str) -> tuple[str, ...]:
@@ -342,6 +359,25 @@ class Inputs(eqx.Module):
 
     points: Float[Array, "n d"]
     problem: Problem
+
+
+def _listed(equation: Equation) -> list[list[Any]]:
+    return [[list(m.factors), list(m.unknowns)] for m in equation.monomials]
+
+
+def _of_list(listed: Sequence[Any], name: str, arrays: Mapping[str, Array]) -> Equation:
+    monomials = tuple(
+        Monomial(tuple(tuple(orders) for orders in factors), tuple(unknowns))
+        for factors, unknowns in listed
+    )
+    return Equation(monomials, tuple(arrays[f"{name}_{k}"] for k in range(len(monomials))))
+
+
+def _condition_of(listed: Sequence[Any], name: str, arrays) -> Condition:
+    axis, side, order, *rest = listed
+    # Only a condition that adds something to the derivative has a fourth entry.
+    more = _of_list(rest[0], name, arrays) if rest else None
+    return Condition(axis, side, order, arrays[name], more)
 
 
 def _refuse_other_shapes(problem: Problem) -> None:

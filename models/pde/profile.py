@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.stats
+from jaxtyping import Array
 
 from probkit.method.batches import map_in_batches
 from probkit.model.density import Sites
-from probkit.models.pde.equation import least_residual
+from probkit.models.pde import system
+from probkit.models.pde.equation import Equation, least_residual
 from probkit.models.pde.model import FREQUENCY_SPREAD, SpectralGP
 from probkit.models.pde.problem import Problem
 
@@ -69,29 +71,60 @@ def candidates(model: SpectralGP, problem: Problem) -> Sites:
 
 
 def _matched(model: SpectralGP, problem: Problem, sites: Sites) -> np.ndarray:
-    """Shares of the ranges at which the equation agrees best with smooth curves."""
-    derivatives = _curves(model, problem, sites)
-    places = []
+    """Shares of the ranges at which the equations agree best with smooth curves.
+
+    They are that of the problem, and the conditions that have unknowns.
+    """
+    equations, places = _with_unknowns(problem), []
+    derivatives = jax.tree.map(np.asarray, _curves(model, problem, sites))
     for k in range(len(SMOOTHED)):
-        of_one = {orders: np.asarray(array[k]) for orders, array in derivatives.items()}
-        found = least_residual(problem.equation, of_one, problem.unknown)
+        of_one = jax.tree.map(lambda array, k=k: np.asarray(array[k]), derivatives)
+        pairs = [(e, d) for (e, _), d in zip(equations, of_one, strict=True)]
+        found = least_residual(pairs, problem.unknown)
         places.append(
             [(found[name] - low) / (high - low) for name, low, high in problem.unknown]
         )
     return np.array(places)
 
 
+def _with_unknowns(problem: Problem) -> list[tuple[Equation, list[Array]]]:
+    """Each equation that has unknowns, and the tensor grid on which it holds.
+
+    A face has the last, or the first, point of its axis.
+    """
+    found = [(problem.equation, list(problem.grid))]
+    for condition in problem.conditions:
+        end = slice(-1, None) if condition.side == "high" else slice(1)
+        face = list(problem.grid)
+        face[condition.axis] = face[condition.axis][end]
+        found.append((condition.equation, face))
+    return [(equation, grid) for equation, grid in found if equation.unknowns]
+
+
 @eqx.filter_jit
 def _curves(model: SpectralGP, problem: Problem, sites: Sites):
-    """Derivatives of curves through the observations, one for each of `SMOOTHED`."""
+    """Curves through the observations, one for each of `SMOOTHED`.
+
+    Returns:
+        For each of the equations with unknowns, the derivatives that it has.
+    """
     assert problem.values is not None
     solver = model.solver(sites, problem)
     sd = jnp.std(problem.values)
     noises = jnp.where(sd > 0, sd, problem.size) * np.array(SMOOTHED)
+    if problem.noise_sd is not None:
+        # Observations count by their noise, if it is not the same for all.
+        share = problem.noise_sd / jnp.sqrt(jnp.mean(problem.noise_sd**2))
+        noises = noises.reshape(-1, *(1,) * share.ndim) * share
 
     def curve(noise):
         smooth = eqx.tree_at(lambda s: s.parameters.noise_sd, solver, noise)
-        return smooth.curve()[1]
+        z, spans = smooth.curve()[0], solver.spans
+        return [
+            # Without the axis that a face is across.
+            {o: system.derivative(z, spans, grid, o).squeeze() for o in equation.orders}
+            for equation, grid in _with_unknowns(problem)
+        ]
 
     return map_in_batches(curve, noises)
 
@@ -106,9 +139,10 @@ def scored(model: SpectralGP, problem: Problem, tried: Sites):
         tried: sites with a leading axis.
     """
     assert problem.values is not None
-    known = problem.noise_sd
-    noises = jnp.std(problem.values) * NOISES if known is None else known[None]
-
+    # If the noise is known, in units of it.
+    noises = jnp.std(problem.values) * NOISES if problem.noise_sd is None else jnp.ones(1)
+    unit = jnp.ones(()) if problem.noise_sd is None else problem.noise_sd
+    unit = jnp.broadcast_to(unit, problem.values.shape)
     collocation = model.collocation(problem)
 
     def score(sites):
@@ -116,8 +150,9 @@ def scored(model: SpectralGP, problem: Problem, tried: Sites):
         fields = solver.rough_fields(FEW_STEPS)
         normal = solver.predicted(solver.given(fields))
         # With the eigenvectors of F Fᵀ the evidence of any noise is a sum.
-        values, vectors = jnp.linalg.eigh(normal.factor @ normal.factor.T)
-        left = vectors.T @ (problem.values - normal.loc)
+        factor = normal.factor / unit[:, None]
+        values, vectors = jnp.linalg.eigh(factor @ factor.T)
+        left = vectors.T @ ((problem.values - normal.loc) / unit)
         variance = jnp.maximum(values, 0.0) + noises[:, None] ** 2
         evidence = -0.5 * jnp.sum(left**2 / variance + jnp.log(variance), 1)
         evidence = jnp.where(jnp.isfinite(evidence), evidence, -jnp.inf)

@@ -8,6 +8,7 @@ exact if the equation is linear in $u$, about its Gauss-Newton solution if it is
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,9 +19,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture
+from probkit.gp.features import features
 from probkit.linalg import Regression, regress
 from probkit.model.residuals import of_neighbours
 from probkit.models.pde import system
+from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.system import Basis, Orders, Rows, Span
@@ -51,13 +54,13 @@ class Parameters(eqx.Module):
         kernels: the kernel of each axis.
         unknowns: the unknown coefficients of the equation, by their names.
         equation_sd: tolerance of the equation, relative to the size of the residual.
-        noise_sd: of the observations, in units of $u$; None if there are none.
+        noise_sd: of all observations or of each, in units of $u$; None if there are none.
     """
 
     kernels: tuple[SpectralMixture, ...]
     unknowns: dict[str, Float[Array, ""]]
     equation_sd: Float[Array, ""]
-    noise_sd: Float[Array, ""] | None
+    noise_sd: Float[Array, "..."] | None
 
 
 class Collocation(eqx.Module):
@@ -106,7 +109,7 @@ class Collocation(eqx.Module):
         spans = _spans(start.kernels, problem.grid, ranks, num_nodes)
         against = _against(problem.equation, spans, problem.grid)
         faces = tuple(
-            FACE_SD * problem.size * _slope_size(start.kernels[c.axis], c.order)
+            FACE_SD * problem.size * face_size(c, start, num_nodes)
             for c in problem.conditions
         )
         return cls(
@@ -117,7 +120,7 @@ class Collocation(eqx.Module):
             against,
             against,
             faces,
-            _covariances(problem, start.kernels),
+            _covariances(problem.equation.orders, start.kernels, num_nodes),
             1.0,
             ranks,
             num_nodes,
@@ -157,11 +160,11 @@ class Collocation(eqx.Module):
         """How far the residual may be from zero, in its own units."""
         return θ.equation_sd * self.tolerance * self.residual_size(θ.unknowns)
 
-    def faces(self, spans: tuple[Span, ...]) -> tuple[Rows, ...]:
+    def faces(self, spans: tuple[Span, ...], unknowns) -> tuple[Rows, ...]:
         """The conditions, one item for each."""
         grid, against = self.problem.grid, self.face_against
         return tuple(
-            system.condition_rows(condition, spans, grid, against, sd)
+            system.condition_rows(condition, spans, grid, against, sd, unknowns)
             for condition, sd in zip(self.problem.conditions, self.face_sds, strict=True)
         )
 
@@ -190,23 +193,31 @@ def _against(equation: Equation, spans: tuple[Span, ...], grid):
     return tuple(functions)
 
 
-def _slope_size(kernel: SpectralMixture, order: int) -> Array:
-    """The prior sd of a derivative, relative to that of u."""
-    zero = jnp.zeros(())
-    return jnp.sqrt((-1) ** order * kernel(zero, order=2 * order) / kernel(zero))
+def face_size(condition: Condition, θ: Parameters, num_nodes: int) -> Array:
+    """The prior sd of the left-hand side of a condition, relative to that of u.
+
+    A first derivative and u itself do not correlate.
+    """
+    operator = condition.operator(θ.unknowns)
+    alone = [(orders[condition.axis],) for orders in operator]
+    kernel = θ.kernels[condition.axis]
+    variances = jnp.diag(_covariances([(0,), *alone], (kernel,), num_nodes))
+    squares = jnp.stack([jnp.mean(coefficient**2) for coefficient in operator.values()])
+    return jnp.sqrt(squares @ variances[1:] / variances[0])
 
 
-def _covariances(problem: Problem, kernels: tuple[SpectralMixture, ...]) -> Array:
-    """cov(∂^a u, ∂^b u) at one place, for the derivatives in the equation."""
-    none = jnp.zeros(())
+def _covariances(
+    orders: Sequence[Orders], kernels: tuple[SpectralMixture, ...], num_nodes: int
+) -> Array:
+    """cov(∂^a u, ∂^b u) at one place, for derivatives of u.
 
-    def covariance(a: Orders, b: Orders):
-        same = zip(kernels, a, b, strict=True)
-        parts = [(-1) ** j * k(none, order=i + j) for k, i, j in same]
-        return jnp.prod(jnp.stack(parts))
-
-    orders = problem.equation.orders
-    return jnp.stack([jnp.stack([covariance(a, b) for b in orders]) for a in orders])
+    Of the waves, which have derivatives of any order, and are the prior of the solution.
+    """
+    total = jnp.ones(())
+    for j, kernel in enumerate(kernels):
+        Φ = [features(kernel, jnp.zeros(1), o[j], num_nodes) for o in orders]
+        total = total * (jnp.concatenate(Φ) @ jnp.concatenate(Φ).T)
+    return total
 
 
 def zero(problem: Problem) -> Fields:
@@ -272,10 +283,12 @@ class Solution(eqx.Module):
 class Misfit(NamedTuple):
     """How well a solution agrees with the observations of its problem.
 
+    All are in units of the noise of each.
+
     Attributes:
         explained: the share of their sum of squares that the solution explains.
         neighbours: correlation of what is left with what is left at the nearest place.
-        chi_square: mean square of what is left, in units of the noise.
+        chi_square: mean square of what is left.
     """
 
     explained: Float[Array, ""]
@@ -287,12 +300,13 @@ class Misfit(NamedTuple):
         values, points, sd = problem.values, problem.points, found.parameters.noise_sd
         assert values is not None and points is not None and sd is not None
         flat = (0,) * len(problem.axes)
-        left = values - system.at_points(found.spans, points, flat) @ found.mean
+        left = (values - system.at_points(found.spans, points, flat) @ found.mean) / sd
         places = points / jnp.stack([x[-1] - x[0] for x in problem.grid])
+        squares = jnp.mean(left**2)
         return cls(
-            1 - jnp.mean(left**2) / jnp.mean(values**2),
+            1 - squares / jnp.mean((values / sd) ** 2),
             of_neighbours(places, left),
-            jnp.mean((left / sd) ** 2),
+            squares,
         )
 
 
@@ -325,7 +339,7 @@ class Solver(eqx.Module):
     @classmethod
     def of(cls, collocation: Collocation, θ: Parameters) -> "Solver":
         spans = collocation.spans(θ.kernels)
-        faces = collocation.faces(spans)
+        faces = collocation.faces(spans, θ.unknowns)
         basis = system.basis(spans, collocation.grid, collocation.equation.orders)
         return cls(collocation, θ, spans, faces, basis)
 
@@ -344,7 +358,7 @@ class Solver(eqx.Module):
         assert problem.points is not None and problem.values is not None and sd is not None
         factor = system.at_points(self.spans, problem.points, (0,) * len(problem.axes))
         n = len(factor)
-        return Rows(factor, jnp.zeros(n), problem.values, jnp.full(n, sd))
+        return Rows(factor, jnp.zeros(n), problem.values, jnp.broadcast_to(sd, (n,)))
 
     def given(self, fields: Fields) -> Regression:
         """The coefficients, given the equation and the conditions."""

@@ -171,9 +171,9 @@ def of_problem(
     zero = {orders: jnp.zeros(()) for orders in equation.orders}
     operator = equation.jacobian(zero, unknowns)
     source = np.asarray(source)
-    faces = [c for c in conditions if c.order == 0 and c.side != "periodic"]
+    faces = _on_faces(conditions, unknowns, length)
     turning = {c.axis for c in conditions if c.side == "periodic"}
-    every, sizes = [], [float(np.sqrt(np.mean(np.asarray(c.values) ** 2))) for c in faces]
+    every, sizes = [], [float(np.sqrt(np.mean(values**2))) for _, values in faces]
     for axis in range(d):
         found = []
         if source.ndim:
@@ -185,11 +185,10 @@ def of_problem(
                 through = _symbol(operator, axis)(series.frequency)
                 own = series._replace(amplitude=series.amplitude / through)
             found.append(own)
-        for face in faces:
-            if face.axis != axis:
+        for across, values in faces:
+            if across != axis:
                 of = periodic_tones if axis in turning else tones
-                values = np.asarray(face.values)
-                lines = np.moveaxis(values, axis - (face.axis < axis), -1)
+                lines = np.moveaxis(values, axis - (across < axis), -1)
                 lines = lines.reshape(-1, lines.shape[-1])
                 found.append(of(lines, length[axis]))
         every.append(merged(found, length[axis]))
@@ -219,6 +218,24 @@ def of_problem(
         for own, waves, n in zip(every, allowed, length, strict=True)
     ]
     return tuple(both), size
+
+
+def _on_faces(conditions, unknowns, length) -> list[tuple[int, np.ndarray]]:
+    """Axis and values of u of each face on which they are given, at least about.
+
+    Where u_x + w u = g, u is of the size of g over w, unless the axis is too short for it.
+    """
+    found = []
+    for c in conditions:
+        given, weight = np.asarray(c.given(unknowns)), np.ones(())
+        if c.more is not None and c.more.orders:
+            (weight,) = c.more.jacobian({}, unknowns).values()
+            weight = np.abs(np.asarray(weight)) + 1 / length[c.axis]
+        elif c.order > 0:
+            continue
+        if c.side != "periodic":
+            found.append((c.axis, np.asarray(given / weight)))
+    return found
 
 
 def of_observations(points, values, length, nyquist) -> list[Tones]:
@@ -257,11 +274,13 @@ def _allowed(
     sizes = np.concatenate([np.asarray(tones.amplitude), [size]])
     found, amplitude = [], []
     for s, a in zip(waves, sizes, strict=True):
-        symbol = np.zeros(3, complex)
+        symbol = np.zeros(1 + max(orders[axis] for orders in operator), complex)
         for orders, coefficient in operator.items():
             if sum(orders) == orders[axis] + orders[other]:
                 rate = (2j * np.pi * s) ** orders[other]
-                symbol[2 - orders[axis]] += complex(np.mean(coefficient)) * rate
+                symbol[len(symbol) - 1 - orders[axis]] += (
+                    complex(np.mean(coefficient)) * rate
+                )
         for frequency, _ in _turning(symbol, length[axis], nyquist[axis]):
             found.append(frequency)
             amplitude.append(a)

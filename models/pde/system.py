@@ -12,8 +12,8 @@ would cost more than the solution has unknowns.
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from probkit.gp.features import features
 from probkit.gp.mixture import SpectralMixture
 from probkit.linalg import mode_products
+from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation, Orders
 
 # Coefficients of a linear operator by the derivative that they multiply, numbers or
@@ -177,37 +178,54 @@ def _tested_rows(coefficient: Array, parts: list[Array], against) -> Array:
     return total.reshape(sizes).transpose(order).reshape(rows, -1)
 
 
-def _at_end(condition, spans: tuple[Span, ...], grid) -> Array:
-    """What a condition is about, for each function of its axis, `(1, r)`."""
+def _at_end(condition: Condition, order: int, spans: tuple[Span, ...], grid) -> Array:
+    """What a condition says of a derivative, for each function of its axis, `(1, r)`."""
     span, x = spans[condition.axis], grid[condition.axis]
-    low, high = span(x[:1], condition.order), span(x[-1:], condition.order)
+    low, high = span(x[:1], order), span(x[-1:], order)
     return {"low": low, "high": high, "periodic": high - low}[condition.side]
 
 
-def on_face(condition, z: Float[Array, " r"], spans: tuple[Span, ...], grid) -> Array:
-    """What a condition is about, for given coefficients, of the shape of the face."""
-    end = _at_end(condition, spans, grid)
-    matrices = [
-        end if i == condition.axis else span(points)
-        for i, (span, points) in enumerate(zip(spans, grid, strict=True))
+def _parts(condition: Condition, orders: Orders, spans, grid) -> list[Array]:
+    """The functions of each axis on the face of a condition."""
+    return [
+        _at_end(condition, order, spans, grid)
+        if i == condition.axis
+        else spans[i](grid[i], order)
+        for i, order in enumerate(orders)
     ]
-    return jnp.squeeze(field(z, matrices), condition.axis)
 
 
-def condition_rows(condition, spans: tuple[Span, ...], grid, against, sd) -> Rows:
-    """Values on a face, at its points or against test functions of the other axes."""
+def on_face(
+    condition: Condition, z: Float[Array, " r"], spans: tuple[Span, ...], grid, unknowns
+) -> Array:
+    """What a condition is about, for given coefficients, of the shape of the face."""
+    total = jnp.zeros(())
+    for orders, coefficient in condition.operator(unknowns).items():
+        of_z = field(z, _parts(condition, orders, spans, grid))
+        total = total + coefficient * jnp.squeeze(of_z, condition.axis)
+    return total
+
+
+def condition_rows(
+    condition: Condition,
+    spans: tuple[Span, ...],
+    grid,
+    against,
+    sd: Float[Array, ""],
+    unknowns: Mapping[str, Any],
+) -> Rows:
+    """A condition on a face, at its points or against test functions of the other axes."""
     j = condition.axis
-    parts, back = [], []
-    for i, (span, points) in enumerate(zip(spans, grid, strict=True)):
-        if i == j:
-            parts.append(_at_end(condition, spans, grid))
-        else:
-            q = jnp.eye(len(points)) if against is None else against[i]
-            parts.append(q.T @ span(points))
-            back.append(q.T)
-    value = mode_products(condition.values, back) if back else condition.values
-    value = value.reshape(-1)
-    return Rows(kron(parts), jnp.zeros_like(value), value, jnp.full_like(value, sd))
+    if against is not None:
+        against = [jnp.eye(1) if i == j else q for i, q in enumerate(against)]
+    total = jnp.zeros((1, 1))
+    for orders, coefficient in condition.operator(unknowns).items():
+        if jnp.ndim(coefficient):
+            coefficient = jnp.expand_dims(coefficient, j)
+        parts = _parts(condition, orders, spans, grid)
+        total = total + _tested_rows(coefficient, parts, against)
+    value = tested(jnp.expand_dims(condition.given(unknowns), j), against)
+    return Rows(total, jnp.zeros_like(value), value, jnp.full_like(value, sd))
 
 
 def at_points(spans: tuple[Span, ...], points: Float[Array, "n d"], orders: Orders):

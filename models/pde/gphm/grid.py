@@ -329,11 +329,13 @@ def refuse_other_problems(problem: Problem) -> None:
     """Refuse problems that the paper does not have.
 
     Raises:
-        ValueError: if there are observations or unknown coefficients, or no conditions.
+        ValueError: if there are observations or unknown coefficients, no conditions, or
+            a `Robin` condition.
     """
-    if problem.values is not None or problem.unknown or not problem.conditions:
+    more = any(condition.more is not None for condition in problem.conditions)
+    if problem.values is not None or problem.unknown or not problem.conditions or more:
         raise ValueError(
             "`pde.GridGP` is the paper's model, for an equation with conditions on faces: "
-            "without observations, unknown coefficients or an empty boundary. Use "
-            "`pde.SpectralGP`."
+            "without observations, unknown coefficients, `pde.Robin` or an empty "
+            "boundary. Use `pde.SpectralGP`."
         )

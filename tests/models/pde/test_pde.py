@@ -365,7 +365,7 @@ def assembled():
             "plain": system.equation_rows(about, basis, None, sd),
             "tested": system.equation_rows(about, basis, against, sd),
             "faces": [
-                system.condition_rows(condition, spans, grid, against, sd)
+                system.condition_rows(condition, spans, grid, against, sd, {})
                 for condition in problem.conditions
             ],
             "scattered": system.at_points(
@@ -563,7 +563,7 @@ def a_rod_of_changing_stiffness():
         slope = 4 * np.cos(4 * x) - np.exp(-x)
         bend = -16 * np.sin(4 * x) + np.exp(-x)
         a, rise = 1 + x**2, 2 * x
-        return a * u.dxx + rise * u.dx - (a * bend + rise * slope)
+        return (a * u.dx).dx - (a * bend + rise * slope)
 
     return line((0, 2), residual, pde.Dirichlet(exact), exact)
 
@@ -695,6 +695,38 @@ def test_it_solves_problems_of_high_frequencies(envelope, name):
     num, most = EXAMPLES[name]
     problem, exact = getattr(pde.examples, name)(num)
     assert relative_error(pde.SpectralGP(envelope, calibrated=False), problem, exact) < most
+
+
+def test_lengthscales_are_where_the_trends_start_and_their_priors_are_centred():
+    problem, _ = burgers()
+    model = pde.SpectralGP(lengthscales={"x": 0.07})
+    priors, start = model.priors(problem), model.start_sites(problem)
+    assert float(start["lengthscale_x"][0]) == pytest.approx(0.07)
+    assert float(start["lengthscale_t"][0]) == 0.5
+    # Tones keep their own; a log-normal prior has its median at the centre.
+    usual = pde.SpectralGP().start_sites(problem)["lengthscale_x"]
+    np.testing.assert_array_equal(start["lengthscale_x"][1:], usual[1:])
+    draws = np.asarray(priors["lengthscale_x"].sample(KEY, (2000,)))[:, 0]
+    # Its logarithm has an sd of 0.5; the median of 2000 one of 0.014.
+    assert abs(np.log(np.median(draws) / 0.07)) < 5 * 0.014
+
+
+def test_a_lengthscale_reaches_a_layer_that_the_default_does_not():
+    def exact(x):
+        return np.sin(3 * x) + np.exp(-50 * x)
+
+    layer, _ = line(
+        (0, 1),
+        lambda u, x: u.dx + 50 * u - 50 * np.sin(3 * x) - 3 * np.cos(3 * x),
+        pde.Dirichlet(1.0, "x-"),
+        exact,
+        100,
+    )
+    # 24 waves of such a lengthscale do not reach over the axis; 60 do.
+    short = pde.SpectralGP(lengthscales={"x": 0.1}, num_nodes=60, calibrated=False)
+    assert relative_error(short, layer, exact) < 1e-6
+    usual = pde.SpectralGP(num_nodes=60, calibrated=False)
+    assert relative_error(usual, layer, exact) > 1e-4
 
 
 # Through the door

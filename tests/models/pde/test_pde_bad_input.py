@@ -85,10 +85,24 @@ RESIDUALS = {
     "no derivative": (lambda u, x: u.xx, r"`u.xx` is no derivative; .*: `u.dx`, `u.dxx`"),
     "a method": (lambda u, x: u.sum(), r"`u.sum` is no derivative"),
     "a name of an axis": (lambda u, x: u.d_x_, r"`u.d_x_` is no derivative"),
-    "order three": (lambda u, x: u.dxxx, r"`u.dxxx` has order 3 in `x`; .* up to order 2"),
-    "order three in turn": (lambda u, x: u.dxx.dx, r"`u.dx` has order 3 in `x`"),
-    "of a product": (lambda u, x: (u * u).dx, r"`.dx` is asked of a product or a sum"),
-    "of a multiple": (lambda u, x: (2 * u).dx, r"`.dx` is asked of a product or a sum"),
+    "order five": (lambda u, x: u.dxxxxx, r"`u.dxxxxx` has order 5 in `x`; .* to order 4"),
+    "order five in turn": (lambda u, x: u.dxxx.dxx, r"`u.dxx` has order 5 in `x`"),
+    "order five of a product": (
+        lambda u, x: (u * u.dxxxx).dx,
+        r"`u.dx` has order 5 in `x`",
+    ),
+    "of a jump": (
+        lambda u, x: (np.where(x < 0.6, 1.0, 0.1) * u.dx).dx,
+        r"derivative of a coefficient that jumps between x = 0.5 and 0.625, or changes",
+    ),
+    "of a jump between points": (
+        lambda u, x: (np.where(x < 0.57, 1.0, 0.1) * u.dx).dx,
+        r"jumps between x = 0.5 and 0.625, .*; make it smooth over several points, or",
+    ),
+    "of what is NaN": (
+        lambda u, x: (np.sqrt(x - 0.2) * u.dx).dx,
+        r"a coefficient is NaN or infinite at x = 0 and 1 other points\.",
+    ),
     "a number": (lambda u, x: 1.0, r"returned numbers without `u`; " + TERMS),
     "an array": (lambda u, x: np.sin(x), r"returned numbers without `u`; " + TERMS),
     "a JAX array": (lambda u, x: jnp.sin(x), r"returned numbers without `u`; " + TERMS),
@@ -313,6 +327,47 @@ BOUNDARIES = {
         pde.Dirichlet(lambda x, y: x, "x"),
         r"`Dirichlet\(on=\"x-\"\)`: it takes a function of \(coordinates\)",
     ),
+    "a slope by two names": (
+        [pde.Neumann(0, "x-"), pde.Derivative(0, order=1, on="x-")],
+        r"the low end of `x` twice, by `Neumann\(on=\"x-\"\)` and `Derivative\(order=1, on",
+    ),
+    "order zero": (
+        pde.Derivative(0, order=0, on="x-"),
+        r"`Derivative\(order=0\)`: it takes a whole number, 1 to 4",
+    ),
+    "order five": (pde.Derivative(0, order=5, on="x-"), r"order=5\)`: .* 1 to 4"),
+    "a function of u": (
+        pde.Neumann(lambda u: -2 * u, "x-"),
+        r"`Neumann\(on=\"x-\"\)` is a function of `u`; .* `pde.Robin\(value, weight=",
+    ),
+    "a weight of u": (
+        pde.Robin(1.0, weight=lambda u: u, on="x-"),
+        r"`Robin\(on=\"x-\", weight=...\)` is a function of `u`",
+    ),
+    "a weight of NaN": (
+        pde.Robin(1.0, weight=np.nan, on="x-"),
+        r"`Robin\(on=\"x-\", weight=...\)` is NaN or infinite at x = 0, y = 0",
+    ),
+    "too few weights": (
+        pde.Robin(1.0, weight=np.ones(8), on="x"),
+        r"`Robin\(on=\"x-\", weight=...\)` has values of shape \(8,\) .* \(9,\)",
+    ),
+    "no weight": (
+        [ZERO, pde.Robin(1.0, weight=None, on="x-")],
+        r"`Robin\(on=\"x-\", weight=...\)` got NoneType; it takes real numbers",
+    ),
+    "a slope and a sum": (
+        [pde.Robin(1.0, weight=1.0, on="x"), pde.Neumann(0.0, on="x+")],
+        r"the high end of `x` twice, by `Robin\(on=\"x\+\"\)` and `Neumann",
+    ),
+    "two for all faces": (
+        [pde.Robin(1.0, weight=1.0), pde.Neumann(0.0)],
+        r"two conditions without `on`",
+    ),
+    "an unknown that nobody declared": (
+        pde.Dirichlet(lambda p, c: c.g, "x-"),
+        r"of \(coordinates\), or with `Problem\(unknown=...\)` of \(coordinates, unkn",
+    ),
     "a velocity of NaN": (
         pde.Initial(0, np.nan, "y"),
         r"`Initial\(velocity=...\)` is NaN or infinite at x = 0, y = 0",
@@ -325,6 +380,14 @@ BOUNDARIES = {
 @pytest.mark.parametrize("boundary, pattern", BOUNDARIES.values(), ids=BOUNDARIES.keys())
 def test_boundaries_refuse(boundary, pattern):
     refused(lambda: problem(BOX, boundary=boundary), pattern)
+
+
+@pytest.mark.parametrize("order", ["2", 2.0, None, True])
+def test_an_order_is_a_whole_number(order):
+    refused(
+        lambda: problem(BOX, boundary=pde.Derivative(0, order=order, on="x")),
+        r"`Derivative\(order=.*\)`: it takes a whole number, 1 to 4",
+    )
 
 
 def test_places_are_text():
@@ -390,12 +453,25 @@ def test_observations_refuse(given, pattern):
     refused(lambda: problem(BOX, observations=given), pattern)
 
 
-@pytest.mark.parametrize("value", [*NO_SIZE, 1j, np.ones(2), ""], ids=repr)
-def test_noise_is_a_positive_number_or_none(value):
-    if value is not None:
-        pattern = r"`Observations\(noise_sd=.*it takes a positive number, or None to"
-        given = pde.Observations(AT, [1, 2], value)
-        refused(lambda: problem(BOX, observations=given), pattern)
+NO_SIZES = [
+    *(value for value in NO_SIZE if value is not None and np.shape(value) != (2,)),
+    *(1j, "", np.ones(3), np.ones((2, 1)), [1.0, 0.0], [-1.0, 1.0], []),
+]
+
+
+@pytest.mark.parametrize("value", NO_SIZES, ids=repr)
+def test_noise_is_a_positive_number_for_all_or_for_each_or_none(value):
+    given = pde.Observations(AT, [1, 2], value)
+    words = r"`Observations\(noise_sd=.*takes a positive number, or 2 of them, one per"
+    refused(lambda: problem(BOX, observations=given), words)
+
+
+def test_noise_of_each_names_the_observation():
+    given = pde.Observations(AT, [1, 2], [0.1, -0.2])
+    pattern = r"`Observations\(noise_sd=...\)\[1\]` is -0.2 \(1 of 2 are not positive\)"
+    refused(lambda: problem(BOX, observations=given), pattern)
+    given = pde.Observations(AT, [1, 2], [0.1, np.nan])
+    refused(lambda: problem(BOX, observations=given), r"noise_sd=.* 1 value .*NaN.* at 1")
 
 
 RANGES = {
@@ -421,8 +497,55 @@ def test_unknown_coefficients_refuse(unknown, pattern):
     )
 
 
+VALUES = {
+    "another": (lambda x, c: c.h, r"asks for `.h`, but .*unknown=...\)` has: `g`"),
+    "a root": (
+        lambda x, c: np.sqrt(c.g),
+        r"`Initial\(...\)`: operator not understood: `sqrt`; a value is a poly",
+    ),
+    "division": (lambda x, c: 1 / c.g, "not understood: division by `u` or an unknown"),
+    "JAX": (lambda x, c: jax.numpy.exp(c.g), "not understood: `exp` of JAX; a value is"),
+    "an array": (
+        lambda x, c: c.g * np.ones(3),
+        r"`Initial\(...\)` has a coefficient .* shape \(3,\); it takes a number, or one",
+    ),
+    "NaN": (lambda x, c: c.g * np.nan, r"`Initial\(...\)` is NaN or infinite at x = 0"),
+    "a derivative": (
+        lambda x, c: c.g.dx,
+        r"`Initial\(...\)`: `.dx` is asked of an unknown coefficient, which is a number",
+    ),
+    "three arguments": (lambda x, c, d: c.g, r"function of \(coordinates\), or with"),
+    "none": (lambda x, c: 1.0, r"has 'g', but the residual does not, nor does a condition"),
+    "cancelled": (lambda x, c: c.g - c.g, r"nor does a condition, so that nothing"),
+}
+
+
+@pytest.mark.parametrize("value, pattern", VALUES.values(), ids=VALUES.keys())
+def test_values_of_unknowns_refuse(value, pattern):
+    told = pde.Initial(value, axis="x")
+    seen = pde.Observations([0.5], [1.0], 0.1)
+    more = {"unknown": {"g": (0, 1)}, "observations": seen}
+    refused(lambda: problem(FLAT, lambda u, x, c: u.dx, told, **more), pattern)
+
+
+def test_unknowns_on_faces_need_observations():
+    told = pde.Dirichlet(lambda x, c: c.g, on="x-")
+    refused(
+        lambda: problem(boundary=told, unknown={"g": (0, 1)}),
+        r"has the unknown 'g', which only observations can .* give `observations=`",
+    )
+
+
 def test_unknown_coefficients_are_the_third_argument():
     refused(lambda: problem(unknown=UNKNOWN), r"a function of \(u, coordinates, unknown\)")
+    told, seen = pde.Initial(lambda x, c: c.g, axis="x"), pde.Observations([0.5], [1.0], 1)
+    more = {"boundary": told, "observations": seen}
+    # One that is on a face need not be in the residual.
+    assert problem(unknown={"g": (0, 1)}, **more).equation.unknowns == ()
+    refused(
+        lambda: problem(unknown=UNKNOWN | {"g": (0, 1)}, **more),
+        r"a function of \(u, coordinates, unknown\)",
+    )
 
 
 def test_division_by_an_unknown_coefficient():

@@ -107,6 +107,35 @@ REFUSED = {
         ),
         "names the axis 'y'; the problem has x",
     ),
+    "lengthscales without axes": (
+        lambda: pde.SpectralGP(lengthscales=0.1),
+        r"lengthscales=0.1\)`: it takes a dict from axes to lengthscales in units",
+    ),
+    "a list of lengthscales": (
+        lambda: pde.SpectralGP(lengthscales={"x": [0.1, 0.2]}),
+        r"`SpectralGP\(lengthscales=\{'x': \[0.1, 0.2\]\}\)`: it takes a positive number",
+    ),
+    "a negative lengthscale": (
+        lambda: pde.SpectralGP(lengthscales={"x": -0.1}),
+        r"\{'x': -0.1\}\)`: it takes a positive number for each axis",
+    ),
+    "an axis of lengthscales": (
+        lambda: pk.fit(
+            pde.SpectralGP(lengthscales={"y": 1.0}), problem(), pde.Closed(), key=KEY
+        ),
+        "lengthscales=.* names the axis 'y'; the problem has x",
+    ),
+    "derivatives that a solution does not have": (
+        lambda: pk.fit(
+            pde.SpectralGP("student_t"),
+            pde.Problem(
+                {"x": (0, 1)}, lambda u, x: u.dxxx - 1, pde.Dirichlet(0.0), shape=8
+            ),
+            pde.Closed(),
+            key=KEY,
+        ),
+        "have 2 derivatives, and the problem has one of order 3; use 'gaussian'",
+    ),
     "nothing to learn from": (
         lambda: pk.fit(pde.SpectralGP(equation_sd=None), problem(), pde.Closed(), key=KEY),
         "is estimated from observations, and the problem has none",

@@ -231,6 +231,61 @@ def test_derivatives_may_be_taken_in_turn():
     assert float(problem.equation.coefficients[-2]) == 3.0
 
 
+# A derivative of a product beside the same by hand.
+PRODUCTS = {
+    "of u alone": (
+        lambda u, p, c: (u**2).dx + (u * u.dx).dxt,
+        lambda u, p, c: 2 * u * u.dx + u.dt * u.dxx + u * u.dxx.dt + 2 * u.dx * u.dx.dt,
+    ),
+    "with an unknown": (
+        lambda u, p, c: (c.rate * u.dx - c.decay * u + 3).dx,
+        lambda u, p, c: c.rate * u.dxx - c.decay * u.dx,
+    ),
+    "of a constant along the axis": (
+        lambda u, p, c: (np.sqrt(2 + p.t) * u.dx).dx,
+        lambda u, p, c: np.sqrt(2 + p.t) * u.dxx,
+    ),
+    "of functions of both coordinates": (
+        lambda u, p, c: (np.exp(p.x * p.t) * u.dx).dx + (p.x**2 * p.t * u).dt,
+        lambda u, p, c: (
+            np.exp(p.x * p.t) * (u.dxx + p.t * u.dx) + p.x**2 * (u + p.t * u.dt)
+        ),
+    ),
+    "in turn": (
+        lambda u, p, c: ((2 + p.x) * ((1 + p.x**2) * u).dx).dx,
+        lambda u, p, c: (
+            (1 + p.x**2) * u.dx
+            + 2 * p.x * u
+            + (2 + p.x) * ((1 + p.x**2) * u.dxx + 4 * p.x * u.dx + 2 * u)
+        ),
+    ),
+    "of a source": (
+        lambda u, p, c: (u.dx - np.sin(p.x * p.t)).dx,
+        lambda u, p, c: u.dxx - p.t * np.cos(p.x * p.t),
+    ),
+}
+
+
+@pytest.mark.parametrize("short, long", PRODUCTS.values(), ids=PRODUCTS.keys())
+def test_derivatives_of_products_follow_the_product_rule(short, long):
+    ours, by_hand = said(short), said(long)
+    for name in ("equation", "held_out"):
+        one, other = getattr(ours, name), getattr(by_hand, name)
+        assert one.monomials == other.monomials
+        for a, b in zip(one.coefficients, other.coefficients, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max())
+    np.testing.assert_allclose(ours.fine_source, by_hand.fine_source, atol=1e-6)
+
+
+def test_no_point_of_a_derivative_is_outside_the_domain():
+    def k(x):
+        return np.where((x < 0) | (x > 1), np.nan, 1 + x**2)
+
+    problem = one_dimension(lambda u, x: (k(x) * u.dx).dx - 1)
+    _, slope, _ = problem.equation.coefficients
+    np.testing.assert_allclose(slope, 2 * np.linspace(0, 1, 8), atol=1e-12)
+
+
 def test_long_names_of_axes_have_an_underscore():
     box = {"depth": (0, 1), "depth_low": (0, 1), "t": (0, 1)}
     problem = pde.Problem(
@@ -258,6 +313,11 @@ FACES = {
     "all": (pde.Dirichlet(field), "x-0 x+0 y-0 y+0 z-0 z+0"),
     "both ends": (pde.Dirichlet(field, on="y"), "y-0 y+0"),
     "one end": (pde.Neumann(field, on="y+"), "y+1"),
+    "of second order": (pde.Derivative(field, order=2, on="y-"), "y-2"),
+    "value and moment": (
+        [pde.Derivative(field, order=2, on="x"), pde.Dirichlet(field, on="x")],
+        "x-0 x-2 x+0 x+2",
+    ),
     "several": (pde.Neumann(field, on=("x-", "z")), "x-1 z-1 z+1"),
     "the rest": (
         [pde.Dirichlet(field), pde.Neumann(field, on="x+")],
@@ -300,6 +360,16 @@ def test_conditions_are_on_the_faces_that_were_told(boundary, faces):
         expected = np.zeros_like(end) if glued else end
         np.testing.assert_allclose(condition.values, expected, 1e-15)
     assert len(problem) == 720 + sum(c.values.size for c in problem.conditions)
+
+
+def test_ends_that_are_glued_agree_in_all_derivatives_that_the_equation_leaves():
+    def orders(residual):
+        problem = one_dimension(residual, pde.Periodic("x"))
+        return [condition.order for condition in problem.conditions]
+
+    assert orders(lambda u, x: u.dx + u - 1) == [0, 1]
+    assert orders(lambda u, x: u.dxxx + u - 1) == [0, 1, 2]
+    assert orders(lambda u, x: u.dxxxx + u - 1) == [0, 1, 2, 3]
 
 
 VALUE = {
@@ -363,7 +433,24 @@ def only_boundary():
     return one_dimension(lambda u, x: u.dxx - 2)
 
 
-every_problem = pytest.mark.parametrize("make", [everything, only_boundary])
+def walls():
+    """A problem of conditions that have more than a value."""
+    told = [
+        pde.Robin(lambda p: p.x, weight=lambda p: 1 + p.x, on="t+"),
+        pde.Robin(lambda p, c: 2 * c.g, weight=lambda p, c: c.g**2 * p.t, on="x-"),
+        pde.Dirichlet(lambda p, c: c.h * p.x - 3 * c.g * c.h, on="t-"),
+    ]
+    return pde.Problem(
+        BOX,
+        lambda u, p: u.dxx + u.dtt,
+        told,
+        shape=SHAPE,
+        observations=pde.Observations([[0.5, 0.0], [1.0, 0.2]], [1.0, 2.0], [0.1, 0.3]),
+        unknown={"g": (0, 1), "h": (-1, 4)},
+    )
+
+
+every_problem = pytest.mark.parametrize("make", [everything, only_boundary, walls])
 
 
 @every_problem
@@ -377,6 +464,11 @@ def test_what_a_file_keeps_restores_it(make):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
     assert again.fields() == problem.fields() and len(again) == len(problem)
+
+
+def test_a_file_of_plain_conditions_has_their_places_alone():
+    # So that a version before `Robin` reads it, and this one what that version wrote.
+    assert only_boundary().fields()["conditions"] == [[0, "low", 0], [0, "high", 0]]
 
 
 def test_arrays_of_another_problem_are_refused():
