@@ -25,6 +25,7 @@ from probkit.models.pde.gphm.adam import Adam
 from probkit.models.pde.gphm.grid import GridGP
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
+from probkit.models.pde.varying import Varying
 
 __all__ = [
     "Adam",
@@ -40,5 +41,6 @@ __all__ = [
     "Problem",
     "Robin",
     "SpectralGP",
+    "Varying",
     "examples",
 ]

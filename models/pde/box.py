@@ -9,6 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from probkit.models.pde.varying import WIDEST, Expansion, Varying
+from probkit.models.pde.varying import read as varies
 from probkit.validate import short, whole
 
 FEWEST_POINTS = 8
@@ -155,20 +157,36 @@ def sets_of_points(grid: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
     return grid, between, finer(grid, refinement([len(x) for x in grid]))
 
 
-def read_unknown(given: Any, axes: tuple[str, ...]) -> tuple[tuple[str, float, float], ...]:
-    """Name, low and high of each unknown coefficient, from what the user gave."""
+def read_unknown(
+    given: Any, box: Mapping[str, tuple[float, float]]
+) -> tuple[tuple[tuple[str, float, float], ...], tuple[Expansion, ...]]:
+    """Name, low and high of each unknown number, and the coefficients that vary."""
     if given is None:
-        return ()
+        return (), ()
     if not isinstance(given, Mapping):
         raise ValueError(
             f"`Problem(unknown={short(given)})`: it takes the range of each unknown "
             'coefficient by its name, such as `{"rate": (0, 1)}`.'
         )
-    for name in given:
+    numbers: list[tuple[str, float, float]] = []
+    varying: list[Expansion] = []
+    for name, one in given.items():
         _refuse_name(name, "Problem(unknown=...)", "rate")
-        if name in axes:
+        if name in box:
             raise ValueError(
                 f"`Problem(unknown=...)` has the name {name!r}, which is an axis; call it "
                 "something else."
             )
-    return tuple((name, *_ends(ends, "unknown", name)) for name, ends in given.items())
+        if isinstance(one, Varying):
+            varying.append(varies(name, one, dict(box)))
+            numbers += [(weight, -WIDEST, WIDEST) for weight in varying[-1].weights]
+        else:
+            numbers.append((name, *_ends(one, "unknown", name)))
+    names = [name for name, _, _ in numbers] + [one.name for one in varying]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"`Problem(unknown=...)` has the name {twice[0]!r}, which is a weight of one "
+            "that varies; call it something else."
+        )
+    return tuple(numbers), tuple(varying)

@@ -331,7 +331,7 @@ def _fields(solution: Solution, data: Problem) -> Fields:
 def _of_unknowns(data: Problem, draws: Sites) -> dict[str, float]:
     """How wide the posterior of the unknowns is, and how near to the ends of the ranges."""
     widths, ends = [], []
-    for name, low, high in data.unknown:
+    for name, low, high in data.numbers:
         values = np.asarray(draws[name])
         sd = max(float(values.std()), 1e-12 * (high - low))
         widths.append(sd * math.sqrt(12) / (high - low))

@@ -215,8 +215,10 @@ class SpectralGP(AbstractModel):
             )
         if self.equation_sd is None:
             priors["equation_sd"] = log_normal(jnp.asarray(1e-2), 2.0)
-        for name, low, high in problem.unknown:
+        for name, low, high in problem.numbers:
             priors[name] = dist.Uniform(low, high)
+        for varying in problem.varying:
+            priors |= {name: dist.Normal(0.0, 1.0) for name in varying.weights}
         return priors
 
     def _refuse(self, problem: Any) -> None:
@@ -362,6 +364,7 @@ class SpectralGP(AbstractModel):
         # If the noise is given it is data, of one number or of one per observation.
         named = {"noise_sd": (), "equation_sd": ()} | named
         named |= {name: () for name, _, _ in data.unknown}
+        named |= {one.name: (data.axes[one.axis],) for one in data.varying}
         named |= {f"solution{part}": data.axes for part in ("", "_mean", "_sd")}
         named |= {f"u{part}": ("point",) for part in ("", "_mean", "_sd")}
         return named
@@ -393,9 +396,12 @@ class SpectralGP(AbstractModel):
         return dict(zip(("u", "u_mean", "u_sd"), found, strict=True))
 
     def recover(self, given: Solution, data: Problem, key):
-        """`solution`, one draw on the grid; its exact mean and sd given the sites."""
+        """`solution`, one draw on the grid; its exact mean and sd given the sites.
+
+        Coefficients that vary are there too, by their names, along their axes.
+        """
         flat = (0,) * len(data.axes)
-        return {
+        return given.varying(data) | {
             "solution": given.derivative(data.grid, flat, given.sample(key)),
             "solution_mean": given.derivative(data.grid, flat),
             "solution_sd": given.sd_on(data.grid),

@@ -30,6 +30,7 @@ from probkit.models.pde.residual import (
     refuse_without_u,
 )
 from probkit.models.pde.spectrum import Tones, of_problem
+from probkit.models.pde.varying import Expansion
 from probkit.validate import as_array
 
 
@@ -70,7 +71,9 @@ class Problem(AbstractData):
         values: what was observed, shape `(m,)`, in units of u, or None.
         noise_sd: standard deviation of the noise, in units of u, shape `()` or `(m,)`; None
             to estimate it.
-        unknown: name, low and high of each unknown coefficient.
+        unknown: name, low and high of each unknown number, those among them that are the
+            weights of a coefficient that varies.
+        varying: the coefficients that vary along an axis.
         tones: the frequencies along each axis that the source, the conditions and the
             observations have.
         size: size of the solution, in units of u, estimated from the source, the
@@ -96,6 +99,7 @@ class Problem(AbstractData):
     values: Float[Array, " m"] | None
     noise_sd: Float[Array, "..."] | None
     unknown: tuple[tuple[str, float, float], ...] = eqx.field(static=True)
+    varying: tuple[Expansion, ...] = eqx.field(static=True)
     tones: tuple[Tones, ...]
     size: Float[Array, ""]
 
@@ -115,15 +119,15 @@ class Problem(AbstractData):
         counts = read_counts(shape, self.axes)
         grid = even_grid(box.values(), counts)
         self.grid = tuple(map(jnp.asarray, grid))
-        self.unknown = read_unknown(unknown, self.axes)
+        self.unknown, self.varying = read_unknown(unknown, box)
         on_grid, between, fine = sets_of_points(grid)
         polynomials = [
-            evaluate(residual, self.axes, points, counts, self.unknown)
+            evaluate(residual, self.axes, points, counts, self.unknown, self.varying)
             for points in (on_grid, between, fine)
         ]
         self.equation, self.held_out, finest = equations(polynomials)
         self.conditions = read_conditions(
-            boundary, self.axes, grid, self.equation.highest, self.unknown
+            boundary, self.axes, grid, self.equation.highest, self.numbers
         )
         observed = read_observations(observations, self.axes, grid)
         refuse_without_u(
@@ -161,6 +165,12 @@ class Problem(AbstractData):
             first=first,
         )
         return tones, jnp.asarray(size if size > 0 else 1.0)
+
+    @property
+    def numbers(self) -> tuple[tuple[str, float, float], ...]:
+        """Those of `unknown` that are no weights: coefficients that do not vary."""
+        weights = {name for one in self.varying for name in one.weights}
+        return tuple(one for one in self.unknown if one[0] not in weights)
 
     @property
     def middle(self) -> dict[str, float]:
@@ -279,6 +289,7 @@ class Problem(AbstractData):
                 for c in self.conditions
             ],
             "unknown": [list(one) for one in self.unknown],
+            "varying": [[*one[:2], list(one.ends), *one[3:]] for one in self.varying],
             "tones": [[np.asarray(a).tolist() for a in tones] for tones in self.tones],
         }
 
@@ -307,6 +318,10 @@ class Problem(AbstractData):
             "values": arrays.get("values"),
             "noise_sd": arrays.get("noise_sd"),
             "unknown": tuple((name, low, high) for name, low, high in fields["unknown"]),
+            "varying": tuple(
+                Expansion(name, axis, tuple(ends), *rest)
+                for name, axis, ends, *rest in fields.get("varying", ())
+            ),
         }
         # The residual is not kept, so that the constructor cannot be used.
         for name, value in known.items():

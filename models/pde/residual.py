@@ -450,7 +450,7 @@ def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) ->
 # The equation at the points of a grid.
 
 
-def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
+def evaluate(residual, axes, grid, counts, unknown, varying=()) -> Polynomial:
     """The user's residual as a polynomial, its coefficients at the points of a grid.
 
     Args:
@@ -458,7 +458,8 @@ def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
         axes: names of the axes.
         grid: points of each axis, one array of shape `(n,)` per axis.
         counts: number of points along each axis of the problem's own grid.
-        unknown: name, low and high of each unknown coefficient.
+        unknown: name, low and high of each unknown number.
+        varying: the coefficients that vary.
 
     Raises:
         ValueError: if it is not such a function, or not finite at some point.
@@ -466,7 +467,7 @@ def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
     stencils: dict[int, Stencil] = {}
     while True:
         try:
-            found = _evaluated(residual, axes, grid, counts, unknown, stencils)
+            found = _evaluated(residual, axes, grid, counts, unknown, varying, stencils)
             break
         except _SlopeAsked as asked:
             stencils[asked.axis] = Stencil.of(grid[asked.axis])
@@ -480,7 +481,7 @@ def evaluate(residual, axes, grid, counts, unknown) -> Polynomial:
     return found
 
 
-def _evaluated(residual, axes, grid, counts, unknown, stencils) -> Polynomial:
+def _evaluated(residual, axes, grid, counts, unknown, varying, stencils) -> Polynomial:
     """As `evaluate`, with the points of stencils along some axes, and not checked."""
     wide = [stencils[j].points if j in stencils else x for j, x in enumerate(grid)]
     shape = tuple(len(x) for x in wide)
@@ -497,7 +498,7 @@ def _evaluated(residual, axes, grid, counts, unknown, stencils) -> Polynomial:
     # A residual of two arguments is one of unknowns that are on faces alone.
     of_two, of_three = takes(residual, 2), takes(residual, 3)
     if (of_three or not of_two) if unknown else (of_three and not of_two):
-        arguments.append(unknowns(space, unknown))
+        arguments.append(unknowns(space, unknown, varying, wide))
     found = call(residual, arguments, RESIDUAL)
     if not isinstance(found, Polynomial):
         _refuse_result(found)
@@ -509,11 +510,30 @@ def _evaluated(residual, axes, grid, counts, unknown, stencils) -> Polynomial:
     return Polynomial(narrow, {m: c[at] if c.ndim else c for m, c in found.terms.items()})
 
 
-def unknowns(space: Space, unknown) -> Any:
-    """Stand-ins for unknown coefficients, in the named tuple that functions get."""
-    names = [name for name, _, _ in unknown]
-    stand_ins = [Polynomial(space, {Monomial((), (name,)): 1.0}) for name in names]
-    return tuple_of("Unknown", names, stand_ins)
+def unknowns(space: Space, unknown, varying=(), grid=()) -> Any:
+    """Stand-ins for unknown coefficients, in the named tuple that functions get.
+
+    Args:
+        space: where the functions are evaluated.
+        unknown: name, low and high of each unknown number.
+        varying: the coefficients that vary.
+        grid: points of each axis, for these.
+    """
+    weights = {name for one in varying for name in one.weights}
+    named = {
+        name: Polynomial(space, {Monomial((), (name,)): 1.0})
+        for name, _, _ in unknown
+        if name not in weights
+    }
+    for one in varying:
+        shape = [1] * len(space.axes)
+        shape[one.axis] = -1
+        functions = [f.reshape(shape) for f in one.functions(grid[one.axis]).T]
+        terms: dict[Monomial, Any] = {ONE: one.mean}
+        for name, function in zip(one.weights, functions, strict=True):
+            terms[Monomial((), (name,))] = np.broadcast_to(function, space.shape)
+        named[one.name] = Polynomial(space, terms)
+    return tuple_of("Unknown", list(named), list(named.values()))
 
 
 def _refuse_result(found: Any) -> None:

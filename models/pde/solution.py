@@ -255,6 +255,17 @@ class Solution(eqx.Module):
         off = jax.scipy.linalg.solve_triangular(self.root, white)
         return self.mean + self.calibration * off
 
+    def varying(self, problem: Problem) -> dict[str, Float[Array, " _n"]]:
+        """The coefficients that vary along an axis, on the grid."""
+        found = {}
+        for one in problem.varying:
+            low, high = one.ends
+            places = np.linspace(low, high, problem.shape[one.axis])
+            functions = jnp.asarray(one.functions(places))
+            θ = jnp.stack([self.parameters.unknowns[name] for name in one.weights])
+            found[one.name] = one.mean + functions @ θ
+        return found
+
     def fields(self, problem: Problem) -> Fields:
         """The derivatives of the mean that the equation has, on the grid."""
         return {o: self.derivative(problem.grid, o) for o in problem.equation.orders}
