@@ -21,7 +21,8 @@ FAST_TESTS := tests/model tests/linalg tests/gp tests/plots tests/test_layout.py
 	tests/test_bad_input.py tests/test_datasets.py \
 	tests/method/test_iterative.py tests/method/test_minibatch.py \
 	tests/models/pde/test_pde_problem.py tests/models/pde/test_pde_bad_input.py \
-	tests/models/sbl/test_sbl_bad_input.py
+	tests/models/sbl/test_sbl_bad_input.py \
+	tests/models/gp/test_gp_bad_input.py tests/models/gp/test_gp_checks.py
 
 test: lint  ## everything that must pass: lint, types, tests; FAST=1 for the quick ones
 	$(RUN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \

@@ -12,7 +12,6 @@ Source: Jacobs, Jordan, Nowlan & Hinton (1991), "Adaptive mixtures of local expe
 the gauge and the guards follow Nguyen, Nguyen & Ho (2023), arXiv 2305.03288.
 """
 
-import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -34,7 +33,15 @@ from probkit.distributions import FromStandard, InUnits
 from probkit.model import AbstractData, AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
-from probkit.validate import as_array, as_key, column_names, positive, short, whole
+from probkit.validate import (
+    as_array,
+    as_key,
+    column_names,
+    positive,
+    refuse_no_spread,
+    short,
+    whole,
+)
 
 __all__ = ["Pairs", "SoftmaxMoE", "Units", "simulate"]
 
@@ -112,12 +119,12 @@ class Pairs(AbstractData):
 
     def _own_units(self) -> Units:
         for name, column in zip(self.inputs, self.x.T, strict=True):
-            _refuse_no_spread(
+            refuse_no_spread(
                 column,
                 f"`Pairs(x=...)`: column `{name}`",
                 "cannot be distinguished from the intercept; drop it",
             )
-        _refuse_no_spread(self.y, "`Pairs(y=...)`", "leaves nothing to explain")
+        refuse_no_spread(self.y, "`Pairs(y=...)`", "leaves nothing to explain")
         x, y = np.asarray(self.x), np.asarray(self.y)
         units = x.mean(0), x.std(0), y.mean(), y.std()
         return Units(*(jnp.asarray(u, self.x.dtype) for u in units))
@@ -135,20 +142,6 @@ class Pairs(AbstractData):
     def restore(cls, arrays, fields) -> "Pairs":
         units = Units(**{k: jnp.asarray(v) for k, v in fields["units"]["fields"].items()})
         return cls(arrays["x"], arrays["y"], inputs=fields["inputs"], units=units)
-
-
-def _refuse_no_spread(values: Float[Array, " n"], what: str, why: str) -> None:
-    v, info = np.asarray(values), np.finfo(values.dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        largest, spread, sd = np.abs(v).max(), np.ptp(v), v.std()
-    # Rounding may give constant values a spread just above zero.
-    if spread <= 8 * float(info.eps) * float(largest) < math.inf:
-        raise ValueError(f"{what} is constant and {why}.")
-    if not (math.isfinite(sd) and sd >= info.tiny):
-        raise ValueError(
-            f"{what} has values up to {largest:.1e}, with squares outside the range of "
-            f"{values.dtype}; give it in other units."
-        )
 
 
 def _default_names(count: int) -> tuple[str, ...]:

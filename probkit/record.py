@@ -69,14 +69,14 @@ def plain(
     return named | ({"of": plain(values, depth - 1)} if values else {})
 
 
-def _lacks(value: Plain) -> bool:
+def _lacks(value: Any) -> bool:
     """Whether a description has something that cannot be rebuilt from it."""
     if isinstance(value, dict):
         return OBJECT in value or "class" in value or any(map(_lacks, value.values()))
     return isinstance(value, list) and any(map(_lacks, value))
 
 
-def _with_arrays(value: Plain, arrays: Arrays) -> Any:
+def _with_arrays(value: Any, arrays: Arrays) -> Any:
     if isinstance(value, dict):
         if set(value) == {ARRAY}:
             return jnp.asarray(arrays[value[ARRAY]])

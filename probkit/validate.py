@@ -134,6 +134,30 @@ def _kind(value: Any) -> tuple[str, str]:
     return f"values of type {type(value).__name__}", "Convert or drop them."
 
 
+def refuse_no_spread(values: Array | np.ndarray, what: str, why: str) -> None:
+    """Refuse values that are all equal, or whose squares leave the range of their dtype.
+
+    Args:
+        values: shape `(n,)`, with values, not traced.
+        what: their name in messages, such as "`Pairs(y=...)`".
+        why: what is wrong with a constant, after "is constant and".
+
+    Raises:
+        ValueError: for such values.
+    """
+    v, info = np.asarray(values), np.finfo(values.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest, spread, sd = np.abs(v).max(), np.ptp(v), v.std()
+    # Rounding may give constant values a spread just above zero.
+    if spread <= 8 * float(info.eps) * float(largest) < math.inf:
+        raise ValueError(f"{what} is constant and {why}.")
+    if not (math.isfinite(sd) and sd >= info.tiny):
+        raise ValueError(
+            f"{what} has values up to {largest:.1e}, with squares outside the range of "
+            f"{values.dtype}; give it in other units."
+        )
+
+
 def as_key(value: Any, what: str) -> PRNGKeyArray:
     """A JAX random key, typed or of the old kind.
 

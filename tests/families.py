@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import own
-from probkit.models import moe, pde, sbl
+from probkit.models import gp, moe, pde, sbl
 
 
 def _moe(num_experts: int, num_inputs: int):
@@ -43,6 +43,21 @@ def _pde():
     return pde.SpectralGP(num_nodes=6, equation_sd=1e-3), problem
 
 
+def _gp(kernel, num_inputs: int):
+    rng = np.random.default_rng(11)
+    x = rng.uniform(0, 5, (24, num_inputs))
+    y = 2 * np.sin(4 * x[:, 0]) + x[:, -1] + 0.3 * rng.normal(size=24)
+    return gp.Regression(kernel), gp.Observed(x, y)
+
+
+def _gp_grid():
+    rng = np.random.default_rng(12)
+    y = np.sin(np.arange(6.0))[:, None] + rng.normal(size=(6, 4))
+    y[1, 2:] = y[4, 0] = np.nan
+    kernel = gp.Matern(on="time") * gp.SpectralMixture(2, on="site")
+    return gp.Regression(kernel), gp.Grid(y, {"time": np.arange(6), "site": np.arange(4)})
+
+
 def _counts():
     rng = np.random.default_rng(9)
     x = np.linspace(-1, 1, 60)
@@ -59,6 +74,11 @@ FAMILIES = {
     "moe three inputs": lambda: _moe(3, 3),
     "moe one expert": lambda: _moe(1, 2),
     "pde inverse": _pde,
+    "gp waves and a drift": lambda: _gp(gp.SpectralMixture() + gp.Drift(), 1),
+    "gp grid with gaps": _gp_grid,
+    "gp a product of two inputs": lambda: _gp(
+        gp.Matern() * gp.Periodic(on="x0") + gp.Linear(on="x1"), 2
+    ),
     "a program alone": lambda: (own.PoissonRegression(), _counts()),
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.model.check import Check
+from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS
 from probkit.models.pde import system
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.solution import Misfit, Solution, face_size, some
@@ -16,10 +17,6 @@ from probkit.models.pde.solution import Misfit, Solution, face_size, some
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
 LARGEST_RESIDUAL, LARGEST_MISFIT, WATCHED = 1e-4, 1e-5, 200
-# Of the observations: the least share that is explained; and the most, in standard errors
-# for independent noise, by which neighbours may correlate and the mean square may exceed
-# the noise.
-LEAST_EXPLAINED, STANDARD_ERRORS = 0.1, 4.0
 # Of coefficients of the highest derivatives: the change from point to point that counts,
 # relative to their size, and the largest share of it within half a step.
 LEAST_CHANGE, LARGEST_JUMP = 0.1, 0.9

@@ -9,9 +9,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
-from numpyro.distributions.transforms import AffineTransform, ExpTransform
+from numpyro.distributions.transforms import AffineTransform
 
-from probkit.distributions import FactorNormal, InUnits
+from probkit.distributions import FactorNormal, InUnits, log_normal
 from probkit.gp.mixture import Envelope, as_envelope
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
@@ -204,7 +204,7 @@ class SpectralGP(AbstractModel):
                 "lengthscale": (start.lengthscale, LENGTHSCALE_SPREAD),
             }
             for name, (center, spread) in logs.items():
-                priors[f"{name}_{axis}"] = _log_normal(center, spread)
+                priors[f"{name}_{axis}"] = log_normal(center, spread)
             priors[f"frequency_{axis}"] = _normal(
                 start.frequency, FREQUENCY_SPREAD / length
             )
@@ -214,7 +214,7 @@ class SpectralGP(AbstractModel):
                 dist.HalfNormal(1.0), [AffineTransform(0.0, scale)]
             )
         if self.equation_sd is None:
-            priors["equation_sd"] = _log_normal(jnp.asarray(1e-2), 2.0)
+            priors["equation_sd"] = log_normal(jnp.asarray(1e-2), 2.0)
         for name, low, high in problem.numbers:
             priors[name] = dist.Uniform(low, high)
         for varying in problem.varying:
@@ -420,8 +420,3 @@ def _lengths(problem: Problem) -> list[Array]:
 def _normal(center: Array, spread) -> dist.Distribution:
     base = dist.Normal(jnp.zeros(center.shape), 1.0).to_event(center.ndim)
     return InUnits(base, [AffineTransform(center, spread)])
-
-
-def _log_normal(center: Array, spread) -> dist.Distribution:
-    base = dist.Normal(jnp.zeros(center.shape), 1.0).to_event(center.ndim)
-    return InUnits(base, [AffineTransform(jnp.log(center), spread), ExpTransform()])

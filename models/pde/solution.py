@@ -21,6 +21,7 @@ from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture
 from probkit.gp.features import features
 from probkit.linalg import Regression, regress
+from probkit.model.residuals import of_neighbours
 from probkit.models.pde import system
 from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation
@@ -312,12 +313,10 @@ class Misfit(NamedTuple):
         flat = (0,) * len(problem.axes)
         left = (values - system.at_points(found.spans, points, flat) @ found.mean) / sd
         places = points / jnp.stack([x[-1] - x[0] for x in problem.grid])
-        apart = jnp.sum((places[:, None] - places) ** 2, -1)
-        nearest = jnp.argmin(apart + jnp.diag(jnp.full(len(left), jnp.inf)), 1)
         squares = jnp.mean(left**2)
         return cls(
             1 - squares / jnp.mean((values / sd) ** 2),
-            jnp.mean(left * left[nearest]) / squares,
+            of_neighbours(places, left),
             squares,
         )
 

@@ -1,12 +1,17 @@
 """Densities that NumPyro lacks."""
 
-from probkit.distributions._units import FromStandard, InUnits
+from probkit.distributions._units import FromStandard, InUnits, log_normal
+from probkit.distributions.dense import DenseNormal
 from probkit.distributions.factor import FactorNormal
 from probkit.distributions.kronecker import KroneckerNormal
+from probkit.distributions.partial import PartialKroneckerNormal
 
 __all__ = [
+    "DenseNormal",
     "FactorNormal",
     "FromStandard",
     "InUnits",
     "KroneckerNormal",
+    "PartialKroneckerNormal",
+    "log_normal",
 ]

@@ -8,8 +8,19 @@ then the same for times in seconds and in years, up to the rescaling.
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, TransformedDistribution, constraints
-from numpyro.distributions.transforms import ComposeTransform, Transform, biject_to
+from numpyro.distributions import (
+    Distribution,
+    Normal,
+    TransformedDistribution,
+    constraints,
+)
+from numpyro.distributions.transforms import (
+    AffineTransform,
+    ComposeTransform,
+    ExpTransform,
+    Transform,
+    biject_to,
+)
 
 
 class FromStandard(Transform):
@@ -123,3 +134,14 @@ class InUnits(TransformedDistribution):
     @property
     def support(self):
         return _Image(self.base_dist.support, self.transforms, self.event_dim)
+
+
+def log_normal(center: Array, spread: float | Array) -> InUnits:
+    """A log-normal prior whose coordinates are standard normal.
+
+    Args:
+        center: its median, an array of any shape, in units of the site.
+        spread: sd of the logarithm, a number or an array of that shape.
+    """
+    base = Normal(jnp.zeros(center.shape, center.dtype), 1.0).to_event(center.ndim)
+    return InUnits(base, [AffineTransform(jnp.log(center), spread), ExpTransform()])

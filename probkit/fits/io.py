@@ -32,6 +32,17 @@ MODEL = "model"
 
 # The modules of the families' classes, by their names in a file.
 FAMILIES = {
+    "gp.Drift": "probkit.models.gp",
+    "gp.Grid": "probkit.models.gp",
+    "gp.Linear": "probkit.models.gp",
+    "gp.Matern": "probkit.models.gp",
+    "gp.Observed": "probkit.models.gp",
+    "gp.Periodic": "probkit.models.gp",
+    "gp.Product": "probkit.models.gp",
+    "gp.Regression": "probkit.models.gp",
+    "gp.SpectralMixture": "probkit.models.gp",
+    "gp.SquaredExponential": "probkit.models.gp",
+    "gp.Sum": "probkit.models.gp",
     "moe.SoftmaxMoE": "probkit.models.moe",
     "moe.Pairs": "probkit.models.moe",
     "pde.Adam": "probkit.models.pde",
@@ -148,8 +159,9 @@ def load(
             `[MyModel, MyData]`; or a dict of them by their names in the file,
             `{"mine.MyModel": MyModel}`.
         model: a model built like the saved one, with any values in its arrays. It is
-            needed if the model holds a network, another module or a function, of which
-            the file has the name only. Its arrays are replaced by those of the file.
+            needed if the model holds a network, a function, or a module whose class is
+            neither in probkit nor in `families`: the file has its name only. Its arrays
+            are replaced by those of the file.
 
     Returns:
         The fit. Its `method` is None if the file cannot restore it, because it has your
@@ -180,7 +192,8 @@ def load(
         if model is None:
             described = record["model"]
             cls = _class(described["class"], known, AbstractModel)
-            model = rebuild(cls, described["fields"], arrays)
+            fields = _with_modules(described["fields"], arrays, known)
+            model = rebuild(cls, fields, arrays)
         else:
             model = refill(model, record["model"], arrays)
         data = _rebuild_data(record["data"], tree, known)
@@ -282,6 +295,19 @@ def _class(name: str, families: Mapping[str, type], kind: type) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise ValueError(f"`{name}` is no `{kind.__name__}`")
     return cls
+
+
+def _with_modules(value: Any, arrays: Arrays, families: Mapping[str, type]) -> Any:
+    """Descriptions of modules whose classes are known, such as kernels, as modules."""
+    if isinstance(value, list):
+        return [_with_modules(one, arrays, families) for one in value]
+    if not isinstance(value, dict):
+        return value
+    inside = {k: _with_modules(v, arrays, families) for k, v in value.items()}
+    name = inside.get("class")
+    if set(inside) == {"class", "fields"} and (name in families or name in FAMILIES):
+        return rebuild(_class(str(name), families, eqx.Module), inside["fields"], arrays)
+    return inside
 
 
 def _rebuild_data(described: Mapping[str, Any], tree, families):

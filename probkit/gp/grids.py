@@ -38,12 +38,24 @@ def gram(mixture: SpectralMixture, x: Any, order: Any = 0) -> Float[Array, "n n"
         ValueError: if the grid is not a vector, or not even; for another order.
     """
     x = _even_axis(x, "gram")
-    n = len(x)
-    column = mixture(x - x[0], order=order)
+    return by_lag(mixture(x - x[0], order=order), (-1) ** order)
+
+
+def by_lag(column: Float[Array, " n"], sign: int = 1) -> Float[Array, "n n"]:
+    r"""The dense Toeplitz matrix of a kernel whose first column is given.
+
+    Args:
+        column: the kernel at lags $0, h, 2h, …$ of an even grid.
+        sign: 1 for an even function of the lag, -1 for an odd one.
+
+    Returns:
+        $K_{ij} = k(x_i - x_j)$.
+    """
     # One row of entries by their lag, from 0 up and then from the lowest up to -1 step,
     # written n times. Cut into pieces that are shorter by one, each piece begins one entry
     # earlier. Its derivative is a sum of rows, where that of a gather would be a scatter.
-    ring = jnp.concatenate([(-1) ** order * column, column[:0:-1]])
+    n = len(column)
+    ring = jnp.concatenate([sign * column, column[:0:-1]])
     if n == 1:
         return ring[None]
     return jnp.tile(ring, n)[: n * (2 * n - 2)].reshape(n, -1)[:, :n]
@@ -119,7 +131,7 @@ def _axis(x: Any, function: str) -> tuple[Array, bool | None]:
             "coordinates."
         )
     # From the argument itself, because inside `jit` the array made of it is traced.
-    return axis, None if traced else _is_even(np.asarray(x))
+    return axis, None if traced else is_even(np.asarray(x))
 
 
 def _even_axis(x: Any, function: str) -> Array:
@@ -132,7 +144,8 @@ def _even_axis(x: Any, function: str) -> Array:
     return axis
 
 
-def _is_even(x: np.ndarray) -> bool:
+def is_even(x: np.ndarray) -> bool:
+    """Whether a vector of coordinates ascends in even steps."""
     if len(x) == 1:
         return True
     step = (x[-1] - x[0]) / (len(x) - 1)

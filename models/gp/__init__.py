@@ -1,0 +1,40 @@
+r"""Regression by Gaussian processes.
+
+$$y_i = m + f(x_i) + ε_i, \qquad f \sim GP(0, k), \qquad ε_i \sim N(0, σ^2).$$
+
+The kernel $k$ is a sum of products of simple ones. The function $f$ is integrated out
+exactly.
+
+Source: Rasmussen & Williams (2006), "Gaussian Processes for Machine Learning".
+"""
+
+from probkit.models.gp.grid import Grid
+from probkit.models.gp.kernels import (
+    AbstractKernel,
+    Drift,
+    Linear,
+    Matern,
+    Periodic,
+    Product,
+    SpectralMixture,
+    SquaredExponential,
+    Sum,
+)
+from probkit.models.gp.model import Regression
+from probkit.models.gp.observed import Observed, Units
+
+__all__ = [
+    "AbstractKernel",
+    "Drift",
+    "Grid",
+    "Linear",
+    "Matern",
+    "Observed",
+    "Periodic",
+    "Product",
+    "Regression",
+    "SpectralMixture",
+    "SquaredExponential",
+    "Sum",
+    "Units",
+]

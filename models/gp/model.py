@@ -1,0 +1,257 @@
+"""The model: a Gaussian process observed with noise."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+from numpyro.distributions.transforms import AffineTransform
+
+from probkit.distributions import (
+    DenseNormal,
+    InUnits,
+    PartialKroneckerNormal,
+)
+from probkit.model import AbstractModel
+from probkit.model.density import Sites
+from probkit.models.gp import grid
+from probkit.models.gp.checks import checks, checks_of_grid
+from probkit.models.gp.grid import Grid
+from probkit.models.gp.kernels import (
+    SD,
+    AbstractKernel,
+    Priors,
+    SpectralMixture,
+    Structure,
+    columns_of,
+    scale_prior,
+    title,
+)
+from probkit.models.gp.observed import Observed
+from probkit.validate import as_array, short
+
+# Where the prior density of the noise is highest, in sds of y.
+NOISE = 0.25
+Evidence = DenseNormal | PartialKroneckerNormal
+# More observations than this need more than 24 GiB, or hours.
+MOST_OBSERVATIONS = 10_000
+
+
+def _kernel(value: Any) -> AbstractKernel:
+    if not isinstance(value, AbstractKernel):
+        raise ValueError(
+            f"`Regression(kernel={short(value)})`: it takes a kernel, such as "
+            "`gp.Matern()` or `gp.SpectralMixture(4) + gp.Linear()`."
+        )
+    Structure.of(value)  # refuses names that are there twice
+    return value
+
+
+class Inputs(eqx.Module):
+    """Where to predict.
+
+    Attributes:
+        x: places, in units of the data.
+        data: the data of the fit.
+    """
+
+    x: Float[Array, "m d"]
+    data: Observed
+
+
+class Regression(AbstractModel):
+    r"""$y_i = m + f(x_i) + ε_i$ with $f \sim GP(0, k)$ and $ε_i \sim N(0, σ^2)$.
+
+    The function is integrated out exactly, $y \sim N(m,\, K + σ^2 I)$: for `gp.Observed`
+    by a Cholesky decomposition of the $n × n$ matrix; for `gp.Grid`, where $k$ is a product
+    of kernels of one input each, by the eigenvalues of one matrix per axis, and one
+    solution for each missing cell.
+
+    Sites: `level` $m$ and `noise_sd` $σ$ (no site if the data have it), in units of the
+    output; `sd_<term>`, the prior sd of each term of the kernel, in the same units; and
+    those of the simple kernels, which their classes list.
+
+    Priors are set for standardised data: $m$ is normal about the mean of the data, with
+    their sd; sds are gamma of shape 2, with the highest density at 0.5 (noise: 0.25) sds
+    of the data. If you rescale the data, the fit is the same up to that rescaling.
+
+    Args:
+        kernel: $k$: one of `Matern`, `SquaredExponential`, `Periodic`, `Linear` and
+            `SpectralMixture`, or sums and products of them.
+
+    Raises:
+        ValueError: for what is no kernel, or kernels of one name. In `pk.fit`, for other
+            data than `gp.Observed` and `gp.Grid`, for an input that they lack, for more
+            than 10,000 observations off a grid, and for a sum of kernels on a grid.
+
+    Source: Rasmussen & Williams (2006), algorithm 2.1.
+    """
+
+    kernel: AbstractKernel = eqx.field(converter=_kernel)
+
+    # The program.
+
+    def __call__(self, data: Observed | Grid) -> None:
+        priors = self.priors(data)
+        sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
+        numpyro.sample("y", self.evidence(sites, data), obs=data.y)
+
+    def priors(self, data: Observed | Grid) -> Priors:
+        """The prior of each site, `{site: distribution}`, in the units of the data."""
+        self._refuse(data)
+        unit, structure = data.units, self.structure()
+        level = [AffineTransform(unit.y_mean, unit.y_sd)]
+        priors: Priors = {
+            "level": InUnits(dist.Normal(jnp.zeros_like(unit.y_mean), 1.0), level)
+        }
+        for term in structure.terms:
+            if not structure.has_own_sd(term):
+                priors[f"sd_{title(term)}"] = scale_prior(SD * unit.y_sd)
+        for name, leaf in structure.leaves.items():
+            for parameter, prior in leaf.priors(columns_of(leaf, data)).items():
+                priors[f"{parameter}_{name}"] = prior
+        if data.noise_sd is None:
+            priors["noise_sd"] = scale_prior(NOISE * unit.y_sd)
+        return priors
+
+    def structure(self) -> Structure:
+        """The kernel as a sum of products."""
+        return Structure.of(self.kernel)
+
+    def evidence(self, sites: Sites, data: Observed | Grid) -> Evidence:
+        """$p(y)$ given one draw of the sites, with the function integrated out."""
+        if isinstance(data, Grid):
+            return grid.evidence(self.structure(), sites, data, self.noise_sd(sites, data))
+        K = self.structure().covariance(sites, data).sum(0)
+        level = jnp.broadcast_to(sites["level"], data.y.shape)
+        noise = self.noise_sd(sites, data) ** 2
+        return DenseNormal(level, K + noise * jnp.eye(len(data), dtype=K.dtype))
+
+    def noise_sd(self, sites: Sites, data: Observed | Grid) -> Float[Array, ""]:
+        """$σ$, estimated or known, in units of the output."""
+        return sites["noise_sd"] if data.noise_sd is None else data.noise_sd
+
+    def _refuse(self, data: Any) -> None:
+        if not isinstance(data, Observed | Grid):
+            raise ValueError(
+                f"`Regression` takes `gp.Observed` or `gp.Grid`, not "
+                f"`{type(data).__name__}`."
+            )
+        if isinstance(data, Observed) and len(data) > MOST_OBSERVATIONS:
+            raise ValueError(
+                f"`Regression` got {len(data):,} observations; it factors their covariance "
+                f"matrix, and takes at most {MOST_OBSERVATIONS:,}: fit a part of them."
+            )
+
+    # The function.
+
+    def inputs(self, given: Any, data: Observed | Grid) -> Any:
+        if isinstance(data, Grid):
+            return grid.grid_inputs(given, data)
+        if isinstance(given, Observed):
+            given = given.x
+        x = as_array(given, "predict(..., inputs)").astype(data.x.dtype)
+        columns, shape = data.x.shape[1], x.shape
+        if x.ndim == 1 and columns == 1:
+            x = x[:, None]
+        if x.ndim != 2 or x.shape[1] != columns or not len(x):
+            raise ValueError(
+                f"`predict(..., inputs)` has shape {shape}; the fit has the inputs "
+                f"{', '.join(data.inputs)}, so it takes (m, {columns})"
+                + (" or (m,)." if columns == 1 else ".")
+            )
+        return Inputs(x, data)
+
+    def predict(self, sites, inputs, key):
+        """At new places: `y`, one joint draw with noise; `mean` and `sd` without noise.
+
+        The mean and sd of the function are exact given the sites. They need no draw.
+        """
+        if isinstance(inputs.data, Grid):
+            noise = self.noise_sd(sites, inputs.data)
+            return grid.predict(self.structure(), sites, inputs, noise, key)
+        data, x, structure = inputs.data, inputs.x, self.structure()
+        known = self.evidence(sites, data)
+        root = jnp.linalg.cholesky(known.covariance)
+        across = structure.covariance(sites, data, data.x, x).sum(0)
+        white = solve_triangular(root, across, lower=True)
+        left = solve_triangular(root, data.y - known.loc, lower=True)
+        mean = sites["level"] + white.T @ left
+        C = structure.covariance(sites, data, x, x).sum(0) - white.T @ white
+        noise = self.noise_sd(sites, data) ** 2
+        new = DenseNormal(mean, C + noise * jnp.eye(len(x), dtype=C.dtype))
+        variance = jnp.maximum(jnp.diagonal(C), 0.0)
+        return {"y": new.sample(key), "mean": mean, "sd": jnp.sqrt(variance)}
+
+    def recover(self, sites, data, key):
+        """Each term of the function at the data: its exact mean and sd given the sites.
+
+        Nothing for a `Grid`, whose function has one term: `pk.predict(fit, fit.data)`.
+        """
+        if isinstance(data, Grid):
+            return {}
+        terms = self.structure().covariance(sites, data)
+        known = self.evidence(sites, data)
+        root = jnp.linalg.cholesky(known.covariance)
+        left = solve_triangular(root, data.y - known.loc, lower=True)
+        white = jax.vmap(lambda K: solve_triangular(root, K, lower=True))(terms)
+        prior = jnp.diagonal(terms, axis1=1, axis2=2)
+        variance = jnp.maximum(prior - jnp.sum(white**2, 1), 0.0)
+        return {
+            "term_mean": jnp.einsum("tij,i->tj", white, left),
+            "term_sd": jnp.sqrt(variance),
+        }
+
+    def pointwise(self, sites, data):
+        r"""$\log p(y_i \mid y_{-i})$ of each observation given all the others."""
+        return {"y": self.evidence(sites, data).leave_one_out(data.y)}
+
+    def canonical(self, sites, data, reference=None):
+        """Frequencies without their signs, which the kernel does not have."""
+        return {
+            k: jnp.abs(v) if k.startswith("frequency_") else v for k, v in sites.items()
+        }
+
+    # Names of axes, and checks.
+
+    def dims(self, data):
+        structure = self.structure()
+        dims: dict[str, tuple[str, ...]] = dict.fromkeys(self.priors(data), ())
+        for name, leaf in structure.leaves.items():
+            for parameter, axes in leaf.axes().items():
+                of_one = len(columns_of(leaf, data).columns) == 1
+                if axes == ("input",):
+                    dims[f"{parameter}_{name}"] = () if of_one else axes
+                else:
+                    dims[f"{parameter}_{name}"] = tuple(f"{a}_{name}" for a in axes)
+        dims["noise_sd"] = ()
+        if isinstance(data, Grid):
+            of_axes = {f"axis_{name}": (name,) for name in data.inputs}
+            return dims | dict.fromkeys(("y", "mean", "sd"), data.inputs) | of_axes
+        by_row = dict.fromkeys(("y", "mean", "sd"), ("observation",))
+        by_term = dict.fromkeys(("term_mean", "term_sd"), ("term", "observation"))
+        return dims | by_row | by_term | {"x": ("observation", "input")}
+
+    def coords(self, data):
+        structure = self.structure()
+        coords: dict[str, Any] = {"input": list(data.inputs)}
+        if isinstance(data, Grid):
+            pairs = zip(data.inputs, data.axes, strict=True)
+            coords |= {name: np.asarray(axis) for name, axis in pairs}
+        else:
+            coords["observation"] = np.arange(len(data))
+            coords["term"] = [title(term) for term in structure.terms]
+        for name, leaf in structure.leaves.items():
+            if isinstance(leaf, SpectralMixture):
+                size = leaf.size(columns_of(leaf, data))
+                coords[f"component_{name}"] = np.arange(size)
+        return coords
+
+    def checks(self, sites, data):
+        of_data = checks_of_grid if isinstance(data, Grid) else checks
+        return of_data(self, sites, data)
