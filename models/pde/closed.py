@@ -36,6 +36,8 @@ MOST_ROUNDS, ROUND_TOLERANCE = 6, 0.05
 # default, and the lengthscale of the trend at the start, relative to its default. With many
 # tones there would be more functions than a search has time for.
 MORE_NODES, MOST_FUNCTIONS = ((96, 0.3), (192, 0.1)), 1000
+# A solution that misses the limits of the residual or of faces by this factor is none.
+GROSS = 100.0
 # Draws about the maximum, by default, if there are observations.
 DRAWS = 100
 # For the Hessian there: the step of its differences, and the least curvature. Coordinates
@@ -151,9 +153,11 @@ class Closed(AbstractMethod):
             facts |= {"least_curvature": curvature} | _of_unknowns(data, draws)
         explains = not inverse or facts["explained"] >= LEAST_EXPLAINED
         # Without observations any kernel will do with which the equation is solved.
-        done = settled or (not inverse and _missed(solution, data) <= 1)
+        missed = _missed(solution, data)
+        done = settled or (not inverse and missed <= 1)
         done &= facts["newton_change"] < LARGEST_NEWTON
         result = choose(explains, RESULTS.successful, RESULTS.unexplained)
+        result = choose(missed < GROSS, result, RESULTS.unsolved)
         result = choose(done, result, RESULTS.max_steps_reached)
         result = choose(finite, result, RESULTS.nonfinite)
         is_one = next(iter(draws.values())).shape[:2] == (1, 1)

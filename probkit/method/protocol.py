@@ -40,6 +40,11 @@ class RESULTS(eqx.Enumeration):
         "is that all is noise. Start elsewhere (`start=`, narrower ranges of unknowns), "
         "or look at the equation and the observations."
     )
+    unsolved = (
+        "What was found is no solution: it misses the equation between the points of the "
+        "grid, or the conditions on faces, by far. `pk.diagnose` of the fit in the error "
+        "(`error.fit`, or `throw=False`) says which, and what to do."
+    )
     nonfinite = (
         "The objective is not finite. Look for extreme values in the data, use float64 "
         "(`pk.enable_x64()`), or start elsewhere (another `key`, or `start=`)."
