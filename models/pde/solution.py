@@ -32,9 +32,9 @@ from probkit.models.pde.system import Basis, Orders, Rows, Span
 FACE_SD = 1e-9
 # How many test functions there are for each function of an axis.
 TEST_SHARE = 1.5
-# The reference solution, by which sds are calibrated, has this share of the tolerance. It has
-# this many more functions per axis, or if all waves are in use so many times the waves: with
-# the same functions, both could miss the solution in the same way.
+# The reference solution, by which sds are calibrated, has this share of the tolerance. It
+# has this many more functions per axis, or if all waves are in use so many times the waves:
+# with the same functions, both could miss the solution in the same way.
 STRICTER, MORE_RANK, MORE_NODES = 1e-2, 4, 1.5
 # A solution whose sd is this share of that before the conditions is left open by them.
 OPEN = 1e-3

@@ -43,7 +43,7 @@ def map_in_batches(function: Callable[[Any], Any], tree: Any, batch: int = BATCH
     Returns:
         What `function` returns, with a leading axis.
     """
-    if _on_cpu():
+    if on_cpu():
         return jax.lax.map(function, tree)
     count = jax.tree.leaves(tree)[0].shape[0]
     size = min(batch, count)
@@ -67,7 +67,7 @@ def side_by_side(function: Callable[[Any], Any], tree: Any) -> Any:
         What `function` returns, with a leading axis.
     """
     leaves, structure = jax.tree.flatten(tree)
-    if not _on_cpu():
+    if not on_cpu():
         return jax.vmap(function)(tree)
     one = jax.tree.unflatten(structure, [jax.eval_shape(lambda a: a[0], a) for a in leaves])
     traced, out = jax.make_jaxpr(function, return_shape=True)(one)
@@ -81,7 +81,8 @@ def side_by_side(function: Callable[[Any], Any], tree: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(out), found)
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether programs run on a CPU."""
     return jax.default_backend() == "cpu"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from probkit.method.batches import map_in_batches
+from probkit.method.batches import map_in_batches, on_cpu
 from probkit.model import AbstractModel, Data, Sites
 
 
@@ -25,7 +25,8 @@ def integrate(model: AbstractModel, data: Data, sites: Sites) -> Any:
     Returns:
         What `model.integrated` returns, with a leading axis.
     """
-    mapped = _of_one if len(next(iter(sites.values()))) == 1 else _of_many
+    is_one = len(next(iter(sites.values()))) == 1
+    mapped = _of_one if is_one and on_cpu() else _of_many
     return mapped(model, data, sites)
 
 
@@ -33,8 +34,8 @@ def _mapped(model, data, sites):
     return map_in_batches(lambda one: model.integrated(one, data), sites)
 
 
-# A program that runs once takes less time if the compiler optimises nothing: what costs is
-# the linear algebra, which is compiled already.
+# On a CPU a program that runs once takes less time if the compiler optimises nothing: what
+# costs is the linear algebra, which is compiled already.
 _of_many = eqx.filter_jit(_mapped)
 _of_one = eqx.filter_jit(  # type: ignore[call-overload]  # passes it on to `jax.jit`
     _mapped, compiler_options={"xla_backend_optimization_level": 0}
