@@ -53,7 +53,7 @@ def test_it_is_vmap(mapped):
 
 def test_it_is_vmap_on_a_gpu_too(monkeypatch):
     # There a batch is one call, and the last batch is filled up.
-    monkeypatch.setattr("probkit.method.batches._on_cpu", lambda: False)
+    monkeypatch.setattr("probkit.method.batches.on_cpu", lambda: False)
     for mapped in (map_in_batches, side_by_side):
         assert shared_out(lambda tree, f=mapped: f(of_one, tree), MATRICES)
         found = mapped(of_one, MATRICES)
