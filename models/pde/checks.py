@@ -3,11 +3,11 @@
 import itertools
 import math
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS
 from probkit.models.pde import system
@@ -26,7 +26,7 @@ LEAST_CHANGE, LARGEST_JUMP = 0.1, 0.9
 OPEN_EXACT, OPEN_NOISY = 3e-5, 0.5
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def measured(found: Solution, problem: Problem) -> dict[str, Float[Array, ""]]:
     """The numbers that the checks compare with their limits."""
     θ = found.parameters

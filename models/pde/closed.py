@@ -17,6 +17,7 @@ from probkit.infer.map import MAP
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, choose, repeated
 from probkit.method.checkpoint import Checkpoint
 from probkit.method.integrated import integrate_one
+from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.density import Sites, constrain, unconstrain
 from probkit.models.pde.checks import LEAST_EXPLAINED, limits_of, measured
@@ -317,19 +318,19 @@ def _given_or_middle(model: SpectralGP, data: Problem, start: Sites | None) -> S
     return {name: jnp.asarray(array[0]) for name, array in start.items()}
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _start_sites(model, data):
     return model.start_sites(data)
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _apart(program, data, before: Sites, after: Sites):
     """The furthest that an unconstrained coordinate is from where it was."""
     places = [ravel_pytree(unconstrain(program, data, s))[0] for s in (before, after)]
     return jnp.max(jnp.abs(places[1] - places[0]))
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _fields(solution: Solution, data: Problem) -> Fields:
     """The derivatives about which the equation is linearised: any, if it is linear."""
     return zero(data) if data.equation.is_linear else solution.fields(data)
@@ -467,17 +468,17 @@ def _steps(
     return steps
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _collocation(model: SpectralGP, data: Problem) -> Collocation:
     return model.collocation(data)
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _position(program, data, sites: Sites) -> Sites:
     return unconstrain(program, data, sites)
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _slopes(program, data, unravel, places):
     """Gradients of minus the log density of unconstrained coordinates, in nats."""
 
@@ -487,6 +488,6 @@ def _slopes(program, data, unravel, places):
     return jax.lax.map(jax.grad(loss), places)
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _constrained(program, data, unravel, places) -> Sites:
     return jax.vmap(lambda flat: constrain(program, data, unravel(flat)))(places)

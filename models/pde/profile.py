@@ -15,6 +15,7 @@ import scipy.stats
 from jaxtyping import Array
 
 from probkit.method.batches import map_in_batches
+from probkit.method.programs import jit_for_one_run
 from probkit.model.density import Sites
 from probkit.models.pde import system
 from probkit.models.pde.equation import Equation, least_residual
@@ -101,7 +102,7 @@ def _with_unknowns(problem: Problem) -> list[tuple[Equation, list[Array]]]:
     return [(equation, grid) for equation, grid in found if equation.unknowns]
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def _curves(model: SpectralGP, problem: Problem, sites: Sites):
     """Curves through the observations, one for each of `SMOOTHED`.
 
@@ -129,7 +130,7 @@ def _curves(model: SpectralGP, problem: Problem, sites: Sites):
     return map_in_batches(curve, noises)
 
 
-@eqx.filter_jit
+@jit_for_one_run
 def scored(model: SpectralGP, problem: Problem, tried: Sites):
     """The log evidence of each candidate, in nats, and its best noise sd.
 

@@ -6,6 +6,7 @@ these has changed, and the old program would run. Therefore the program of a use
 model is traced before it runs, and compared with the last one of the same name.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+
+from probkit.method.batches import on_cpu
 
 OURS = "probkit."
 # Linux aborts a process that holds more memory maps than a limit, and each compiled
@@ -74,6 +77,24 @@ def _inner_constants(jaxpr: Any) -> Iterator[np.ndarray]:
                 yield from _constants(inner)
             elif hasattr(inner, "eqns"):
                 yield from _inner_constants(inner)
+
+
+def jit_for_one_run(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`eqx.filter_jit` for a program that runs once or a few times, not inside another.
+
+    On a CPU it is compiled without optimisation, in about half the time. What costs when it
+    runs is the linear algebra, which is compiled already.
+    """
+    light = eqx.filter_jit(  # type: ignore[call-overload]  # passes it on to `jax.jit`
+        function, compiler_options={"xla_backend_optimization_level": 0}
+    )
+    full = eqx.filter_jit(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return (light if on_cpu() else full)(*args)
+
+    return call
 
 
 def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> None:
