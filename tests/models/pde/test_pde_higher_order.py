@@ -15,7 +15,7 @@ MODEL = pde.SpectralGP(calibrated=False)
 
 @eqx.filter_jit
 def solved(model, problem):
-    """The solution on the grid, with the kernel that the problem's data tell of."""
+    """The solution on the grid, with the kernel at its start."""
     found = model.integrated(model.start_sites(problem), problem)
     return found.derivative(problem.grid, (0,) * len(problem.axes))
 
