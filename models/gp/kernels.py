@@ -315,7 +315,17 @@ class Periodic(AbstractStationary):
         return jnp.exp(-2 * (turn / θ["lengthscale"]) ** 2)
 
 
-class Linear(AbstractLeaf):
+class AbstractFixed(AbstractLeaf):
+    """A simple kernel without sites of its own."""
+
+    def priors(self, column):
+        return {}
+
+    def axes(self):
+        return {}
+
+
+class Linear(AbstractFixed):
     r"""$(x - c)(x' - c) / h²$, of straight lines through zero at the middle of the data.
 
     $c$ is the middle of the data and $h$ half their length, so that the sd of the term is
@@ -328,17 +338,11 @@ class Linear(AbstractLeaf):
     kind: ClassVar[str] = "linear"
     one_input: ClassVar[bool] = True
 
-    def priors(self, column):
-        return {}
-
-    def axes(self):
-        return {}
-
     def between(self, θ, column, x, x2):
         return _from_middle(column, x) @ _from_middle(column, x2).T
 
 
-class Drift(AbstractLeaf):
+class Drift(AbstractFixed):
     r"""A line whose slope wanders: an integrated Wiener process, zero mid-way.
 
     With $v = \min(|t|, |t'|)$, where $t$ is the distance of $x$ from the middle of the data
@@ -361,12 +365,6 @@ class Drift(AbstractLeaf):
 
     kind: ClassVar[str] = "drift"
     one_input: ClassVar[bool] = True
-
-    def priors(self, column):
-        return {}
-
-    def axes(self):
-        return {}
 
     def between(self, θ, column, x, x2):
         t, t2 = _from_middle(column, x), _from_middle(column, x2).T

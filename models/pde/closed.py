@@ -103,11 +103,10 @@ class Closed(AbstractMethod):
             )
 
     def run(self, model, data, key, start, running):
-        draws, solution = self._attempt(model, data, key, start, running)
+        draws, missed = self._attempt(model, data, key, start, running)
         if model.num_nodes is not None or len(data.axes) > 1:
             return draws
         # A kernel of few waves cannot follow thin layers.
-        missed = _missed(solution, data)
         components = draws.sites[f"weight_{data.axes[0]}"].shape[-1] if draws.sites else 1
         for num_nodes, shorter in MORE_NODES:
             if missed <= 1 or 2 * num_nodes * components > MOST_FUNCTIONS:
@@ -119,17 +118,17 @@ class Closed(AbstractMethod):
             folder = running.checkpoint
             own = None if folder is None else folder / f"nodes-{num_nodes}"
             own_run = dataclasses.replace(running, checkpoint=own)
-            found, solution = self._attempt(richer, data, key, begin, own_run)
-            if (again := _missed(solution, data)) < missed:
+            found, again = self._attempt(richer, data, key, begin, own_run)
+            if again < missed:
                 draws, missed = dataclasses.replace(found, model=richer), again
         return draws
 
-    def _attempt(self, model, data, key, start, running) -> tuple[Draws, Solution | None]:
-        """The draws of one number of waves, and the solution at the maximum."""
+    def _attempt(self, model, data, key, start, running) -> tuple[Draws, float]:
+        """The draws of one number of waves, and by how much they miss: see `_missed`."""
         inverse, learns = data.values is not None, self._learns(model, data)
         num_draws = self.num_draws or (DRAWS if inverse else 1)
         if learns and self.max_steps == 0:
-            return Draws({}, {}, {}, RESULTS.no_steps), None
+            return Draws({}, {}, {}, RESULTS.no_steps), 0.0
         if learns:
             end = self._search(model, data, key, start, running)
             sites, settled = end.sites, end.settled
@@ -163,7 +162,7 @@ class Closed(AbstractMethod):
         result = choose(finite, result, RESULTS.nonfinite)
         is_one = next(iter(draws.values())).shape[:2] == (1, 1)
         kept = jax.tree.map(lambda a: a[None], solution) if is_one else None
-        return Draws(draws, {}, trace, result, facts, integrated=kept), solution
+        return Draws(draws, {}, trace, result, facts, integrated=kept), missed
 
     def _learns(self, model: SpectralGP, data: Problem) -> bool:
         if data.is_homogeneous:
@@ -286,10 +285,8 @@ class Linearised(eqx.Module):
         self.model.observe(sites, problem, self.fields, self.collocation)
 
 
-def _missed(solution: Solution | None, data: Problem) -> float:
+def _missed(solution: Solution, data: Problem) -> float:
     """The residual and the misfit on faces, the larger in units of its limit."""
-    if solution is None:  # no step was allowed
-        return 0.0
     found = {k: float(v) for k, v in measured(solution, data).items()}
     limits = limits_of(float(solution.parameters.equation_sd))
     missed = max(found[name] / limit for name, limit in limits.items())

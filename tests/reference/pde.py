@@ -4,7 +4,10 @@ import itertools
 import math
 from fractions import Fraction
 
+import equinox as eqx
 import numpy as np
+
+from probkit.models import pde
 
 # Kernels: functions of a lag and an order of differentiation.
 
@@ -133,3 +136,17 @@ def decay_posterior(points, values, rates, noises, noise_scale):
     share = share.sum(1) / share.sum()
     mean = share @ rates
     return mean, math.sqrt(share @ (rates - mean) ** 2)
+
+
+@eqx.filter_jit
+def solved(model, problem):
+    """The solution on the grid, with the kernel at its start."""
+    found = model.integrated(model.start_sites(problem), problem)
+    return found.derivative(problem.grid, (0,) * len(problem.axes))
+
+
+def error(problem, exact, model=None):
+    """The largest error of the solution, relative to its largest value."""
+    truth = exact(problem.coordinates())
+    found = solved(model or pde.SpectralGP(calibrated=False), problem)
+    return np.abs(found - truth).max() / np.abs(truth).max()

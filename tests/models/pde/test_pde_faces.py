@@ -13,22 +13,10 @@ from probkit.models import pde
 from probkit.models.pde import system
 from probkit.models.pde.checks import measured
 from probkit.models.pde.profile import candidates
+from reference.pde import error
 
 KEY = jax.random.key(0)
 MODEL = pde.SpectralGP(calibrated=False)
-
-
-@eqx.filter_jit
-def solved(model, problem):
-    """The solution on the grid, with the kernel at its start."""
-    found = model.integrated(model.start_sites(problem), problem)
-    return found.derivative(problem.grid, (0,) * len(problem.axes))
-
-
-def error(problem, exact, model=MODEL):
-    """The largest error of the solution, relative to its largest value."""
-    truth = exact(problem.coordinates())
-    return np.abs(solved(model, problem) - truth).max() / np.abs(truth).max()
 
 
 # Robin

@@ -6,24 +6,11 @@ import numpy as np
 import pytest
 
 from probkit.models import pde
-from reference.pde import gaussian
+from reference.pde import error, gaussian
 
 KEY = jax.random.key(0)
 MODEL = pde.SpectralGP(calibrated=False)
 π = np.pi
-
-
-@eqx.filter_jit
-def solved(model, problem):
-    """The solution on the grid, with the kernel at its start."""
-    found = model.integrated(model.start_sites(problem), problem)
-    return found.derivative(problem.grid, (0,) * len(problem.axes))
-
-
-def error(problem, exact, model=MODEL):
-    """The largest error of the solution, relative to its largest value."""
-    truth = exact(problem.coordinates())
-    return np.abs(solved(model, problem) - truth).max() / np.abs(truth).max()
 
 
 def test_the_size_of_a_residual_is_that_of_the_kernel():
