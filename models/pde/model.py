@@ -169,10 +169,13 @@ class SpectralGP(AbstractModel):
     ) -> None:
         """The likelihood: of a residual of zero, or of observations given that.
 
-        With observations it is p(observations | equation). The density of the residual
-        itself is left out, because it favours smooth kernels and small coefficients
-        whatever the data are. Without observations, it is the density of the residual,
-        which depends on the kernel by the source.
+        Without observations it is the density of the residual, which depends on the kernel
+        by the source. With observations it is p(observations | equation). The density of
+        the residual itself is left out, because it favours smooth kernels and small
+        coefficients whatever the observations are. Of a nonlinear equation one part of it
+        stays: by how much the residual of the mean is over its tolerance. It excludes
+        kernels with which the equation cannot be solved, because about a solution that is
+        none the tangent says nothing.
 
         Args:
             sites: one draw.
@@ -188,8 +191,20 @@ class SpectralGP(AbstractModel):
             zero = FactorNormal(rows.loc, rows.factor, rows.noise_sd)
             numpyro.sample("equation", zero, obs=rows.value)
         else:
-            predicted = solver.predicted(solver.given(fields))
+            given = solver.given(fields)
+            if self.excludes(problem):
+                excess = solver.excess(fields, given)
+                solved = dist.Normal(excess, 1.0).to_event(1)
+                numpyro.sample("equation", solved, obs=jnp.zeros(excess.shape))
+            predicted = solver.predicted(given)
             numpyro.sample("values", predicted, obs=problem.values)
+
+    def excludes(self, problem: Problem) -> bool:
+        """Whether kernels with which the equation cannot be solved are excluded.
+
+        A tolerance that is estimated would grow until none is.
+        """
+        return not problem.equation.is_linear and self.equation_sd is not None
 
     def priors(self, problem: Problem) -> dict[str, dist.Distribution]:
         """The prior of each site."""

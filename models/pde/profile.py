@@ -149,13 +149,16 @@ def scored(model: SpectralGP, problem: Problem, tried: Sites):
     def score(sites):
         solver = model.solver(sites, problem, collocation)
         fields = solver.rough_fields(FEW_STEPS)
-        normal = solver.predicted(solver.given(fields))
+        given = solver.given(fields)
+        normal = solver.predicted(given)
         # With the eigenvectors of F Fᵀ the evidence of any noise is a sum.
         factor = normal.factor / unit[:, None]
         values, vectors = jnp.linalg.eigh(factor @ factor.T)
         left = vectors.T @ ((problem.values - normal.loc) / unit)
         variance = jnp.maximum(values, 0.0) + noises[:, None] ** 2
         evidence = -0.5 * jnp.sum(left**2 / variance + jnp.log(variance), 1)
+        if model.excludes(problem):
+            evidence -= 0.5 * jnp.sum(solver.excess(fields, given) ** 2)
         evidence = jnp.where(jnp.isfinite(evidence), evidence, -jnp.inf)
         best = jnp.argmax(evidence)
         return evidence[best], noises[best]

@@ -376,6 +376,12 @@ class Solver(eqx.Module):
         """The coefficients, given the equation and the conditions."""
         return _regressed(self.rows(fields))
 
+    def excess(self, fields: Fields, given: Regression) -> Float[Array, " n"]:
+        """By how much the residual of the mean is over its tolerance, in units of it."""
+        rows = self.collocation.inside(self.basis, fields, self.parameters)
+        left = (rows.factor @ given.mean + rows.loc - rows.value) / rows.noise_sd
+        return left - jnp.clip(left, -1, 1)
+
     def predicted(self, given: Regression) -> FactorNormal:
         """The distribution of the observations, for coefficients that are known so far."""
         rows = self.observed()

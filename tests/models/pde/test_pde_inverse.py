@@ -3,10 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import probkit as pk
+from probkit.model.density import log_likelihood
 from probkit.models import pde
 from probkit.models.pde.profile import candidates, starts
 
@@ -104,6 +106,47 @@ def test_a_diffusivity_is_found_in_a_wide_range():
 
 
 # What is wrong is said.
+
+
+def logistic():
+    """Observations at which a kernel of long lengthscale fits, and solves nothing."""
+    t = np.random.default_rng(2).uniform(0, 6, 40)
+    values = 1 / (1 + 9 * np.exp(-1.3 * t)) + 0.02 * np.random.default_rng(1).normal(
+        size=40
+    )
+    return pde.Problem(
+        {"t": (0, 6)},
+        lambda u, t, c: u.dt - c.rate * u * (1 - u),
+        observations=pde.Observations(t, values),
+        unknown={"rate": (0.1, 4)},
+        shape=30,
+    )
+
+
+def test_every_draw_of_a_nonlinear_equation_solves_it():
+    problem = logistic()
+    fit = pk.fit(pde.SpectralGP(equation_sd=1e-3), problem, pde.Closed(), key=KEY)
+    assert pk.diagnose(fit).ok
+    found = pk.recover(fit, key=KEY)["solution_mean"].values[0]
+    t = problem.coordinates()
+    for rate, u in zip(fit.posterior["rate"].values[0], found, strict=True):
+        # Solutions of the equation differ in their odds at time 0 alone.
+        odds = np.exp(np.mean(np.log((1 - u) / u)[10:16] + rate * t[10:16]))
+        np.testing.assert_allclose(u, 1 / (1 + odds * np.exp(-rate * t)), atol=5e-3)
+
+
+def test_kernels_that_cannot_solve_a_nonlinear_equation_are_excluded():
+    problem = logistic()
+    model = pde.SpectralGP(equation_sd=1e-3)
+
+    @jax.jit
+    def shares(lengthscale):
+        sites = model.start_sites(problem) | {"lengthscale_t": lengthscale, "rate": 1.3}
+        return log_likelihood(model, problem, sites)["equation"]
+
+    largest = -0.5 * 30 * np.log(2 * np.pi)
+    assert float(shares(jnp.array([1.0]))) == pytest.approx(largest)
+    assert float(shares(jnp.array([4.0]))) < largest - 10
 
 
 def against(residual, values, **more):
