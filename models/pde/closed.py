@@ -23,8 +23,8 @@ from probkit.model.density import Sites, constrain, unconstrain
 from probkit.models.pde.checks import LEAST_EXPLAINED, limits_of, measured
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
-from probkit.models.pde.profile import starts
-from probkit.models.pde.solution import Collocation, Fields, Misfit, Solution, zero
+from probkit.models.pde.profile import start_sites, starts
+from probkit.models.pde.solution import Collocation, Fields, Solution, zero
 from probkit.validate import optional, positive, whole
 
 # Tolerance of the equation during the search. At the tolerance of the solution itself the
@@ -142,8 +142,9 @@ class Closed(AbstractMethod):
             "evidence": float(solution.evidence),
             "newton_change": float(solution.newton_change),
         }
+        found = {name: float(value) for name, value in measured(solution, data).items()}
         if inverse:
-            facts["explained"] = float(Misfit.of(solution, data).explained)
+            facts["explained"] = found["explained"]
         facts["settled"] = settled
         finite = all(np.isfinite(v).all() for v in (*facts.values(), *trace.values()))
         draws = repeated(sites, num_draws)
@@ -153,7 +154,7 @@ class Closed(AbstractMethod):
             facts |= {"least_curvature": curvature} | _of_unknowns(data, draws)
         explains = not inverse or facts["explained"] >= LEAST_EXPLAINED
         # Without observations any kernel will do with which the equation is solved.
-        missed = _missed(solution, data)
+        missed = _missed(found, float(solution.parameters.equation_sd))
         done = settled or (not inverse and missed <= 1)
         done &= facts["newton_change"] < LARGEST_NEWTON
         result = choose(explains, RESULTS.successful, RESULTS.unexplained)
@@ -202,7 +203,7 @@ class Closed(AbstractMethod):
 
     def _climb(self, model, looser, data, key, begin: Sites, running: Running) -> "End":
         """Search from one start, or from several at once if the equation is linear."""
-        search = MAP(
+        search = Search(
             num_starts=len(next(iter(begin.values()))),
             max_steps=self.max_steps,
             atol=self.atol,
@@ -256,6 +257,12 @@ class Closed(AbstractMethod):
         )
 
 
+class Search(MAP):
+    """The search for the maximum. The cost of a step is that of its linear algebra."""
+
+    runs_once = True
+
+
 class End(NamedTuple):
     """The end of a search.
 
@@ -285,10 +292,9 @@ class Linearised(eqx.Module):
         self.model.observe(sites, problem, self.fields, self.collocation)
 
 
-def _missed(solution: Solution, data: Problem) -> float:
+def _missed(found: dict[str, float], equation_sd: float) -> float:
     """The residual and the misfit on faces, the larger in units of its limit."""
-    found = {k: float(v) for k, v in measured(solution, data).items()}
-    limits = limits_of(float(solution.parameters.equation_sd))
+    limits = limits_of(equation_sd)
     missed = max(found[name] / limit for name, limit in limits.items())
     return missed if np.isfinite(missed) else np.inf
 
@@ -298,7 +304,7 @@ def _shorter(model: SpectralGP, data: Problem, share: float) -> Sites:
 
     One that the user gave stays as it is.
     """
-    sites, axis = _start_sites(model, data), data.axes[0]
+    sites, axis = start_sites(model, data), data.axes[0]
     if axis not in dict(model.lengthscales):
         name = f"lengthscale_{axis}"
         sites[name] = sites[name].at[0].multiply(share)
@@ -311,13 +317,8 @@ def _lane(sites: Sites, lane: int) -> Sites:
 
 def _given_or_middle(model: SpectralGP, data: Problem, start: Sites | None) -> Sites:
     if start is None:
-        return _start_sites(model, data)
+        return start_sites(model, data)
     return {name: jnp.asarray(array[0]) for name, array in start.items()}
-
-
-@jit_for_one_run
-def _start_sites(model, data):
-    return model.start_sites(data)
 
 
 @jit_for_one_run
@@ -400,11 +401,14 @@ def _around(
     ahead, behind = np.split(np.stack(both), 2)
     hessian = (ahead - behind) / (2 * STEP)
     hessian = (hessian + hessian.T) / 2
-    white = np.array(jax.random.normal(key, (num_draws, position.size)))
+    # NumPy's, because those of JAX are compiled for each shape.
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    white = random.normal(size=(num_draws, position.size))
     white[0] = 0.0
     noise = None
     if "noise_sd" in sites:
-        noise = int(unravel(jnp.arange(position.size))["noise_sd"])
+        # Coordinates are in the order of the sites' names.
+        noise = sum(v.size for name, v in sites.items() if name < "noise_sd")
     apart = _steps(hessian, slope, noise, white)
     draws = _constrained(program, data, unravel, position + jnp.asarray(apart))
     return draws, float(np.linalg.eigvalsh(hessian)[0])

@@ -38,6 +38,12 @@ SMOOTHED = (0.01, 0.05, 0.2)
 DIFFERENT = 0.05
 
 
+@jit_for_one_run
+def start_sites(model: SpectralGP, problem: Problem) -> Sites:
+    """The sites at the start of a search: the centre of the priors."""
+    return model.start_sites(problem)
+
+
 def candidates(model: SpectralGP, problem: Problem) -> Sites:
     """Sites at which the evidence is compared, with a leading axis.
 
@@ -46,7 +52,7 @@ def candidates(model: SpectralGP, problem: Problem) -> Sites:
     more are those for which the equation agrees best with curves through the observations.
     """
     d, unknown = len(problem.axes), problem.unknown
-    middle = model.start_sites(problem)
+    middle = start_sites(model, problem)
     if unknown:
         sobol = scipy.stats.qmc.Sobol(len(unknown), scramble=True, rng=0).random(TRIED[d])
         places = np.where(np.arange(TRIED[d])[:, None] % 2 == 0, sobol, sobol**3)
@@ -55,20 +61,17 @@ def candidates(model: SpectralGP, problem: Problem) -> Sites:
         places = np.clip(places, 1e-4, 1 - 1e-4)
     else:
         places = np.zeros((1, 0))
-    # A trend of frequency zero is where its two signs meet, and no search would leave it.
+    pairs = list(itertools.product(places, SHORTER[d]))
+    # In NumPy, because JAX would compile each operation.
+    tried = {k: np.repeat(np.asarray(v)[None], len(pairs), 0) for k, v in middle.items()}
     for axis, length in zip(problem.axes, problem.length, strict=True):
-        name = f"frequency_{axis}"
-        middle[name] = middle[name].at[0].add(0.5 * FREQUENCY_SPREAD / length)
-    tried = []
-    for place, shorter in itertools.product(places, SHORTER[d]):
-        sites = dict(middle)
-        for axis in problem.axes:
-            name = f"lengthscale_{axis}"
-            sites[name] = sites[name].at[0].multiply(shorter)
-        for (name, low, high), share in zip(unknown, place, strict=True):
-            sites[name] = jnp.asarray(low + (high - low) * share)
-        tried.append(sites)
-    return jax.tree.map(lambda *a: jnp.stack(a), *tried)
+        # A trend of frequency zero is where its two signs meet, and no search would
+        # leave it.
+        tried[f"frequency_{axis}"][:, 0] += 0.5 * FREQUENCY_SPREAD / length
+        tried[f"lengthscale_{axis}"][:, 0] *= [shorter for _, shorter in pairs]
+    for j, (name, low, high) in enumerate(unknown):
+        tried[name] = np.array([low + (high - low) * place[j] for place, _ in pairs])
+    return tried
 
 
 def _matched(model: SpectralGP, problem: Problem, sites: Sites) -> np.ndarray:
@@ -175,7 +178,7 @@ def starts(model: SpectralGP, problem: Problem, count: int) -> Sites:
         count: the largest number of starts.
     """
     tried = candidates(model, problem)
-    evidence, noise = scored(model, problem, tried)
+    evidence, noise = jax.tree.map(np.asarray, scored(model, problem, tried))
     if "noise_sd" in tried:
         tried["noise_sd"] = noise
     trend = tried[f"lengthscale_{problem.axes[0]}"][:, 0]
@@ -188,7 +191,7 @@ def starts(model: SpectralGP, problem: Problem, count: int) -> Sites:
         return max(apart, default=0.0) > DIFFERENT or bool(trend[i] != trend[j])
 
     chosen: list[int] = []
-    for i in np.argsort(-np.asarray(evidence)):
+    for i in np.argsort(-evidence):
         if len(chosen) < count and all(differ(int(i), j) for j in chosen):
             chosen.append(int(i))
     return {name: array[np.array(chosen)] for name, array in tried.items()}

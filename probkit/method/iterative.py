@@ -85,9 +85,11 @@ class AbstractIterativeMethod(AbstractMethod):
         unread: fields that these four do not read. The loop gets the method without them,
             so that a run with another limit of steps compiles nothing new, and resumes
             the checkpoint of a shorter run.
+        runs_once: whether steps are compiled as by `jit_for_one_run`.
     """
 
     unread: ClassVar[tuple[str, ...]] = ("max_steps", "num_draws")
+    runs_once: ClassVar[bool] = False
 
     @abstractmethod
     def lanes(self) -> Lanes:

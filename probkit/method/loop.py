@@ -8,7 +8,7 @@ time. It does not change the results.
 import sys
 import time
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from probkit.method.checkpoint import Checkpoint
 from probkit.method.lanes import Lanes
+from probkit.method.programs import jit_for_one_run
 from probkit.method.protocol import Running
 from probkit.model import Data
 from probkit.model.density import Program, Sites
@@ -32,6 +33,8 @@ State = Any
 @runtime_checkable
 class Steps(Protocol):
     """What the loop needs of a method; see `AbstractIterativeMethod`."""
+
+    runs_once: ClassVar[bool]
 
     def init(self, model, data, key, start) -> State: ...
     def step(self, model, data, state) -> State: ...
@@ -53,8 +56,7 @@ def init_lanes(method, model, data, own, lanes: Lanes):
     return lanes.spread(lane, shared=data)(own)
 
 
-@eqx.filter_jit
-def advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
+def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
     """At most `num_steps <= capacity` steps of each lane that is not done.
 
     Args:
@@ -97,6 +99,10 @@ def advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: 
         return state, trace, i, method.terminate(state)
 
     return lanes.spread(lane, shared=(data, num_steps))(states)
+
+
+advance_lanes = eqx.filter_jit(_advance_lanes)
+_advance_once = jit_for_one_run(_advance_lanes)
 
 
 def _capacity(method, states) -> int:
@@ -160,7 +166,8 @@ def iterate(
         states = lanes.place(keep.states)
     taken, done = keep.taken, keep.done
 
-    advance = partial(advance_lanes, method, model, data)
+    program = _advance_once if method.runs_once else advance_lanes
+    advance = partial(program, method, model, data)
     # No steps, only compilation, so that the times below are run times.
     jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
     length = 1 if running.progress or running.checkpoint else capacity
