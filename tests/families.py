@@ -75,6 +75,9 @@ FAMILIES = {
     "moe one expert": lambda: _moe(1, 2),
     "pde inverse": _pde,
     "gp waves and a drift": lambda: _gp(gp.SpectralMixture() + gp.Drift(), 1),
+    "gp frequencies on a grid": lambda: _gp(
+        gp.SpectralGrid(12, lengthscale=2.0) + gp.Linear(), 1
+    ),
     "gp grid with gaps": _gp_grid,
     "gp a product of two inputs": lambda: _gp(
         gp.Matern() * gp.Periodic(on="x0") + gp.Linear(on="x1"), 2

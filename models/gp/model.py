@@ -26,7 +26,6 @@ from probkit.models.gp.kernels import (
     SD,
     AbstractKernel,
     Priors,
-    SpectralMixture,
     Structure,
     columns_of,
     scale_prior,
@@ -247,9 +246,8 @@ class Regression(AbstractModel):
             coords["observation"] = np.arange(len(data))
             coords["term"] = [title(term) for term in structure.terms]
         for name, leaf in structure.leaves.items():
-            if isinstance(leaf, SpectralMixture):
-                size = leaf.size(columns_of(leaf, data))
-                coords[f"component_{name}"] = np.arange(size)
+            for axis, labels in leaf.coords(columns_of(leaf, data)).items():
+                coords[f"{axis}_{name}"] = labels
         return coords
 
     def checks(self, sites, data):

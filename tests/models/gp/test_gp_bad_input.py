@@ -77,6 +77,17 @@ SETTINGS = {
     "a period": (lambda: gp.Periodic(-1.0), rf"`Periodic\(period=-1.0\).*{POSITIVE}"),
     "frequencies": (lambda: gp.SpectralMixture(frequencies=[0.0]), r"positive numbers"),
     "no frequencies": (lambda: gp.SpectralMixture(frequencies=[]), r"positive numbers"),
+    "one frequency": (lambda: gp.SpectralGrid(1), rf"num_frequencies=1.*{WHOLE.format(2)}"),
+    "a highest frequency": (lambda: gp.SpectralGrid(highest=0), rf"highest=0.*{POSITIVE}"),
+    "a width": (
+        lambda: gp.SpectralGrid(lengthscale=-1),
+        rf"lengthscale=-1.*{POSITIVE}",
+    ),
+    "what a weight is worth": (
+        lambda: gp.SparseWeights(prune="aic"),
+        r"`SparseWeights\(prune='aic'\)`.*\"bic\"",
+    ),
+    "no starts": (lambda: gp.SparseWeights(0), rf"num_starts=0.*{WHOLE.format(1)}"),
     "an envelope": (lambda: gp.SpectralMixture(envelope="box"), r"envelope='box'"),
     "an input by number": (lambda: gp.Matern(on=0), r"`kernel\(on=0\)`"),
     "a name with a space": (
@@ -127,6 +138,41 @@ def test_fit_refuses(case):
     model, data, pattern = FITS[case]
     method = pk.SVI(batch_size=4) if case == "batches" else pk.MAP()
     refused(lambda: pk.fit(model, data, method, key=KEY), pattern)
+
+
+SPARSE = {
+    "other unknowns": (
+        gp.Regression(gp.SpectralGrid() + gp.Matern()),
+        gp.Observed(x, y),
+        r"`lengthscale_matern` is not one; use `gp.SpectralGrid`",
+    ),
+    "waves that move": (
+        gp.Regression(gp.SpectralMixture(2)),
+        gp.Observed(x, y),
+        r"variances only, and `frequency_mixture`",
+    ),
+    "products of weights": (
+        gp.Regression(gp.SpectralGrid(name="a") * gp.SpectralGrid(name="b")),
+        gp.Observed(x, y),
+        r"product a \* b, which has products of weights",
+    ),
+    "a grid of values": (
+        gp.Regression(gp.SpectralGrid()),
+        gp.Grid(y, {"x": x}),
+        r"fits `gp.Regression` to `gp.Observed`, not `Regression` to `Grid`",
+    ),
+    "two inputs": (
+        gp.Regression(gp.SpectralGrid()),
+        gp.Observed(X, y),
+        r"function of one input.* `SpectralGrid\(on='x0'\)`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPARSE)
+def test_sparse_weights_refuse(case):
+    model, data, pattern = SPARSE[case]
+    refused(lambda: pk.fit(model, data, gp.SparseWeights(), key=KEY), pattern)
 
 
 def test_too_many_observations_are_refused():
