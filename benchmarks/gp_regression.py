@@ -7,6 +7,7 @@ scored by its negative log predictive density per held-out value (NLPD, in nats,
 standardised y), and by the share of held-out values in its 90 % bands.
 
     python benchmarks/gp_regression.py --peer-python /path/to/python
+    python benchmarks/gp_regression.py --peer-python /path/to/python --bands
 
 The peer's environment needs gpytorch, statsmodels and pmdarima. Without it, only simulated
 series are used, and GPyTorch is left out.
@@ -166,6 +167,32 @@ def by_gpytorch(python, initialise, cuts):
         }
 
 
+def bands(python, facts, quick):
+    """One kernel by MAP and by NUTS, on two cuts of each real series."""
+    kernel = KERNELS["probkit, waves and drift"]
+    methods = {
+        "MAP": pk.MAP(num_draws=100),
+        "NUTS": pk.NUTS(num_chains=2, num_warmup=200, num_samples=100),
+    }
+    rows = []
+    real = peer(python, "series")
+    chosen = {"airline": (96, 120), "co2": (240, 420)}
+    for name, origins in chosen.items():
+        t, y = np.array(real[name]["t"]), np.array(real[name]["y"])
+        for origin in origins[:1] if quick else origins:
+            past_t, past_y, new, values = cut(name, t, y, origin)
+            for method, how in methods.items():
+                found = by_probkit(kernel(), how, (past_t, past_y), (new, values))
+                rows.append(
+                    {"series": name, "from": float(new[0]), "method": method, **found}
+                )
+                print(name, round(new[0], 2), method, found, flush=True)
+    header = ("series", "from", "method", "NLPD", "in 90 % band", "s")
+    keys = ("series", "from", "method", "nlpd", "inside", "seconds")
+    table(header, [tuple(row[k] for k in keys) for row in rows])
+    write("gp_bands", {"machine": facts, "dtype": "float64", "cuts": rows}, quick)
+
+
 def peer(python, what, given=""):
     script = str(HERE / "gp_gpytorch.py")
     done = subprocess.run(
@@ -179,10 +206,15 @@ def main():
     parser.add_argument("--peer-python", help="a Python with gpytorch")
     parser.add_argument("--seeds", type=int, default=4, help="simulated series per kind")
     parser.add_argument("--nuts", action="store_true", help="NUTS as well, for hours")
+    parser.add_argument("--bands", action="store_true", help="MAP and NUTS on four cuts")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
+    if args.bands and args.peer_python is None:
+        parser.error("`--bands` needs the real series: give `--peer-python`")
     pk.enable_x64()
     facts = machine()
+    if args.bands:
+        return bands(args.peer_python, facts, args.quick)
 
     real = peer(args.peer_python, "series") if args.peer_python else {}
     every = list(tasks(real, 1 if args.quick else args.seeds))

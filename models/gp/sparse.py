@@ -118,8 +118,8 @@ class SparseWeights(AbstractIterativeMethod):
 
     Raises:
         ValueError: for a setting out of its range. In `pk.fit`, for other models than
-            `gp.Regression`, for a `gp.Grid`, and for kernels with other unknowns than
-            variances.
+            `gp.Regression`, for a `gp.Grid`, for data by `num_waves`, and for kernels with
+            other unknowns than variances.
 
     Source: Yin et al. (2020), arXiv 1904.09559, and Suwandi et al. (2023), arXiv
     2309.08201, for the model; the bound is that of `sbl.TypeII`. Departs: the papers solve
@@ -222,6 +222,11 @@ class SparseWeights(AbstractIterativeMethod):
             raise ValueError(
                 f"`gp.SparseWeights` fits `gp.Regression` to `gp.Observed`, not "
                 f"`{type(model).__name__}` to `{type(data).__name__}`."
+            )
+        if data.ring is not None:
+            raise ValueError(
+                f"`gp.SparseWeights` got {len(data):,} observations by `num_waves`; it "
+                "takes the covariance as it is, of 10,000 observations or fewer."
             )
         structure = model.structure()
         for term in structure.terms:

@@ -175,10 +175,54 @@ def test_sparse_weights_refuse(case):
     refused(lambda: pk.fit(model, data, gp.SparseWeights(), key=KEY), pattern)
 
 
-def test_too_many_observations_are_refused():
+def test_too_many_observations_of_two_inputs_are_refused():
     many = np.linspace(0, 1, 10_001)
-    data = gp.Observed(many, np.sin(many), units=gp.Observed(x, y).units)
-    refused(lambda: pk.fit(MODEL, data, pk.MAP(), key=KEY), r"10,001 observations")
+    places = np.stack([many, np.cos(40 * many)], 1)
+    data = gp.Observed(places, np.sin(many), units=gp.Observed(X, y).units)
+    refused(
+        lambda: pk.fit(MODEL, data, pk.MAP(), key=KEY),
+        r"10,001 observations of several inputs",
+    )
+
+
+BY_WAVES = gp.Observed(x, y, num_waves=5)
+WAVES = {
+    "a drift": (
+        lambda: pk.fit(gp.Regression(gp.Drift()), BY_WAVES, pk.MAP(), key=KEY),
+        r"`Drift\(\)` for 12 observations by `num_waves`; it takes functions of the lag",
+    ),
+    "a product with a line": (
+        lambda: pk.fit(
+            gp.Regression(gp.Linear() * gp.Matern()), BY_WAVES, pk.MAP(), key=KEY
+        ),
+        r"`Linear\(\)` for 12 observations.*a term of its own",
+    ),
+    "sparse weights": (
+        lambda: pk.fit(
+            gp.Regression(gp.SpectralGrid()), BY_WAVES, gp.SparseWeights(), key=KEY
+        ),
+        r"`gp.SparseWeights` got 12 observations by `num_waves`",
+    ),
+    "places too far": (
+        lambda: gp.Regression(gp.Matern()).inputs([30.0], BY_WAVES),
+        r"further from the data than their length, 3, where fixed waves repeat",
+    ),
+    "several inputs": (
+        lambda: gp.Observed(X, y, num_waves=10),
+        r"`Observed\(num_waves=10\)`: waves take the place of the covariance on a line",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_what_waves_cannot_do_is_refused(name):
+    refused(*WAVES[name])
+
+
+@pytest.mark.parametrize("value", [v for v in NO_COUNT if v is not None])
+def test_waves_are_counted(value):
+    pattern = rf"num_waves=.*{WHOLE.format(1)}"
+    refused(lambda: gp.Observed(x, y, num_waves=value), pattern)
 
 
 PLACES = {
