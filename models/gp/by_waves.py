@@ -25,9 +25,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.distributions import FeatureNormal
+from probkit.gp.mixture import is_known
 from probkit.model.density import Sites
 from probkit.models.gp.kernels import (
     AbstractStationary,
@@ -60,12 +62,15 @@ def refuse_no_waves(structure: Structure, num: int) -> None:
 
 
 def refuse_too_far(x: Float[Array, " m"], data: Any) -> None:
-    """Refuse places where the waves repeat."""
-    low, extent = data.ring.low, data.ring.length / AROUND
-    if ((x < low - extent) | (x > low + 2 * extent)).any():
+    """Refuse places where the waves repeat. Traced ones are not checked."""
+    if not (is_known(x) and is_known(data.ring.low)):
+        return
+    places, low = np.asarray(x), float(data.ring.low)
+    extent = float(data.ring.length) / AROUND
+    if ((places < low - extent) | (places > low + 2 * extent)).any():
         raise ValueError(
             "`predict(..., inputs)` has places further from the data than their length, "
-            f"{float(extent):.4g}, where fixed waves repeat; predict nearer ones, or fit "
+            f"{extent:.4g}, where fixed waves repeat; predict nearer ones, or fit "
             "10,000 observations or fewer without `num_waves`."
         )
 
