@@ -10,9 +10,10 @@ waves with independent normal weights of variances $c_j$. The waves do not depen
 kernel: their products, summed over the observations, are computed once, and an evaluation
 of the density costs $O(m^3 + n m)$.
 
-It departs from the kernel in two ways: frequencies above $m / B$ are left out, and the
-function repeats, so that the kernel at a lag $d$ gets what it is at $B - d$. `error`
-measures both together.
+It departs from the kernel in two ways. What the function has at frequencies above $m / B$
+counts as independent from place to place, as noise does: without it, a kernel of fast
+waves only would be free of cost. And the function repeats, so that the kernel at a lag $d$
+gets what it is at $B - d$. `error` measures both together.
 
 Source: Greengard, Rachh & Barnett (2022), "Equispaced Fourier representations for
 efficient Gaussian process regression from a billion data points", arXiv 2210.10210.
@@ -111,14 +112,29 @@ def _at(structure, term, sites, data, lags):
     return value
 
 
+def left_out(structure: Structure, sites: Sites, data: Any, λ) -> Float[Array, ""]:
+    """The variance of the function at frequencies above the highest wave."""
+    nowhere = jnp.zeros(1, data.y.dtype)
+    total = jnp.zeros((), data.y.dtype)
+    for term, own_λ in zip(structure.terms, λ, strict=True):
+        if not isinstance(structure.leaves[term[0]], Linear):
+            own = structure.has_own_sd(term)
+            scale = 1.0 if own else sites[f"sd_{title(term)}"] ** 2
+            whole = scale * _at(structure, term, sites, data, nowhere)[0]
+            # cos² and sin² of a wave add up to one
+            total = total + jnp.maximum(whole - own_λ[:-1].sum(), 0.0)
+    return total
+
+
 def evidence(structure: Structure, sites: Sites, data: Any, noise_sd) -> FeatureNormal:
     """$p(y)$ given the sites, with the waves integrated out."""
-    λ = variances(structure, sites, data).sum(0)
+    every = variances(structure, sites, data)
+    λ = every.sum(0)
     return FeatureNormal(
         sites["level"],
         gram(data.ring),
         jnp.maximum(λ, LEAST * λ.max()),
-        noise_sd**2,
+        noise_sd**2 + left_out(structure, sites, data, every),
         Features(data.x[:, 0], data.ring),
         len(data),
     )
@@ -131,8 +147,9 @@ def predict(structure: Structure, sites: Sites, data: Any, x, noise_sd, key) -> 
     of_weights, of_noise = jax.random.split(key)
     there = Features(x[:, 0], data.ring)
     drawn = jax.random.normal(of_weights, mean.shape, mean.dtype)
-    moved = noise_sd * jax.scipy.linalg.solve_triangular(root, drawn, lower=True, trans=1)
-    noise = noise_sd * jax.random.normal(of_noise, (len(x),), mean.dtype)
+    moved = jax.scipy.linalg.solve_triangular(root, drawn, lower=True, trans=1)
+    moved = jnp.sqrt(known.noise) * moved
+    noise = jnp.sqrt(known.noise) * jax.random.normal(of_noise, (len(x),), mean.dtype)
 
     def signal(w):
         return sites["level"] + there.expand(known.root_variance * w)
@@ -141,7 +158,8 @@ def predict(structure: Structure, sites: Sites, data: Any, x, noise_sd, key) -> 
     return {
         "y": signal(mean + moved) + noise,
         "mean": signal(mean),
-        "sd": jnp.sqrt(variance),
+        # What is left out is a part of the function.
+        "sd": jnp.sqrt(variance + known.noise - noise_sd**2),
     }
 
 

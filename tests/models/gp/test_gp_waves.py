@@ -224,6 +224,27 @@ def test_waves_that_are_not_the_kernel_are_reported(lengthscale, ok):
     assert found["error of the kernel by waves"].ok == ok
 
 
+def test_what_is_left_out_of_the_waves_is_not_free():
+    # A slow wave, and kernels of it and of much faster waves than the fastest of 60.
+    y = np.sin(X) + 0.1 * np.random.default_rng(1).normal(size=N)
+    exact = gp.Observed(X, y)
+    few = gp.Observed(X, y, num_waves=60, units=exact.units)
+    model = gp.Regression(gp.SquaredExponential())
+    sites = {"sd_squared_exponential": 1.0, "level": 0.0, "noise_sd": 0.1}
+
+    def advantage(data):
+        slow, fast = (
+            density(model, data)(
+                {**sites, "lengthscale_squared_exponential": jnp.asarray(lengthscale)}
+            )
+            for lengthscale in (2.0, 0.02)
+        )
+        return float(slow - fast)
+
+    assert advantage(exact) > 300
+    assert advantage(few) > 0.8 * advantage(exact)
+
+
 def test_an_even_series_with_gaps_is_one_of_scattered_places():
     x = np.delete(np.linspace(0, 10, 500), np.r_[40:90, 300:310])
     y = np.sin(5 * x) + 0.1 * np.random.default_rng(0).normal(size=len(x))
