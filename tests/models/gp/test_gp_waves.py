@@ -64,13 +64,13 @@ def density(model, data):
 
 @every_case
 def test_evidence_and_slopes_are_the_exact_ones(name):
-    # The kernels are within 2e-6 of their waves (below), and there are 400 observations
-    # with a noise of a hundredth of the variance.
+    # The waves have a lengthscale of 120 besides those of the kernels, 3 or less: a change
+    # of these by 0.03 %, times the slopes of the density. One density is -8,604 nats.
     model, sites = case(name)
     one, other = (
         jax.value_and_grad(density(model, data))(sites) for data in (EXACT, WAVES)
     )
-    assert float(other[0]) == pytest.approx(float(one[0]), abs=0.05)
+    assert float(other[0]) == pytest.approx(float(one[0]), abs=0.05, rel=1e-5)
     for site, slope in one[1].items():
         np.testing.assert_allclose(other[1][site], slope, rtol=0.01, atol=0.05)
 
@@ -111,7 +111,7 @@ def test_the_error_of_the_kernel_is_that_of_its_matrix(name):
     # The lags of the data are not all lags between 0 and their length.
     assert largest <= found * (1 + 1e-6) + 1e-12
     assert largest > 0.8 * found
-    assert float(by_waves.error(structure, sites, WAVES)) < 2e-5 < found
+    assert float(by_waves.error(structure, sites, WAVES)) < 1e-3 < found
 
 
 def test_products_of_waves_follow_from_their_sums():
@@ -243,6 +243,17 @@ def test_what_is_left_out_of_the_waves_is_not_free():
 
     assert advantage(exact) > 300
     assert advantage(few) > 0.8 * advantage(exact)
+
+
+@pytest.mark.parametrize("lengthscale", [30.0, 300.0, 1e4])
+def test_waves_that_never_end_keep_the_variance_of_the_kernel(lengthscale):
+    # On a frequency of the ring, its repetitions add up.
+    model, sites = case("bumps of the spectrum")
+    sites["lengthscale_mixture"] = jnp.array([lengthscale, lengthscale])
+    sites["frequency_mixture"] = jnp.array([0.0, 30 / float(WAVES.ring.length)])
+    variances = by_waves.variances(model.structure(), sites, WAVES)
+    total = variances[0, 0] + 2 * variances[0, 1:401].sum()
+    assert float(total) <= 1.64 * (1 + 1e-9)
 
 
 def test_an_even_series_with_gaps_is_one_of_scattered_places():
