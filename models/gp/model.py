@@ -80,8 +80,8 @@ class Regression(AbstractModel):
     of the data. If you rescale the data, the fit is the same up to that rescaling.
 
     Args:
-        kernel: $k$: one of `Matern`, `SquaredExponential`, `Periodic`, `Linear` and
-            `SpectralMixture`, or sums and products of them.
+        kernel: $k$: one of `Matern`, `SquaredExponential`, `Periodic`, `Linear`, `Drift`,
+            `SpectralMixture` and `SpectralGrid`, or sums and products of them.
 
     Raises:
         ValueError: for what is no kernel, or kernels of one name. In `pk.fit`, for other
