@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from probkit.method import either
-from probkit.method.climb import rounding
+from probkit.method.variances import fewer
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.updates import (
@@ -22,8 +21,6 @@ from probkit.models.sbl.updates import (
 )
 from probkit.validate import positive, short
 
-# All atoms below one of these shares of their mode's largest variance are tried together.
-SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 # At most so many steps of the bound after atoms were taken out.
 AFTER = 500
 
@@ -59,10 +56,8 @@ def pruned(
 ) -> tuple[Scales, Float[Array, ""], Float[Array, ""]]:
     """Take out the atoms that add less than `worth` to the evidence.
 
-    In each mode, all atoms below a share of the largest variance are tried together, so
-    that few trials do most of the work. Then atoms are tried one by one, from the smallest.
-    Both are done twice, because what an atom adds depends on which others are in. At the
-    end the bound moves the variances that are left, until a step gains at most `atol`.
+    See `fewer`, with one group per mode. At the end the bound moves the variances that are
+    left, until a step gains at most `atol`.
 
     Args:
         data: the measurements.
@@ -83,44 +78,17 @@ def pruned(
     cuts = np.cumsum(sizes)[:-1]
     mode = jnp.asarray(np.repeat(np.arange(len(free)), sizes))
 
-    def joined(local):
-        return jnp.concatenate([local[p] for p in free])
+    def split(flat):
+        parts = dict(zip(free, jnp.split(flat, cuts), strict=True))
+        return tuple(parts.get(p, g) for p, g in enumerate(scales.local))
 
-    def without(local, out):
-        parts = jnp.split(jnp.where(out, 0.0, joined(local)), cuts)
-        fewer = dict(zip(free, parts, strict=True))
-        return tuple(fewer.get(p, g) for p, g in enumerate(local))
+    def evidence(flat):
+        γ = scales.at(scales.total, split(flat)).variance()
+        return posterior(data, γ, noise).log_evidence()
 
-    def attempt(carry, trial):
-        local, best = carry
-        which, share, atom = trial
-        variance = joined(local)
-        here = mode == which
-        small = here & (variance < share * variance.max(where=here, initial=0.0))
-        out = (small | (jnp.arange(variance.size) == atom)) & (variance > 0)
-
-        def remove(carry):
-            fewer = without(local, out)
-            γ = scales.at(scales.total, fewer).variance()
-            new = posterior(data, γ, noise).log_evidence()
-            # An atom that is zero up to rounding adds only rounding.
-            keep = new >= best - worth * out.sum() - rounding(best)
-            return either(keep, (fewer, new), carry)
-
-        return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
-
-    pairs = [(m, share) for m in range(len(free)) for share in SHARES]
-    modes, shares = (jnp.asarray(column) for column in zip(*pairs, strict=True))
-
-    def sweep(carry, _):
-        order = jnp.argsort(joined(carry[0]))
-        none = jnp.full(len(pairs), -1, order.dtype)
-        trials = (
-            jnp.concatenate([modes, jnp.zeros_like(order, modes.dtype)]),
-            jnp.concatenate([shares.astype(best.dtype), jnp.zeros(order.size, best.dtype)]),
-            jnp.concatenate([none, order]),
-        )
-        return jax.lax.scan(attempt, carry, trials)[0], None
+    joined = jnp.concatenate([scales.local[p] for p in free])
+    flat, best = fewer(evidence, joined, mode, len(free), worth)
+    local = split(flat)
 
     def rising(carry):
         _, _, post, before, step = carry
@@ -133,7 +101,6 @@ def pruned(
         there = posterior(data, new.variance(), noise)
         return new.total, new.local, there, post.log_evidence(), step + 1
 
-    local, best = jax.lax.scan(sweep, (scales.local, best), None, length=2)[0]
     post = posterior(data, scales.at(scales.total, local).variance(), noise)
     start = (scales.total, local, post, best - 2 * atol, jnp.zeros((), jnp.int32))
     total, local, post, *_ = jax.lax.while_loop(rising, rise, start)
