@@ -120,7 +120,7 @@ class Problem(AbstractData):
     varying: tuple[Expansion, ...] = eqx.field(static=True)
     charts: tuple[Chart | None, ...] = eqx.field(static=True)
     interfaces: tuple[Interface, ...]
-    written: "Written" = eqx.field(static=True)
+    written: "Written" = eqx.field(static=True, repr=False)
     tones: tuple[Tones, ...]
     size: Float[Array, ""]
 

@@ -80,11 +80,13 @@ class Pieces(NamedTuple):
             return [complex(values)] * len(self.counts)
         return [complex(np.mean(lines)) for lines in self.split(values, axis)]
 
-    def scaled(self, values: np.ndarray, axis: int, power: int) -> np.ndarray:
-        """Values times a power of the slope."""
+    def scaled(
+        self, values: np.ndarray, axis: int, power: int, num_axes: int
+    ) -> np.ndarray:
+        """Values, on all axes or a number, times a power of the slope along this one."""
         if self.slope is None or power == 0:
             return values
-        shape = [-1 if i == axis else 1 for i in range(max(1, values.ndim))]
+        shape = [-1 if i == axis else 1 for i in range(num_axes)]
         return values * self.slope.reshape(shape) ** float(power)
 
 
@@ -224,7 +226,7 @@ def of_problem(
         if source.ndim:
             # Along s(x) the highest derivative is s' to that power times the one by s.
             highest = max(orders[axis] for orders in operator)
-            lines = fine[axis].split(fine[axis].scaled(source, axis, -highest), axis)
+            lines = fine[axis].split(fine[axis].scaled(source, axis, -highest, d), axis)
             symbols = _symbols(operator, axis, pieces[axis])
             for part, n, symbol in zip(lines, pieces[axis].lengths, symbols, strict=True):
                 own = tones(part, n, symbol)
@@ -366,7 +368,7 @@ def _symbols(operator, axis: int, pieces: Pieces):
     highest = max(orders[axis] for orders in operator)
     own = {
         orders[axis]: pieces.mean(
-            pieces.scaled(coefficient, axis, orders[axis] - highest), axis
+            pieces.scaled(coefficient, axis, orders[axis] - highest, len(orders)), axis
         )
         for orders, coefficient in operator.items()
         if sum(orders) == orders[axis]
