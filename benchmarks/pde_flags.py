@@ -1,7 +1,7 @@
 """Whether `pde.Closed` is right, and whether it says so where it is not.
 
 python benchmarks/pde_flags.py
-python benchmarks/pde_flags.py --kinds layer kink
+python benchmarks/pde_flags.py --kinds layer kink break thin
 
 Problems whose solution is known, in closed form or from an accurate solver of SciPy: easy
 ones, hard ones, and ones that have many solutions. Each is solved with all settings as they
@@ -48,7 +48,8 @@ class Trial(NamedTuple):
 def trials() -> dict[str, Trial]:
     """All problems, by their names."""
     every: dict[str, Trial] = {}
-    for part in (published, random_linear, layers, kinks, corners, waves, stiff):
+    first = (published, random_linear, layers, kinks, breaks, thin_layers)
+    for part in (*first, corners, waves, stiff):
         every |= dict(part())
     return every | dict(many_solutions()) | dict(inverse()) | dict(others())
 
@@ -231,6 +232,153 @@ def kinks() -> Iterator:
         "jump in the conductivity",
         Trial("kink", line(lambda u, x: conducts(x) * u.dxx, ends, 100), one_axis(kinked)),
     )
+
+
+def breaks() -> Iterator:
+    """Jumps and corners of which the problem says where they are, or says it wrongly."""
+    from probkit.models import pde
+
+    def of_pieces(places, values):
+        values = np.asarray(values, float)
+        return lambda x: values[np.searchsorted(places, x, side="right")]
+
+    ends = [pde.Dirichlet(0.0, on="x-"), pde.Dirichlet(1.0, on="x+")]
+    walls = {
+        "two materials": ([0.5], [1.14, 0.01], [0.0, 0.0]),
+        "two materials, heated": ([0.5], [1.0, 1e-3], [1.0, -2.0]),
+        "three materials, heated": ([0.2, 0.7], [1.0, 20.0, 0.3], [3.0, 0.0, -5.0]),
+        "a thin insulator": ([0.5, 0.51], [1.0, 1e-3, 1.0], [1.0, 1.0, 1.0]),
+    }
+    for name, (places, k, q) in walls.items():
+        conducts, heated = of_pieces(places, k), of_pieces(places, q)
+
+        def flux(u, x, conducts=conducts, heated=heated):
+            return -(conducts(x) * u.dx).dx - heated(x)
+
+        make = line(flux, ends, 100, breaks={"x": places})
+        exact = functools.partial(_wall, places=places, k=k, q=q)
+        yield name, Trial("break", make, one_axis(exact))
+    places, k, q = walls["three materials, heated"]
+    conducts, heated = of_pieces(places, k), of_pieces(places, q)
+    exact = functools.partial(_wall, places=places, k=k, q=q)
+    for name, said in {
+        "one of two breaks": [0.2],
+        "a break beside it": [0.2, 0.71],
+    }.items():
+        # A derivative of what jumps is refused where it is not said to jump.
+        make = line(
+            lambda u, x: -(conducts(x) * u.dx).dx - heated(x), ends, 100,
+            breaks={"x": said},
+        )  # fmt: skip
+        yield name, Trial("break", make, one_axis(exact))
+
+    def sloping(x):
+        below = 3 * np.log1p(np.minimum(x, 0.4))
+        return below + 0.3 * np.log((1 + np.maximum(x, 0.4)) / 1.4)
+
+    make = line(
+        lambda u, x: (np.where(x < 0.4, 1.0, 10.0) * (1 + x) * u.dx).dx,
+        [pde.Dirichlet(0.0, on="x-"), pde.Neumann(0.15, on="x+")], 100,
+        breaks={"x": [0.4]},
+    )  # fmt: skip
+    yield "a conductivity that slopes and jumps", Trial("break", make, one_axis(sloping))
+    step = lambda x: np.where(x < 0.5, 0.0, 1.0)  # noqa: E731
+    parabola = lambda x: np.where(x < 0.5, -x / 8, (x - 0.5) ** 2 / 2 - x / 8)  # noqa: E731
+    for name, said in {"a source": 0.5, "a source, said too far": 0.52}.items():
+        make = line(
+            lambda u, x: u.dxx - step(x), pde.Dirichlet(0.0), 100, breaks={"x": [said]}
+        )
+        yield f"{name} that jumps", Trial("break", make, one_axis(parabola))
+    make = line(
+        lambda u, x: u.dx - np.abs(x), pde.Dirichlet(-0.5, on="x-"), 100, -1,
+        breaks={"x": [0.0]},
+    )  # fmt: skip
+    yield (
+        "a corner, said where",
+        Trial("break", make, one_axis(lambda x: x * np.abs(x) / 2)),
+    )
+    switched = lambda t: np.where(np.sin(2 * π * t) >= 0, 1.0, -1.0)  # noqa: E731
+    make = line(
+        lambda u, t: u.dt + u - switched(t), pde.Initial(0.0), 200, 0, 3, "t",
+        breaks={"t": [0.5, 1.0, 1.5, 2.0, 2.5]},
+    )  # fmt: skip
+    yield "a square wave, said where", Trial("break", make, one_axis(_driven))
+
+
+def _wall(x, places, k, q):
+    """-(k u')' = q with u(0) = 0 and u(1) = 1, with k and q constant between places."""
+
+    def from_left(x, flux):
+        u, base, ends = np.zeros_like(x), 0.0, [0.0, *places, 1.0]
+        for low, high, k_i, q_i in zip(ends, ends[1:], k, q, strict=False):
+            d, inside = x - low, (x >= low) & (x <= high)
+            u = np.where(inside, base - (flux * d + q_i * d**2 / 2) / k_i, u)
+            d = high - low
+            base, flux = base - (flux * d + q_i * d**2 / 2) / k_i, flux + q_i * d
+        return u, base
+
+    zero, one = (from_left(x, flux)[1] for flux in (0.0, 1.0))
+    return from_left(x, (1 - zero) / (one - zero))[0]
+
+
+def thin_layers() -> Iterator:
+    """Layers thinner than a step of the grid, or nearly."""
+    from scipy.special import erf
+
+    from probkit.models import pde
+
+    zero = pde.Dirichlet(0.0)
+    for ε in (1e-4, 1e-5):
+
+        def outflow(x, ε=ε):
+            return x - (np.exp((x - 1) / ε) - np.exp(-1 / ε)) / (1 - np.exp(-1 / ε))
+
+        flow = lambda u, x, ε=ε: -ε * u.dxx + u.dx - 1.0  # noqa: E731
+        yield f"convection {ε}", Trial("thin", line(flow, zero, 200), one_axis(outflow))
+        make = line(flow, zero, 200, layers={"x": [(0.0, ε)]})
+        yield f"convection {ε}, said wrongly", Trial("thin", make, one_axis(outflow))
+    make = line(lambda u, x: -1e-4 * u.dxx + u.dx - 1.0, zero, 30)
+    exact = lambda x: x - np.exp((x - 1) / 1e-4)  # noqa: E731
+    yield "convection 0.0001, 30 points", Trial("thin", make, one_axis(exact))
+    for ε in (1e-3, 1e-4):
+
+        def walls(x, ε=ε):
+            return 1 - (np.exp(-x / ε) + np.exp((x - 1) / ε)) / (1 + np.exp(-1 / ε))
+
+        react = lambda u, x, ε=ε: -(ε**2) * u.dxx + u - 1.0  # noqa: E731
+        yield f"reaction {ε}", Trial("thin", line(react, zero, 200), one_axis(walls))
+    ends = [pde.Dirichlet(-1.0, on="x-"), pde.Dirichlet(1.0, on="x+")]
+    for ε in (1e-4, 1e-6):
+        exact = lambda x, ε=ε: erf(x / np.sqrt(2 * ε))  # noqa: E731
+        turn = lambda u, x, ε=ε: ε * u.dxx + x * u.dx  # noqa: E731
+        yield (
+            f"turning point {ε}",
+            Trial("thin", line(turn, ends, 200, -1), one_axis(exact)),
+        )
+    for δ in (0.005, 0.001):
+        exact = lambda x, δ=δ: np.tanh((x - 0.5) / δ)  # noqa: E731
+
+        def bend(u, x, δ=δ):
+            t = np.tanh((x - 0.5) / δ)
+            return u.dxx + 2 * t * (1 - t**2) / δ**2
+
+        yield f"inside {δ}", Trial("thin", line(bend, ends, 200), one_axis(exact))
+
+    def fronts(x):
+        return np.tanh((x - 0.2) / 2e-3) + np.tanh((x - 0.7) / 5e-3)
+
+    def two(u, x):
+        first, second = np.tanh((x - 0.2) / 2e-3), np.tanh((x - 0.7) / 5e-3)
+        bent = first * (1 - first**2) / 2e-3**2 + second * (1 - second**2) / 5e-3**2
+        return u.dxx + 2 * bent
+
+    ends = [pde.Dirichlet(fronts(0.0), on="x-"), pde.Dirichlet(fronts(1.0), on="x+")]
+    yield "two fronts", Trial("thin", line(two, ends, 300), one_axis(fronts))
+    ν = 0.005
+    exact = lambda x: -np.tanh(x / (2 * ν))  # noqa: E731
+    ends = [pde.Dirichlet(exact(-1.0), on="x-"), pde.Dirichlet(exact(1.0), on="x+")]
+    make = line(lambda u, x: u * u.dx - ν * u.dxx, ends, 200, -1, 1)
+    yield f"steady Burgers {ν}", Trial("thin", make, one_axis(exact))
 
 
 def _driven(t: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from probkit.models.pde.gphm.adam import Adam
 from probkit.models.pde.gphm.grid import GridGP
 from probkit.models.pde.model import SpectralGP
 from probkit.models.pde.problem import Problem
+from probkit.models.pde.thin import LayerWarning
 from probkit.models.pde.varying import Varying
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Dirichlet",
     "GridGP",
     "Initial",
+    "LayerWarning",
     "Neumann",
     "Observations",
     "Periodic",

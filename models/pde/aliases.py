@@ -9,7 +9,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from probkit.models.pde.spectrum import power
+from probkit.models.pde.spectrum import Pieces, power
 
 # A thousandth of the amplitude. What is above Nyquist appears as a lower frequency, which
 # the inverse of the equation amplifies. Less may come from a nonlinear term, such as the
@@ -20,7 +20,7 @@ ROUNDING_POWER = 1e-20
 # The fine grid resolves frequencies up to this share of its own Nyquist frequency.
 SEEN = 0.9
 # The warning names the user's line that made the problem, not a line of the library.
-_INSIDE = (str(Path(__file__).parents[2]), str(Path(eqx.__file__).parent))
+INSIDE = (str(Path(__file__).parents[2]), str(Path(eqx.__file__).parent))
 
 
 class AliasWarning(UserWarning):
@@ -35,7 +35,7 @@ def warn_of_aliases(
     source: Float[Array, "..."],
     axes: Sequence[str],
     shape: Sequence[int],
-    length: Sequence[float],
+    pieces: Sequence[Pieces],
     nyquist: Sequence[float],
 ) -> None:
     """Warn for each axis along which the source is too fast for the grid.
@@ -44,7 +44,7 @@ def warn_of_aliases(
         source: the source on the fine grid, or a number, in units of the residual.
         axes: names of the axes.
         shape: number of grid points along each axis.
-        length: length of each axis, in its units.
+        pieces: those of each axis, with the points of the fine grid.
         nyquist: highest frequency that the grid resolves, in cycles per unit of each axis.
 
     Warns:
@@ -54,24 +54,33 @@ def warn_of_aliases(
     if values.ndim == 0:
         return
     for i, axis in enumerate(axes):
-        lines = np.moveaxis(values, i, -1).reshape(-1, values.shape[i])
-        frequency, level = power(lines, length[i])
-        bearable = ALIASED_POWER * level.sum()
-        rounding = ROUNDING_POWER * np.sum(lines**2) / lines.shape[-1]
-        if level[frequency > nyquist[i]].sum() <= max(bearable, rounding):
-            continue
-        peak = frequency[np.argmax(np.where(frequency > nyquist[i], level, 0.0))]
-        # The lowest frequency with no more than the bearable share above it.
-        beyond = np.flip(np.cumsum(np.flip(level))) - level
-        enough = frequency[np.argmax(beyond <= bearable)]
-        count = math.ceil(2 * length[i] * enough) + 2
-        resolved = enough < SEEN * frequency[-1]
-        points = f"{count} points would do" if resolved else f"{count} are too few"
-        warnings.warn(
-            f"The source has a frequency of {peak:.4g} cycles per unit of `{axis}`, but "
-            f"`Problem(shape=...)` with {shape[i]} points resolves frequencies only up "
-            f"to {nyquist[i]:.4g} (Nyquist). A lower, false frequency therefore fits the "
-            f"equation at every grid point as well. Along `{axis}`, {points}.",
-            AliasWarning,
-            skip_file_prefixes=_INSIDE,
-        )
+        for lines, length in zip(
+            pieces[i].split(values, i), pieces[i].lengths, strict=True
+        ):
+            frequency, level = power(lines, length)
+            bearable = ALIASED_POWER * level.sum()
+            rounding = ROUNDING_POWER * np.sum(lines**2) / lines.shape[-1]
+            if level[frequency > nyquist[i]].sum() <= max(bearable, rounding):
+                continue
+            _warn(axis, shape[i], sum(pieces[i].lengths), nyquist[i], frequency, level)
+            break
+
+
+def _warn(axis: str, num: int, length: float, nyquist: float, frequency, level) -> None:
+    """Warn of the highest frequencies along an axis, from its power by frequency."""
+    bearable = ALIASED_POWER * level.sum()
+    peak = frequency[np.argmax(np.where(frequency > nyquist, level, 0.0))]
+    # The lowest frequency with no more than the bearable share above it.
+    beyond = np.flip(np.cumsum(np.flip(level))) - level
+    enough = frequency[np.argmax(beyond <= bearable)]
+    count = math.ceil(2 * length * enough) + 2
+    resolved = enough < SEEN * frequency[-1]
+    points = f"{count} points would do" if resolved else f"{count} are too few"
+    warnings.warn(
+        f"The source has a frequency of {peak:.4g} cycles per unit of `{axis}`, but "
+        f"`Problem(shape=...)` with {num} points resolves frequencies only up "
+        f"to {nyquist:.4g} (Nyquist). A lower, false frequency therefore fits the "
+        f"equation at every grid point as well. Along `{axis}`, {points}.",
+        AliasWarning,
+        skip_file_prefixes=INSIDE,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from probkit.models.pde.chart import Chart, in_pieces
 from probkit.models.pde.varying import WIDEST, Expansion, Varying
 from probkit.models.pde.varying import read as varies
 from probkit.validate import short, whole
@@ -81,7 +82,9 @@ def _refuse_name(name: Any, what: str, such_as: str) -> None:
             f"variable can have, such as `{such_as}`."
         )
     end = name.rpartition("_")[2]
-    numbered = re.fullmatch(r"(term|held_out|condition)(_\d+)+", name)
+    numbered = re.fullmatch(
+        r"(term|held_out|condition)(_\d+)+|interface_\d+_\d+_(low|high)", name
+    )
     if name in RESERVED or end in ("mid", "fine") or numbered:
         raise ValueError(
             f"`{what}` has the name {name!r}, which names something else of a fit; call it "
@@ -130,10 +133,12 @@ def _count(given: Any) -> int:
         ) from None
 
 
-def even_grid(ends, counts) -> list[np.ndarray]:
-    """Even points along each axis, both ends included."""
-    pairs = zip(ends, counts, strict=True)
-    return [np.linspace(low, high, n) for (low, high), n in pairs]
+def grid_of(ends, counts, charts: Sequence[Chart | None]) -> list[np.ndarray]:
+    """Points along each axis, both ends included; even ones, unless it has a chart."""
+    return [
+        np.linspace(low, high, n) if chart is None else chart.points(chart.counts(n))
+        for (low, high), n, chart in zip(ends, counts, charts, strict=True)
+    ]
 
 
 def refinement(shape: Sequence[int]) -> int:
@@ -146,15 +151,37 @@ def refinement(shape: Sequence[int]) -> int:
     return times
 
 
-def finer(grid: Sequence[np.ndarray], times: int) -> list[np.ndarray]:
+def finer(
+    grid: Sequence[np.ndarray], times: int, charts: Sequence[Chart | None]
+) -> list[np.ndarray]:
     """The grid with each of its steps divided by `times`."""
-    return [np.linspace(x[0], x[-1], times * (len(x) - 1) + 1) for x in grid]
+    return [
+        np.linspace(x[0], x[-1], times * (len(x) - 1) + 1)
+        if chart is None
+        else chart.points(finer_counts(chart, len(x), times))
+        for x, chart in zip(grid, charts, strict=True)
+    ]
 
 
-def sets_of_points(grid: list[np.ndarray]) -> tuple[list[np.ndarray], ...]:
+def finer_counts(chart: Chart, count: int, times: int) -> tuple[int, ...]:
+    """How many points of the fine grid each piece has."""
+    return tuple(times * (n - 1) + 1 for n in chart.counts(count))
+
+
+def between(x: Any, chart: Chart | None) -> Any:
+    """The midpoints of the steps of an axis, none of them across a break."""
+    if chart is None:
+        return (x[1:] + x[:-1]) / 2
+    first = in_pieces(chart.counts(len(x)))
+    return (x[first + 1] + x[first]) / 2
+
+
+def sets_of_points(
+    grid: list[np.ndarray], charts: Sequence[Chart | None]
+) -> tuple[list[np.ndarray], ...]:
     """The grid, its midpoints and the fine grid."""
-    between = [(x[1:] + x[:-1]) / 2 for x in grid]
-    return grid, between, finer(grid, refinement([len(x) for x in grid]))
+    middle = [between(x, chart) for x, chart in zip(grid, charts, strict=True)]
+    return grid, middle, finer(grid, refinement([len(x) for x in grid]), charts)
 
 
 def read_unknown(

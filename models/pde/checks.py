@@ -1,7 +1,8 @@
 """Checks of the solution of one draw."""
 
-import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS
 from probkit.models.pde import system
+from probkit.models.pde.chart import in_pieces
 from probkit.models.pde.problem import Problem
-from probkit.models.pde.solution import Misfit, Solution, face_size, some
+from probkit.models.pde.solution import Misfit, Solution, break_size, face_size, some
 
 # Limits of the residual and of the misfit, relative to their sizes; and about how many
 # points there are at which combinations of u are looked at.
@@ -32,6 +34,8 @@ def measured(found: Solution, problem: Problem) -> dict[str, Float[Array, ""]]:
     θ = found.parameters
     between = {o: found.derivative(problem.midpoints, o) for o in problem.held_out.orders}
     residual = problem.held_out(between, θ.unknowns)
+    if found.weights is not None:
+        residual = found.weights * residual
     # Combinations of u by their prior sd, and the sd that the conditions leave them.
     places = some(problem.midpoints, math.ceil(WATCHED ** (1 / len(problem.axes))))
     prior = system.kron([s(x) for s, x in zip(found.spans, places, strict=True)])
@@ -40,8 +44,8 @@ def measured(found: Solution, problem: Problem) -> dict[str, Float[Array, ""]]:
     open_share = OPEN_EXACT if problem.values is None else OPEN_NOISY
     left = jnp.linalg.svd(after, compute_uv=False)
     highest = [
-        jnp.max(jnp.abs(k.frequency) + 2 / (2 * jnp.pi * k.lengthscale)) * 2 * (x[1] - x[0])
-        for k, x in zip(θ.kernels, problem.grid, strict=True)
+        jnp.max(jnp.abs(k.frequency) + 2 / (2 * jnp.pi * k.lengthscale)) * 2 * step
+        for k, step in zip(θ.kernels, problem.steps, strict=True)
     ]
     seen = {} if problem.values is None else Misfit.of(found, problem)._asdict()
     return seen | {
@@ -71,8 +75,7 @@ def _jump(problem: Problem) -> Float[Array, ""]:
         is_highest = any(sum(orders) == highest for orders in monomial.factors)
         if highest < 2 or not is_highest or at.ndim == 0:
             continue
-        ends = (slice(None, -1), slice(1, None))
-        corners = jnp.stack([at[s] for s in itertools.product(ends, repeat=at.ndim)])
+        corners = _corners(at, problem)
         whole = jnp.max(jnp.max(corners, 0) - jnp.min(corners, 0))
         half = jnp.max(jnp.abs(corners - between))
         is_large = whole > LEAST_CHANGE * jnp.max(jnp.abs(at))
@@ -80,14 +83,35 @@ def _jump(problem: Problem) -> Float[Array, ""]:
     return jnp.max(jnp.stack(shares))
 
 
+def _corners(values: Array, problem: Problem) -> Array:
+    """Values at the corners of each cell of the grid; no cell is across a break."""
+    found = [values]
+    for j, (chart, n) in enumerate(zip(problem.charts, problem.shape, strict=True)):
+        ends: Sequence[Any] = (slice(None, -1), slice(1, None))
+        if chart is not None:
+            first = in_pieces(chart.counts(n))
+            ends = (first, first + 1)
+        along = (slice(None),) * j
+        found = [one[(*along, end)] for one in found for end in ends]
+    return jnp.stack(found)
+
+
 def _off_faces(found: Solution, problem: Problem) -> Float[Array, ""]:
-    """Root mean square of what is missed of the conditions, relative to what they give."""
+    """Root mean square of what is missed of the conditions, relative to what they give.
+
+    Of those on faces and at breaks.
+    """
     squares, count, θ = jnp.zeros(()), 0, found.parameters
     for condition in problem.conditions:
         at = system.on_face(condition, found.mean, found.spans, problem.grid, θ.unknowns)
-        size = face_size(condition, θ, found.spans[condition.axis].num_nodes)
+        size = face_size(condition, problem, θ, found.spans[condition.axis].num_nodes)
         squares += jnp.sum(((at - condition.given(θ.unknowns)) / size) ** 2)
         count += condition.values.size
+    for one in problem.interfaces:
+        off = system.across(one, found.mean, found.spans, problem.grid, θ.unknowns)
+        size = break_size(one, problem, θ, found.spans[one.axis].num_nodes)
+        squares += jnp.sum((off / size) ** 2)
+        count += off.size
     return jnp.sqrt(squares / max(1, count)) / problem.size
 
 
@@ -149,8 +173,8 @@ def checks(
             "at most",
             LARGEST_JUMP,
             "the coefficient of the highest derivative jumps, where the residual does not "
-            "say what happens to the flux: write `(k * u.dx).dx` with a smooth k, or raise "
-            "`shape`",
+            "say what happens to the flux: write `(k * u.dx).dx` and say where it jumps "
+            "(`breaks=`), or raise `shape`",
             "share of its change over a cell of the grid that comes within half a cell",
         ),
         Check(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,11 +22,13 @@ from probkit.method.integrated import integrate_one
 from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.density import Sites, constrain, unconstrain
+from probkit.models.pde.aliases import INSIDE
 from probkit.models.pde.checks import LEAST_EXPLAINED, limits_of, measured
-from probkit.models.pde.model import SpectralGP
+from probkit.models.pde.model import NODES, SpectralGP
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.profile import start_sites, starts
 from probkit.models.pde.solution import Collocation, Fields, Solution, zero
+from probkit.models.pde.thin import LayerWarning, layers
 from probkit.validate import optional, positive, whole
 
 # Tolerance of the equation during the search. At the tolerance of the solution itself the
@@ -37,6 +41,9 @@ MOST_ROUNDS, ROUND_TOLERANCE = 6, 0.05
 # default, and the lengthscale of the trend at the start, relative to its default. With many
 # tones there would be more functions than a search has time for.
 MORE_NODES, MOST_FUNCTIONS = ((96, 0.3), (192, 0.1)), 1000
+# The same for an axis that is stretched in layers, with the lengthscale relative to that of
+# its longest piece: as short as so many waves still reach over.
+ON_LAYERS = ((192, 0.06), (384, 0.03))
 # A solution that misses the limits of the residual or of faces by this factor is none.
 GROSS = 100.0
 # Draws about the maximum, by default, if there are observations.
@@ -65,6 +72,11 @@ class Closed(AbstractMethod):
     differ. The draws are then about the best maximum: normal in unconstrained coordinates
     given the noise, and with the noise of the degrees of freedom that are left.
 
+    In one dimension, if the residual is too large, it tries again with more waves. If the
+    solution has layers that are thinner than the grid, it moves points there: the fit is
+    one of `Problem(layers=...)`. A stretched axis gets kernels as they are given, without a
+    search.
+
     Attributes:
         learn: whether to search. By default it searches in one dimension, and wherever
             something besides the kernel is unknown. In more dimensions one step takes
@@ -82,6 +94,9 @@ class Closed(AbstractMethod):
     Raises:
         ValueError: for a setting out of range; in `pk.fit`, for another model than
             `pde.SpectralGP` or other data than `pde.Problem`.
+
+    Warns:
+        LayerWarning: if it moved points, with the layers.
 
     Source: the closed forms are those of Gaussian process regression; Fang et al. (2024),
     arXiv 2311.04465, maximise over $u$ and $θ$ together.
@@ -103,25 +118,56 @@ class Closed(AbstractMethod):
             )
 
     def run(self, model, data, key, start, running):
-        draws, missed = self._attempt(model, data, key, start, running)
-        if model.num_nodes is not None or len(data.axes) > 1:
-            return draws
-        # A kernel of few waves cannot follow thin layers.
-        components = draws.sites[f"weight_{data.axes[0]}"].shape[-1] if draws.sites else 1
+        draws, missed = None, math.inf
+        for one in self._tries(model, data, start):
+            folder = running.checkpoint
+            own = folder / one.name if folder is not None and one.name else folder
+            own_run = dataclasses.replace(running, checkpoint=own)
+            method = self if one.learns else dataclasses.replace(self, learn=False)
+            found, again = method._attempt(one.model, one.data, key, one.start, own_run)
+            if draws is None or again < missed:
+                chosen = None if one.model is model else one.model
+                moved = None if one.data is data else one.data
+                draws = dataclasses.replace(found, model=chosen, data=moved)
+                missed = again
+            if missed <= 1:
+                break
+        assert draws is not None
+        if draws.data is not None:
+            _warn_of_layers(draws.data)
+        return draws
+
+    def _tries(self, model: SpectralGP, data: Problem, start) -> Iterator["Try"]:
+        """What to try, one after another, until the equation is solved."""
+        is_free = model.num_nodes is None and len(data.axes) == 1
+        # Frequencies and lengthscales that a user gives are those of the axis as it is.
+        may_stretch = is_free and not (model.frequencies or model.lengthscales)
+        only_u = data.values is None and not data.unknown
+        if may_stretch and only_u and data.layers and self.learn is not True:
+            yield from _on_layers(model, data, start)
+            return
+        yield Try(model, data, start)
+        if not is_free:
+            return
+        found = layers(data) if may_stretch else ()
+        moved = data.with_layers({data.axes[0]: found}) if found else data
+        # A kernel of few waves cannot follow thin layers. On an even grid no kernel can, if
+        # they are thinner than its steps.
+        is_thin = bool(found) and min(width for _, width in found) < data.steps[0]
+        if is_thin:
+            yield from _on_layers(model, moved, None)
+        own = dict(model.frequencies).get(data.axes[0], data.tones[0].frequency)
+        components = 1 + len(own)
         for num_nodes, shorter in MORE_NODES:
-            if missed <= 1 or 2 * num_nodes * components > MOST_FUNCTIONS:
+            if 2 * num_nodes * components * data.num_pieces > MOST_FUNCTIONS:
                 break
             richer = dataclasses.replace(model, num_nodes=num_nodes)
             begin = start
             if start is None and data.values is None:
                 begin = _shorter(richer, data, shorter)
-            folder = running.checkpoint
-            own = None if folder is None else folder / f"nodes-{num_nodes}"
-            own_run = dataclasses.replace(running, checkpoint=own)
-            found, again = self._attempt(richer, data, key, begin, own_run)
-            if again < missed:
-                draws, missed = dataclasses.replace(found, model=richer), again
-        return draws
+            yield Try(richer, data, begin, f"nodes-{num_nodes}")
+        if found and not is_thin:
+            yield from _on_layers(model, moved, None)
 
     def _attempt(self, model, data, key, start, running) -> tuple[Draws, float]:
         """The draws of one number of waves, and by how much they miss: see `_missed`."""
@@ -290,6 +336,63 @@ class Linearised(eqx.Module):
         priors = self.model.priors(problem)
         sites = {name: numpyro.sample(name, prior) for name, prior in priors.items()}
         self.model.observe(sites, problem, self.fields, self.collocation)
+
+
+class Try(NamedTuple):
+    """One attempt at a problem.
+
+    Attributes:
+        model: the model.
+        data: the problem, on its own points or on others.
+        start: where the search begins, or None.
+        name: of its own folder in a checkpoint; empty for none.
+        learns: whether it may search for a kernel.
+    """
+
+    model: SpectralGP
+    data: Problem
+    start: Sites | None
+    name: str = ""
+    learns: bool = True
+
+
+def _on_layers(model: SpectralGP, data: Problem, start) -> Iterator[Try]:
+    """A stretched axis with kernels as they are given.
+
+    A solution that is constant over most of the stretched axis and changes within a
+    twentieth is not one of a stationary process, so that the evidence says little. Its
+    optimum has waves that repeat within the axis. Waves of one frequency do not have one
+    there, so that all are in the trend.
+    """
+    axis, length = data.axes[0], data.longest[0]
+    most = max(NODES, MOST_FUNCTIONS // (2 * data.num_pieces))
+    for wanted, share in ON_LAYERS:
+        num_nodes = min(wanted, most)
+        # How far waves reach grows with the root of their number.
+        share = share * math.sqrt(wanted / num_nodes)
+        chosen = dataclasses.replace(
+            model,
+            num_nodes=num_nodes,
+            frequencies=((axis, ()),),
+            lengthscales=((axis, share * length),),
+        )
+        yield Try(chosen, data, start, f"layers-{num_nodes}", learns=False)
+        if num_nodes < wanted:
+            break
+
+
+def _warn_of_layers(data: Problem) -> None:
+    ((axis, found),) = data.layers.items()
+    at, width = min(found, key=lambda layer: layer[1])
+    given = ", ".join(f"({a:.4g}, {w:.2g})" for a, w in found)
+    warnings.warn(
+        f"The solution changes within {width:.2g} of {axis} = {at:.4g}. `Closed` moved "
+        f"points of the grid there: `fit.data` is the problem with them, and they are the "
+        f'coordinates of what `recover` gives. `Problem(layers={{"{axis}": [{given}]}})` '
+        "makes it without this search and this warning.",
+        LayerWarning,
+        skip_file_prefixes=INSIDE,
+    )
 
 
 def _missed(found: dict[str, float], equation_sd: float) -> float:

@@ -276,7 +276,7 @@ class SpectralGP(AbstractModel):
                 tones = Tones.steady(frequency, amplitude, lengths[j])
             share = jnp.clip((tones.amplitude / size) ** 2, 1e-6, 1.0)
             weight = jnp.concatenate([jnp.ones(1), share])
-            trend = jnp.reshape(trends.get(axis, TREND * lengths[j]), 1)
+            trend = jnp.reshape(trends.get(axis, TREND * problem.longest[j]), 1)
             starts.append(
                 Start(
                     weight * size**2 if j == 0 else weight,
@@ -352,7 +352,11 @@ class SpectralGP(AbstractModel):
             return (None,)
         counts = [self._num_tones(problem, j) for j in range(len(problem.axes))]
         least, most = LEAST_RANK[len(problem.axes)], MOST_RANK[len(problem.axes)]
-        return tuple(min(max(least, TREND_RANK + TONE_RANK * q), most) for q in counts)
+        ranks = (min(max(least, TREND_RANK + TONE_RANK * q), most) for q in counts)
+        return tuple(
+            rank if chart is None else rank * chart.num_pieces
+            for rank, chart in zip(ranks, problem.charts, strict=True)
+        )
 
     def _num_tones(self, problem: Problem, j: int) -> int:
         given = dict(self.frequencies)

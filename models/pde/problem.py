@@ -1,6 +1,7 @@
 """A PDE problem: an equation on a box, conditions on its faces, and observations."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.model import AbstractData
-from probkit.models.pde.aliases import warn_of_aliases
+from probkit.models.pde import interfaces
+from probkit.models.pde.aliases import AliasWarning, warn_of_aliases
 from probkit.models.pde.box import (
-    even_grid,
+    between,
     finer,
+    finer_counts,
+    grid_of,
     read_box,
     read_counts,
     read_unknown,
@@ -21,15 +25,17 @@ from probkit.models.pde.box import (
     refuse_float32,
     sets_of_points,
 )
+from probkit.models.pde.chart import Chart, read_charts, stretched
 from probkit.models.pde.conditions import Condition, read_conditions, read_observations
 from probkit.models.pde.equation import Equation, Monomial
+from probkit.models.pde.interfaces import Interface, read_interfaces
 from probkit.models.pde.residual import (
     coordinates,
     equations,
     evaluate,
     refuse_without_u,
 )
-from probkit.models.pde.spectrum import Tones, of_problem
+from probkit.models.pde.spectrum import Pieces, Tones, of_problem
 from probkit.models.pde.varying import Expansion
 from probkit.validate import as_array
 
@@ -57,6 +63,15 @@ class Problem(AbstractData):
         unknown: `(low, high)` of each unknown coefficient by its name, in its units as
             they follow from the residual; a priori it is uniform between them. It may
             also be in the values of conditions, `pde.Initial(lambda t, c: c.start)`.
+        breaks: where coefficients or the source jump or have a corner, a list of places for
+            each axis by its name, `{"x": [0.5]}`, in units of the axis. The solution is
+            smooth on each side. What the residual differentiates is continuous:
+            `(k * u.dx).dx` keeps u and the flux k u', `k * u.dxx` keeps u and u'.
+        layers: thin parts of an axis in which the solution changes, a list of places and
+            widths for each axis by its name, `{"x": [(1.0, 0.001)]}`, in units of the axis.
+            About half of the points of an axis with one layer are then in and near it. The
+            width need not be exact. Frequencies and lengthscales of the kernel along the
+            axis are in units of its stretched coordinate (`probkit.models.pde.chart`).
 
     Attributes:
         axes: names of the axes.
@@ -67,6 +82,8 @@ class Problem(AbstractData):
             with unknown coefficients in the middle of their ranges; a number if it is
             the same everywhere.
         conditions: the conditions on faces, on the grid.
+        charts: the breaks and layers of each axis; None for one that has none.
+        interfaces: the conditions at breaks.
         points: where u was observed, shape `(m, d)`, in units of the axes, or None.
         values: what was observed, shape `(m,)`, in units of u, or None.
         noise_sd: standard deviation of the noise, in units of u, shape `()` or `(m,)`; None
@@ -83,7 +100,8 @@ class Problem(AbstractData):
         ValueError: if the residual is not such a polynomial; if a source, value or
             observation is NaN, infinite or of the wrong shape; if a face does not exist
             or has two conditions of the same kind; if the grid has fewer than 8 points
-            per axis; and in float32.
+            per axis, or per piece between breaks; if a break or layer is not on its axis,
+            or what would be continuous at a break is not linear in u; and in float32.
 
     Warns:
         AliasWarning: if the source has frequencies above the grid's Nyquist frequency.
@@ -100,6 +118,9 @@ class Problem(AbstractData):
     noise_sd: Float[Array, "..."] | None
     unknown: tuple[tuple[str, float, float], ...] = eqx.field(static=True)
     varying: tuple[Expansion, ...] = eqx.field(static=True)
+    charts: tuple[Chart | None, ...] = eqx.field(static=True)
+    interfaces: tuple[Interface, ...]
+    written: "Written" = eqx.field(static=True, repr=False)
     tones: tuple[Tones, ...]
     size: Float[Array, ""]
 
@@ -112,18 +133,28 @@ class Problem(AbstractData):
         shape: Any,
         observations: Any = None,
         unknown: Mapping[str, Any] | None = None,
+        breaks: Mapping[str, Any] | None = None,
+        layers: Mapping[str, Any] | None = None,
     ):
         refuse_float32("Problem(...)")
         box = read_box(domain)
         self.axes = tuple(box)
         counts = read_counts(shape, self.axes)
-        grid = even_grid(box.values(), counts)
+        self.charts = read_charts(breaks, layers, box, counts)
+        grid = grid_of(box.values(), counts, self.charts)
         self.grid = tuple(map(jnp.asarray, grid))
         self.unknown, self.varying = read_unknown(unknown, box)
-        on_grid, between, fine = sets_of_points(grid)
         polynomials = [
-            evaluate(residual, self.axes, points, counts, self.unknown, self.varying)
-            for points in (on_grid, between, fine)
+            evaluate(
+                residual,
+                self.axes,
+                points,
+                counts,
+                self.unknown,
+                self.varying,
+                self.charts,
+            )
+            for points in sets_of_points(grid, self.charts)
         ]
         self.equation, self.held_out, finest = equations(polynomials)
         self.conditions = read_conditions(
@@ -137,6 +168,8 @@ class Problem(AbstractData):
             self.unknown,
             observed is not None,
         )
+        highest = self.equation.highest
+        self.interfaces = read_interfaces(polynomials[0], self.charts, highest)
         self.fine_source = finest.source(self.middle)
         self.points, self.values, self.noise_sd = observed or (None, None, None)
         if not self.conditions and observed is None:
@@ -145,7 +178,20 @@ class Problem(AbstractData):
                 "equation has many solutions. Give one of them."
             )
         self.tones, self.size = self._spectrum()
-        warn_of_aliases(self.fine_source, self.axes, self.shape, self.length, self.nyquist)
+        warn_of_aliases(
+            self.fine_source, self.axes, self.shape, self._fine_pieces(), self.nyquist
+        )
+        self.written = Written(
+            domain,
+            residual,
+            boundary,
+            {
+                "shape": shape,
+                "observations": observations,
+                "unknown": unknown,
+                "breaks": breaks,
+            },
+        )
 
     def _spectrum(self, first: bool = False) -> tuple[tuple[Tones, ...], Float[Array, ""]]:
         """Frequencies and size of the solution, estimated from the problem.
@@ -161,10 +207,56 @@ class Problem(AbstractData):
             self.fine_source,
             self.conditions,
             self.middle,
-            None if self.values is None else (self.points, self.values),
+            self._pieces(1),
+            self._fine_pieces(),
+            None if self.values is None else (self._stretched_points(), self.values),
             first=first,
         )
         return tones, jnp.asarray(size if size > 0 else 1.0)
+
+    def _pieces(self, times: int) -> tuple[Pieces, ...]:
+        """Each axis as its pieces, with steps that are shorter by a factor."""
+        found = []
+        for chart, n, length in zip(self.charts, self.shape, self.length, strict=True):
+            if chart is None:
+                found.append(Pieces((times * (n - 1) + 1,), (length,)))
+                continue
+            counts, slope = finer_counts(chart, n, times), None
+            if chart.layers:
+                slope = stretched(chart, chart.points(counts), 1)[1]
+            found.append(Pieces(counts, tuple(chart.lengths.tolist()), slope))
+        return tuple(found)
+
+    def _fine_pieces(self) -> tuple[Pieces, ...]:
+        return self._pieces(refinement(self.shape))
+
+    def _stretched_points(self) -> np.ndarray:
+        """Where u was observed, in the coordinates of the kernels."""
+        columns = np.asarray(self.points).T
+        return np.stack(
+            [
+                x if chart is None else stretched(chart, x)[0]
+                for x, chart in zip(columns, self.charts, strict=True)
+            ],
+            1,
+        )
+
+    @property
+    def num_pieces(self) -> int:
+        """The number of pieces of all axes."""
+        return math.prod(1 if c is None else c.num_pieces for c in self.charts)
+
+    @property
+    def breaks(self) -> dict[str, tuple[float, ...]]:
+        """Where each axis that breaks does."""
+        pairs = zip(self.axes, self.charts, strict=True)
+        return {a: chart.breaks for a, chart in pairs if chart is not None and chart.breaks}
+
+    @property
+    def layers(self) -> dict[str, tuple[tuple[float, float], ...]]:
+        """Places and widths of the layers of each axis that has some."""
+        pairs = zip(self.axes, self.charts, strict=True)
+        return {a: chart.layers for a, chart in pairs if chart is not None and chart.layers}
 
     @property
     def numbers(self) -> tuple[tuple[str, float, float], ...]:
@@ -188,6 +280,32 @@ class Problem(AbstractData):
         observed = 0 if self.values is None else self.values.size
         return math.prod(self.shape) + on_faces + observed
 
+    def with_layers(self, layers: Mapping[str, Any]) -> "Problem":
+        """The same problem, with its points and functions where these layers are.
+
+        It does not warn of aliases.
+
+        Args:
+            layers: as for `Problem`.
+
+        Raises:
+            ValueError: for a problem from a file, whose residual is not kept.
+        """
+        if self.written.residual is None:
+            raise ValueError(
+                "`Problem.with_layers` needs the residual, which a file does not hold; "
+                "make the problem again."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AliasWarning)
+            return Problem(
+                self.written.domain,
+                self.written.residual,
+                self.written.boundary,
+                **self.written.others,
+                layers=layers,
+            )
+
     def take(self, indices) -> "Problem":
         """Not possible: an equation on its grid is one observation."""
         raise ValueError(
@@ -209,20 +327,41 @@ class Problem(AbstractData):
 
     @property
     def nyquist(self) -> tuple[float, ...]:
-        """The highest frequency that the grid resolves, in cycles per unit of each axis."""
-        pairs = zip(self.shape, self.length, strict=True)
-        return tuple((n - 1) / (2 * length) for n, length in pairs)
+        """The highest frequency that the grid resolves, in cycles per unit of each axis.
+
+        With layers it is that of the stretched axis.
+        """
+        return tuple(
+            (n - 1) / (2 * length) if chart is None else 1 / (2 * chart.step(n))
+            for chart, n, length in zip(self.charts, self.shape, self.length, strict=True)
+        )
+
+    @property
+    def steps(self) -> tuple[Any, ...]:
+        """The step of the grid along each axis; with layers, of the stretched axis."""
+        return tuple(
+            x[1] - x[0] if chart is None else chart.step(len(x))
+            for x, chart in zip(self.grid, self.charts, strict=True)
+        )
+
+    @property
+    def longest(self) -> tuple[Any, ...]:
+        """The length of the longest piece of each axis; of the stretched axis."""
+        return tuple(
+            x[-1] - x[0] if chart is None else float(max(chart.lengths))
+            for x, chart in zip(self.grid, self.charts, strict=True)
+        )
 
     @property
     def midpoints(self) -> tuple[Float[Array, " _n"], ...]:
         """Coordinates of `held_out` along each axis."""
-        return tuple((x[1:] + x[:-1]) / 2 for x in self.grid)
+        return tuple(between(x, c) for x, c in zip(self.grid, self.charts, strict=True))
 
     @property
     def fine_grid(self) -> tuple[Float[Array, " _n"], ...]:
         """Coordinates of `fine_source` along each axis, if it is an array."""
         grid = [np.asarray(x) for x in self.grid]
-        return tuple(map(jnp.asarray, finer(grid, refinement(self.shape))))
+        return tuple(map(jnp.asarray, finer(grid, refinement(self.shape), self.charts)))
 
     def coordinates(self, grid: Sequence[Any] | None = None) -> Any:
         """Coordinates of a tensor grid's points, as the residual gets them.
@@ -275,12 +414,17 @@ class Problem(AbstractData):
             if condition.more is not None:
                 more = enumerate(condition.more.coefficients)
                 named |= {f"condition_{k}_{j}": c for j, c in more}
+        named |= interfaces.arrays(self.interfaces)
         others = {"points": self.points, "values": self.values, "noise_sd": self.noise_sd}
         return named | {k: v for k, v in others.items() if v is not None}
 
     def fields(self) -> dict[str, Any]:
         ends = [(float(x[0]), float(x[-1])) for x in self.grid]
-        return {
+        placed = {
+            "charts": [None if c is None else [c.breaks, c.layers] for c in self.charts],
+            "interfaces": interfaces.listed(self.interfaces),
+        }
+        return (placed if any(self.charts) else {}) | {
             "domain": [[a, *b] for a, b in zip(self.axes, ends, strict=True)],
             "shape": list(self.shape),
             "monomials": _listed(self.equation),
@@ -298,7 +442,15 @@ class Problem(AbstractData):
         refuse_float32("Problem.restore")
         arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
         ends = [(low, high) for _, low, high in fields["domain"]]
-        grid = even_grid(ends, fields["shape"])
+        charts = tuple(
+            None
+            if one is None
+            else Chart(low, high, tuple(one[0]), tuple(map(tuple, one[1])))
+            for (low, high), one in zip(
+                ends, fields.get("charts", [None] * len(ends)), strict=True
+            )
+        )
+        grid = grid_of(ends, fields["shape"], charts)
         equations = [
             _of_list(fields["monomials"], name, arrays) for name in ("term", "held_out")
         ]
@@ -322,6 +474,9 @@ class Problem(AbstractData):
                 Expansion(name, axis, tuple(ends), *rest)
                 for name, axis, ends, *rest in fields.get("varying", ())
             ),
+            "charts": charts,
+            "interfaces": interfaces.of_list(fields.get("interfaces", ()), arrays),
+            "written": Written(),
         }
         # The residual is not kept, so that the constructor cannot be used.
         for name, value in known.items():
@@ -348,6 +503,9 @@ class Problem(AbstractData):
             if condition.more is not None:
                 count = len(condition.more.monomials)
                 named |= {f"condition_{k}_{j}": face for j in range(count)}
+        for name in interfaces.arrays(self.interfaces):
+            one = self.interfaces[int(name.split("_")[1])]
+            named[name] = tuple(a for i, a in enumerate(self.axes) if i != one.axis)
         if self.points is not None:
             named |= {"points": ("observation", "axis"), "values": ("observation",)}
         if self.noise_sd is not None:
@@ -367,6 +525,24 @@ class Problem(AbstractData):
         if self.values is not None:
             labels |= {"observation": np.arange(self.values.size), "axis": list(self.axes)}
         return {name: np.asarray(x) for name, x in labels.items() if name in used}
+
+
+class Written:
+    """What the user wrote, from which the same problem is made on other points.
+
+    All are equal, because programs depend on the coefficients alone. A problem from a file
+    has none.
+    """
+
+    def __init__(self, domain=None, residual=None, boundary=None, others=None):
+        self.domain, self.residual, self.boundary = domain, residual, boundary
+        self.others = others or {}
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Written)
+
+    def __hash__(self) -> int:
+        return hash(Written)
 
 
 class Inputs(eqx.Module):

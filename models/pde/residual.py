@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probkit.models.pde.chart import Chart
 from probkit.models.pde.equation import Equation, Monomial, Orders
 from probkit.validate import short
 
@@ -42,29 +43,47 @@ class Stencil(NamedTuple):
     Attributes:
         points: all of them, point by point, `(5 n,)`.
         own: which of them are the points of the axis, `(n,)`.
-        slope: the matrix from values at five points to derivatives there.
-        step: between the points of the axis.
+        slope: the matrix from values at five points to derivatives there, in units of
+            `width`.
+        width: half of the part of the axis that the five points of each point are in.
+        first: points of the axis whose successor is on the same piece.
     """
 
     points: np.ndarray
     own: np.ndarray
     slope: np.ndarray
-    step: float
+    width: np.ndarray
+    first: np.ndarray
 
     @classmethod
-    def of(cls, x: np.ndarray) -> "Stencil":
-        """Of the points of an axis, not beyond its ends."""
-        step = (x[-1] - x[0]) / (len(x) - 1)
-        h, nodes = step / 16, -np.cos(np.pi * np.arange(5) / 4)
-        first = np.full(len(x), 2)
-        first[0], first[-1] = 0, 4
-        points = np.clip(x, x[0] + h, x[-1] - h)[:, None] + h * nodes
-        points[np.arange(len(x)), first] = x
+    def of(cls, x: np.ndarray, chart: Chart | None = None) -> "Stencil":
+        """Of the points of an axis, not beyond its ends or across its breaks."""
+        nodes, n = -np.cos(np.pi * np.arange(5) / 4), len(x)
+        if chart is None:
+            pieces, h = np.zeros(n, int), np.full(n, (x[-1] - x[0]) / (n - 1) / 16)
+        else:
+            pieces, h = _pieces_and_steps(x, chart)
+            h = h / 16
+        is_first = np.concatenate([[True], np.diff(pieces) > 0])
+        is_last = np.concatenate([np.diff(pieces) > 0, [True]])
+        middle = np.full(n, 2)
+        middle[is_first], middle[is_last] = 0, 4
+        low, high = x[is_first][pieces] + h, x[is_last][pieces] - h
+        points = np.clip(x, low, high)[:, None] + h[:, None] * nodes
+        points[np.arange(n), middle] = x
         powers = np.arange(5)
         values = nodes[:, None] ** powers
         rises = powers * nodes[:, None] ** np.maximum(powers - 1, 0)
-        slope = np.linalg.solve(values.T, rises.T).T / h
-        return cls(points.ravel(), 5 * np.arange(len(x)) + first, slope, step)
+        slope = np.linalg.solve(values.T, rises.T).T
+        first = np.flatnonzero(np.diff(pieces) == 0)
+        return cls(points.ravel(), 5 * np.arange(n) + middle, slope, h, first)
+
+
+def _pieces_and_steps(x: np.ndarray, chart: Chart) -> tuple[np.ndarray, np.ndarray]:
+    """The piece of each point, and the shorter of the steps to its neighbours there."""
+    pieces = np.searchsorted(chart.breaks, x, side="right")
+    steps = np.where(np.diff(pieces) == 0, np.diff(x), np.inf)
+    return pieces, np.fmin([np.inf, *steps], [*steps, np.inf])
 
 
 class _SlopeAsked(Exception):
@@ -88,6 +107,8 @@ class Space(NamedTuple):
         grid_shape: number of points of the problem's own grid along each axis.
         what: what is a polynomial there, for messages.
         stencils: of the axes along which the points are those of a stencil.
+        differentiated: the axes along which, and the polynomials of which, derivatives
+            were taken, if that is kept.
     """
 
     axes: tuple[str, ...]
@@ -95,6 +116,7 @@ class Space(NamedTuple):
     grid_shape: tuple[int, ...]
     what: str = RESIDUAL
     stencils: Mapping[int, Stencil] = MappingProxyType({})
+    differentiated: "list[tuple[int, Polynomial]] | None" = None
 
 
 class Polynomial:
@@ -139,6 +161,8 @@ class Polynomial:
 
     def _slope(self, axis: int) -> "Polynomial":
         """The derivative along an axis, by the product rule."""
+        if self.space.differentiated is not None:
+            self.space.differentiated.append((axis, self))
         terms: dict[Monomial, Any] = {}
 
         def add(monomial: Monomial, coefficient: Any) -> None:
@@ -307,7 +331,10 @@ def _slope_of(coefficient: np.ndarray, axis: int, space: Space) -> np.ndarray | 
     stencil = space.stencils[axis]
     values = np.moveaxis(coefficient, axis, -1)
     by_point = values.reshape(*values.shape[:-1], -1, 5)
-    slopes = (by_point @ stencil.slope.T).reshape(values.shape)
+    slopes = (by_point @ stencil.slope.T) / stencil.width[:, None]
+    # Where the coefficient is constant there is no rounding for a next derivative.
+    slopes[np.ptp(by_point, -1) == 0] = 0.0
+    slopes = slopes.reshape(values.shape)
     _refuse_jump(values[..., stencil.own], slopes[..., stencil.own], axis, space)
     return np.moveaxis(slopes, -1, axis)
 
@@ -319,15 +346,17 @@ def _refuse_jump(values: np.ndarray, slopes: np.ndarray, axis: int, space: Space
     be solved as if it were not there.
     """
     stencil, name = space.stencils[axis], space.axes[axis]
-    rises = stencil.step * (slopes[..., 1:] + slopes[..., :-1]) / 2
-    left = np.abs(np.diff(values) - rises)
+    x, first = stencil.points[stencil.own], stencil.first
+    rises = np.diff(x) * (slopes[..., 1:] + slopes[..., :-1]) / 2
+    left = np.abs(np.diff(values) - rises)[..., first]
     worst = np.unravel_index(np.argmax(left), left.shape)
     if left[worst] > LARGEST_JUMP * np.ptp(values):
-        low, high = stencil.points[stencil.own[worst[-1] :][:2]]
+        low, high = x[first[worst[-1]] :][:2]
         raise ValueError(
             f"`{space.what}` takes the derivative of a coefficient that jumps between "
-            f"{name} = {low:.6g} and {high:.6g}, or changes too fast for the grid; make it "
-            "smooth over several points, or raise `shape`."
+            f"{name} = {low:.6g} and {high:.6g}, or changes too fast for the grid; say "
+            f'where it jumps by `breaks={{"{name}": [...]}}`, make it smooth over several '
+            "points, or raise `shape`."
         )
 
 
@@ -450,7 +479,7 @@ def place(bad: np.ndarray, axes: Sequence[str], arrays: Sequence[np.ndarray]) ->
 # The equation at the points of a grid.
 
 
-def evaluate(residual, axes, grid, counts, unknown, varying=()) -> Polynomial:
+def evaluate(residual, axes, grid, counts, unknown, varying=(), charts=None) -> Polynomial:
     """The user's residual as a polynomial, its coefficients at the points of a grid.
 
     Args:
@@ -460,17 +489,26 @@ def evaluate(residual, axes, grid, counts, unknown, varying=()) -> Polynomial:
         counts: number of points along each axis of the problem's own grid.
         unknown: name, low and high of each unknown number.
         varying: the coefficients that vary.
+        charts: of each axis, or None for axes that are even and without breaks.
+
+    Returns:
+        The polynomial. If an axis breaks, its space has what was differentiated.
 
     Raises:
         ValueError: if it is not such a function, or not finite at some point.
     """
     stencils: dict[int, Stencil] = {}
+    charts = charts or (None,) * len(axes)
+    kept = any(chart is not None and chart.breaks for chart in charts)
     while True:
         try:
-            found = _evaluated(residual, axes, grid, counts, unknown, varying, stencils)
+            found = _evaluated(
+                residual, axes, grid, counts, unknown, varying, stencils, kept
+            )
             break
         except _SlopeAsked as asked:
-            stencils[asked.axis] = Stencil.of(grid[asked.axis])
+            j = asked.axis
+            stencils[j] = Stencil.of(grid[j], charts[j])
     arrays = [coordinates(axes, grid)] if len(axes) == 1 else coordinates(axes, grid)
     for monomial, coefficient in found.terms.items():
         bad = ~np.isfinite(coefficient)
@@ -481,7 +519,9 @@ def evaluate(residual, axes, grid, counts, unknown, varying=()) -> Polynomial:
     return found
 
 
-def _evaluated(residual, axes, grid, counts, unknown, varying, stencils) -> Polynomial:
+def _evaluated(
+    residual, axes, grid, counts, unknown, varying, stencils, kept
+) -> Polynomial:
     """As `evaluate`, with the points of stencils along some axes, and not checked."""
     wide = [stencils[j].points if j in stencils else x for j, x in enumerate(grid)]
     shape = tuple(len(x) for x in wide)
@@ -491,7 +531,9 @@ def _evaluated(residual, axes, grid, counts, unknown, varying, stencils) -> Poly
             "large for it; apply the product rule yourself, `(k * u.dx).dx` is "
             "`k * u.dxx + dk * u.dx`, or use a smaller `shape`."
         )
-    space, flat = Space(axes, shape, counts, stencils=stencils), (0,) * len(axes)
+    differentiated: list[tuple[int, Polynomial]] | None = [] if kept else None
+    space = Space(axes, shape, counts, stencils=stencils, differentiated=differentiated)
+    flat = (0,) * len(axes)
     u = Polynomial(space, {Monomial((flat,), ()): 1.0})
     places = coordinates(axes, wide)
     arguments: list[Any] = [u, places]
@@ -505,9 +547,17 @@ def _evaluated(residual, axes, grid, counts, unknown, varying, stencils) -> Poly
     if not stencils:
         return found
     own = [stencils[j].own if j in stencils else np.arange(n) for j, n in enumerate(shape)]
-    narrow = Space(axes, tuple(map(len, own)), counts)
     at = np.ix_(*own)
-    return Polynomial(narrow, {m: c[at] if c.ndim else c for m, c in found.terms.items()})
+    narrow = Space(axes, tuple(map(len, own)), counts)
+
+    def at_own(wide: Polynomial, space: Space) -> Polynomial:
+        terms = {m: c[at] if c.ndim else c for m, c in wide.terms.items()}
+        return Polynomial(space, terms)
+
+    if differentiated is not None:
+        every = [(axis, at_own(one, narrow)) for axis, one in differentiated]
+        narrow = narrow._replace(differentiated=every)
+    return at_own(found, narrow)
 
 
 def unknowns(space: Space, unknown, varying=(), grid=()) -> Any:

@@ -19,12 +19,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from probkit.distributions import FactorNormal
 from probkit.gp import SpectralMixture
-from probkit.gp.features import features
 from probkit.linalg import Regression, regress
 from probkit.model.residuals import of_neighbours
 from probkit.models.pde import system
+from probkit.models.pde.box import grid_of
+from probkit.models.pde.chart import Chart, features_on
 from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation
+from probkit.models.pde.interfaces import Interface
 from probkit.models.pde.problem import Problem
 from probkit.models.pde.system import Basis, Orders, Rows, Span
 
@@ -40,6 +42,8 @@ STRICTER, MORE_RANK, MORE_NODES = 1e-2, 4, 1.5
 OPEN = 1e-3
 # Points per axis at which the two solutions are compared, by dimension.
 COMPARED = {1: 1000, 2: 60, 3: 12}
+# Where the equation vanishes, its size counts as this share of the typical one.
+SMALLEST = 1e-6
 MOST_NEWTON, NEWTON_TOLERANCE = 30, 1e-11
 STEP_SIZES = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01)
 
@@ -78,8 +82,12 @@ class Collocation(eqx.Module):
             the residual is to vanish at the points themselves.
         face_against: the same on the problem's own grid, on which faces are known.
         face_sds: tolerance of each condition, in units of the derivative that it is about.
-        covariances: of the derivatives of $u$ in the equation, at one place and for the
-            kernel at the start, in the order of `equation.orders`.
+        break_sds: tolerance of each condition at a break.
+        covariances: of the derivatives of $u$ in the equation, for the kernel at the start,
+            in the order of `equation.orders`: at one place, because they are the same
+            everywhere, or with breaks and layers at each point of the problem's grid.
+        weights: what residuals are multiplied by on `grid`, so that a priori they are of
+            the same size everywhere; None without breaks and layers.
         tolerance: what `Parameters.equation_sd` is multiplied by.
         ranks: how many functions each axis has; None for all.
         num_nodes: waves per bump of the spectrum.
@@ -92,7 +100,9 @@ class Collocation(eqx.Module):
     against: tuple[Float[Array, "_n _m"], ...] | None
     face_against: tuple[Float[Array, "_n _m"], ...] | None
     face_sds: tuple[Float[Array, ""], ...]
-    covariances: Float[Array, "k k"]
+    break_sds: tuple[Float[Array, ""], ...]
+    covariances: Float[Array, "k k ..."]
+    weights: Float[Array, "..."] | None
     tolerance: float = eqx.field(static=True)
     ranks: tuple[int | None, ...] = eqx.field(static=True)
     num_nodes: int = eqx.field(static=True)
@@ -106,12 +116,11 @@ class Collocation(eqx.Module):
         num_nodes: int,
     ) -> "Collocation":
         """On the grid of the problem."""
-        spans = _spans(start.kernels, problem.grid, ranks, num_nodes)
+        spans = _spans(start.kernels, problem, ranks, num_nodes)
         against = _against(problem.equation, spans, problem.grid)
-        faces = tuple(
-            FACE_SD * problem.size * face_size(c, start, num_nodes)
-            for c in problem.conditions
-        )
+        sd = FACE_SD * problem.size
+        faces = [sd * face_size(c, problem, start, num_nodes) for c in problem.conditions]
+        breaks = [sd * break_size(c, problem, start, num_nodes) for c in problem.interfaces]
         return cls(
             problem,
             start,
@@ -119,8 +128,16 @@ class Collocation(eqx.Module):
             problem.grid,
             against,
             against,
-            faces,
-            _covariances(problem.equation.orders, start.kernels, num_nodes),
+            tuple(faces),
+            tuple(breaks),
+            _covariances(
+                problem.equation.orders,
+                start.kernels,
+                num_nodes,
+                problem.charts,
+                problem.grid,
+            ),
+            weights(problem.equation, problem, start, num_nodes, problem.grid),
             1.0,
             ranks,
             num_nodes,
@@ -132,12 +149,14 @@ class Collocation(eqx.Module):
         ranks = tuple(None if r is None else r + MORE_RANK for r in self.ranks)
         has_all = all(rank is None for rank in ranks)
         num_nodes = round(MORE_NODES * self.num_nodes) if has_all else self.num_nodes
-        spans = _spans(self.start.kernels, problem.grid, ranks, num_nodes)
+        spans = _spans(self.start.kernels, problem, ranks, num_nodes)
+        equation, grid = problem.held_out, problem.midpoints
         return dataclasses.replace(
             self,
-            equation=problem.held_out,
-            grid=problem.midpoints,
-            against=_against(problem.equation, spans, problem.midpoints),
+            equation=equation,
+            grid=grid,
+            weights=weights(equation, problem, self.start, self.num_nodes, grid),
+            against=_against(problem.equation, spans, grid),
             face_against=_against(problem.equation, spans, problem.grid),
             tolerance=STRICTER,
             ranks=ranks,
@@ -146,40 +165,52 @@ class Collocation(eqx.Module):
 
     def spans(self, kernels: tuple[SpectralMixture, ...]) -> tuple[Span, ...]:
         """The functions of each axis that carry the prior of $u$."""
-        return _spans(kernels, self.problem.grid, self.ranks, self.num_nodes)
+        return _spans(kernels, self.problem, self.ranks, self.num_nodes)
 
     def residual_size(self, unknowns: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
         """The prior sd of the residual for these unknowns and the kernel at the start."""
-        slopes = self.problem.equation.jacobian(zero(self.problem), unknowns)
-        variance = jnp.zeros(())
-        for i, a in enumerate(self.problem.equation.orders):
-            for j, b in enumerate(self.problem.equation.orders):
-                variance += jnp.mean(slopes[a] * slopes[b]) * self.covariances[i, j]
-        return jnp.sqrt(variance)
+        problem = self.problem
+        slopes = problem.equation.jacobian(zero(problem), unknowns)
+        on_grid = weights(
+            problem.equation, problem, self.start, self.num_nodes, problem.grid
+        )
+        if on_grid is None:
+            return jnp.sqrt(_variance(slopes, self.covariances, jnp.mean))
+        return jnp.sqrt(jnp.mean(on_grid**2 * _variance(slopes, self.covariances)))
 
     def residual_sd(self, θ: Parameters) -> Float[Array, ""]:
         """How far the residual may be from zero, in its own units."""
         return θ.equation_sd * self.tolerance * self.residual_size(θ.unknowns)
 
     def faces(self, spans: tuple[Span, ...], unknowns) -> tuple[Rows, ...]:
-        """The conditions, one item for each."""
-        grid, against = self.problem.grid, self.face_against
-        return tuple(
-            system.condition_rows(condition, spans, grid, against, sd, unknowns)
-            for condition, sd in zip(self.problem.conditions, self.face_sds, strict=True)
-        )
+        """The conditions on faces and at breaks, one item for each."""
+        problem, grid, against = self.problem, self.problem.grid, self.face_against
+        faces = [
+            system.condition_rows(one, spans, grid, against, sd, unknowns)
+            for one, sd in zip(problem.conditions, self.face_sds, strict=True)
+        ]
+        breaks = [
+            system.interface_rows(one, spans, grid, against, sd, unknowns)
+            for one, sd in zip(problem.interfaces, self.break_sds, strict=True)
+        ]
+        return (*faces, *breaks)
 
     def inside(self, basis: Basis, fields: Fields, θ: Parameters) -> Rows:
         """The residual, linearised about the derivatives `fields` of $u$ on `grid`."""
         about = system.linearise(self.equation, fields, θ.unknowns)
+        if self.weights is not None:
+            operator = {o: self.weights * c for o, c in about.operator.items()}
+            about = system.Linearised(operator, self.weights * about.rest)
         sd = self.residual_sd(θ)
         return system.equation_rows(about, basis, self.against, sd)
 
 
-def _spans(kernels, grid, ranks, num_nodes) -> tuple[Span, ...]:
+def _spans(kernels, problem: Problem, ranks, num_nodes) -> tuple[Span, ...]:
     return tuple(
-        Span.of(kernel, x, rank, num_nodes)
-        for kernel, x, rank in zip(kernels, grid, ranks, strict=True)
+        Span.of(kernel, x, rank, num_nodes, chart)
+        for kernel, x, rank, chart in zip(
+            kernels, problem.grid, ranks, problem.charts, strict=True
+        )
     )
 
 
@@ -194,31 +225,100 @@ def _against(equation: Equation, spans: tuple[Span, ...], grid):
     return tuple(functions)
 
 
-def face_size(condition: Condition, θ: Parameters, num_nodes: int) -> Array:
+def face_size(
+    condition: Condition, problem: Problem, θ: Parameters, num_nodes: int
+) -> Array:
     """The prior sd of the left-hand side of a condition, relative to that of u.
 
     A first derivative and u itself do not correlate.
     """
-    operator = condition.operator(θ.unknowns)
-    alone = [(orders[condition.axis],) for orders in operator]
-    kernel = θ.kernels[condition.axis]
-    variances = jnp.diag(_covariances([(0,), *alone], (kernel,), num_nodes))
+    j, operator = condition.axis, condition.operator(θ.unknowns)
+    end = problem.grid[j][:1] if condition.side == "low" else problem.grid[j][-1:]
+    return _size_at(operator, j, problem, θ, num_nodes, end)
+
+
+def break_size(
+    interface: Interface, problem: Problem, θ: Parameters, num_nodes: int
+) -> Array:
+    """The prior sd of what is continuous at a break, relative to that of u.
+
+    On the side on which it is larger.
+    """
+    j, at = interface.axis, jnp.array([interface.at])
+    sizes = [
+        _size_at(side.jacobian({}, θ.unknowns), j, problem, θ, num_nodes, at)
+        for side in (interface.low, interface.high)
+    ]
+    return jnp.maximum(*sizes)
+
+
+def _size_at(operator, j: int, problem: Problem, θ: Parameters, num_nodes: int, at):
+    alone = [(orders[j],) for orders in operator]
+    kernels, charts = (θ.kernels[j],), (problem.charts[j],)
+    covariances = _covariances([(0,), *alone], kernels, num_nodes, charts, (at,))
+    k = jnp.arange(len(covariances))
+    variances = covariances[k, k].reshape(len(k))
     squares = jnp.stack([jnp.mean(coefficient**2) for coefficient in operator.values()])
     return jnp.sqrt(squares @ variances[1:] / variances[0])
 
 
+def weights(
+    equation: Equation, problem: Problem, θ: Parameters, num_nodes: int, grid
+) -> Array | None:
+    """One over the prior sd of the residual at each point; None if it is even.
+
+    A stretched derivative is as large as the layer is thin, and a coefficient may jump by
+    orders of magnitude. Each residual counts by its own size.
+
+    Args:
+        equation: the residual on the grid, about u = 0 and the middle of its unknowns.
+        problem: the problem.
+        θ: the kernels.
+        num_nodes: waves per bump of the spectrum.
+        grid: points of each axis.
+    """
+    if not any(problem.charts):
+        return None
+    shape = tuple(len(x) for x in grid)
+    at_zero = {orders: jnp.zeros(shape) for orders in equation.orders}
+    slopes = equation.jacobian(at_zero, problem.middle)
+    args = (equation.orders, θ.kernels, num_nodes, problem.charts, grid)
+    variance = jnp.broadcast_to(_variance(slopes, _covariances(*args)), shape)
+    # The mean may be that of a layer alone, and the median zero.
+    typical = jnp.median(variance) + SMALLEST**2 * jnp.mean(variance)
+    return 1 / jnp.sqrt(variance + SMALLEST**2 * typical)
+
+
+def _variance(slopes: Fields, covariances: Array, mean=lambda values: values) -> Array:
+    r"""The variance of $\sum_a c_a ∂^a u$, or its mean over points."""
+    total = jnp.zeros(())
+    for i, a in enumerate(slopes):
+        for j, b in enumerate(slopes):
+            total = total + mean(slopes[a] * slopes[b]) * covariances[i, j]
+    return total
+
+
 def _covariances(
-    orders: Sequence[Orders], kernels: tuple[SpectralMixture, ...], num_nodes: int
+    orders: Sequence[Orders],
+    kernels: tuple[SpectralMixture, ...],
+    num_nodes: int,
+    charts: Sequence[Chart | None],
+    grid: Sequence[Array],
 ) -> Array:
-    """cov(∂^a u, ∂^b u) at one place, for derivatives of u.
+    """cov(∂^a u, ∂^b u) for derivatives of u, `(k, k)`, or `(k, k, *points)` with charts.
 
     Of the waves, which have derivatives of any order, and are the prior of the solution.
     """
-    total = jnp.ones(())
-    for j, kernel in enumerate(kernels):
-        Φ = [features(kernel, jnp.zeros(1), o[j], num_nodes) for o in orders]
-        total = total * (jnp.concatenate(Φ) @ jnp.concatenate(Φ).T)
-    return total
+    if not any(charts):
+        # The same everywhere, and so at zero.
+        grid = [jnp.zeros(1)] * len(kernels)
+    total, d = jnp.ones(()), len(kernels)
+    for j, (kernel, chart, x) in enumerate(zip(kernels, charts, grid, strict=True)):
+        Φ = jnp.stack([features_on(chart, kernel, x, o[j], num_nodes) for o in orders])
+        along = jnp.einsum("anr,bnr->abn", Φ, Φ)
+        shape = [-1 if i == j else 1 for i in range(d)]
+        total = total * along.reshape(*along.shape[:2], *shape)
+    return total if any(charts) else total.reshape(total.shape[:2])
 
 
 def zero(problem: Problem) -> Fields:
@@ -239,6 +339,7 @@ class Solution(eqx.Module):
             residual of zero if there are none.
         residual_size: the prior sd of the residual.
         newton_change: relative change of u and its derivatives by the last Newton step.
+        weights: `weights` on the problem's midpoints.
     """
 
     parameters: Parameters
@@ -249,6 +350,7 @@ class Solution(eqx.Module):
     evidence: Float[Array, ""]
     residual_size: Float[Array, ""]
     newton_change: Float[Array, ""]
+    weights: Float[Array, "..."] | None = None
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, " r"]:
         """Coefficients of one draw."""
@@ -260,8 +362,8 @@ class Solution(eqx.Module):
         """The coefficients that vary along an axis, on the grid."""
         found = {}
         for one in problem.varying:
-            low, high = one.ends
-            places = np.linspace(low, high, problem.shape[one.axis])
+            (low, high), chart = one.ends, problem.charts[one.axis]
+            places = grid_of([(low, high)], [problem.shape[one.axis]], [chart])[0]
             functions = jnp.asarray(one.functions(places))
             θ = jnp.stack([self.parameters.unknowns[name] for name in one.weights])
             found[one.name] = one.mean + functions @ θ
@@ -478,7 +580,8 @@ class Solver(eqx.Module):
             evidence = _log_density(rows, more)
             mean = mean + jax.scipy.linalg.solve_triangular(root, more.mean)
             root = more.root @ root
-        size = self.collocation.residual_size(self.parameters.unknowns)
+        about, problem = self.collocation, self.problem
+        size = about.residual_size(self.parameters.unknowns)
         return Solution(
             self.parameters,
             self.spans,
@@ -488,6 +591,9 @@ class Solver(eqx.Module):
             evidence,
             size,
             jnp.asarray(change),
+            weights(
+                problem.held_out, problem, about.start, about.num_nodes, problem.midpoints
+            ),
         )
 
     def solve(self) -> Solution:

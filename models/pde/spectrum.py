@@ -55,6 +55,41 @@ class Tones(NamedTuple):
         return cls(frequency, amplitude, np.ones(np.shape(frequency)) * STEADY * length)
 
 
+class Pieces(NamedTuple):
+    """An axis as its pieces, on each of which some points are even.
+
+    Attributes:
+        counts: the number of points of each piece.
+        lengths: the length of each, in units of the axis, stretched if it has layers.
+        slope: of the stretched coordinate at the points; None if it has no layers.
+    """
+
+    counts: tuple[int, ...]
+    lengths: tuple[float, ...]
+    slope: np.ndarray | None = None
+
+    def split(self, values: np.ndarray, axis: int) -> list[np.ndarray]:
+        """The lines of each piece along an axis of an array on the points."""
+        lines = np.moveaxis(values, axis, -1)
+        lines = lines.reshape(-1, lines.shape[-1])
+        return np.split(lines, np.cumsum(self.counts)[:-1], 1)
+
+    def mean(self, values: np.ndarray, axis: int) -> list[complex]:
+        """The mean on each piece."""
+        if np.ndim(values) == 0:
+            return [complex(values)] * len(self.counts)
+        return [complex(np.mean(lines)) for lines in self.split(values, axis)]
+
+    def scaled(
+        self, values: np.ndarray, axis: int, power: int, num_axes: int
+    ) -> np.ndarray:
+        """Values, on all axes or a number, times a power of the slope along this one."""
+        if self.slope is None or power == 0:
+            return values
+        shape = [-1 if i == axis else 1 for i in range(num_axes)]
+        return values * self.slope.reshape(shape) ** float(power)
+
+
 def power(lines: np.ndarray, length: float, padding: int = 1):
     """Power by frequency of lines along an even grid, summed over the lines.
 
@@ -148,7 +183,16 @@ def _apart(tones: Tones, length: float) -> Tones:
 
 
 def of_problem(
-    length, nyquist, equation, source, conditions, unknowns, observed=None, first=False
+    length,
+    nyquist,
+    equation,
+    source,
+    conditions,
+    unknowns,
+    pieces,
+    fine,
+    observed=None,
+    first=False,
 ):
     r"""The tones of each axis, and the size of the solution, estimated from a problem.
 
@@ -159,6 +203,8 @@ def of_problem(
         source: the part of its residual without $u$, on a fine even grid, or a number.
         conditions: the conditions on faces.
         unknowns: a value of each unknown coefficient.
+        pieces: those of each axis, with the points of the grid.
+        fine: the same with those of the fine grid.
         observed: points and values of the observations, or None.
         first: whether to leave out the tones of observations and those of an ordinary
             equation itself, as the first version did.
@@ -170,6 +216,7 @@ def of_problem(
     d = len(length)
     zero = {orders: jnp.zeros(()) for orders in equation.orders}
     operator = equation.jacobian(zero, unknowns)
+    operator = {orders: np.asarray(c) for orders, c in operator.items()}
     source = np.asarray(source)
     faces = _on_faces(conditions, unknowns, length)
     turning = {c.axis for c in conditions if c.side == "periodic"}
@@ -177,26 +224,30 @@ def of_problem(
     for axis in range(d):
         found = []
         if source.ndim:
-            lines = np.moveaxis(source, axis, -1)
-            lines = lines.reshape(-1, lines.shape[-1])
-            own = tones(lines, length[axis], _symbol(operator, axis))
-            if axis in turning:
-                series = periodic_tones(lines, length[axis])
-                through = _symbol(operator, axis)(series.frequency)
-                own = series._replace(amplitude=series.amplitude / through)
-            found.append(own)
+            # Along s(x) the highest derivative is s' to that power times the one by s.
+            highest = max(orders[axis] for orders in operator)
+            lines = fine[axis].split(fine[axis].scaled(source, axis, -highest, d), axis)
+            symbols = _symbols(operator, axis, pieces[axis])
+            for part, n, symbol in zip(lines, pieces[axis].lengths, symbols, strict=True):
+                own = tones(part, n, symbol)
+                if axis in turning and len(lines) == 1:
+                    series = periodic_tones(part, n)
+                    own = series._replace(
+                        amplitude=series.amplitude / symbol(series.frequency)
+                    )
+                found.append(own)
         for across, values in faces:
             if across != axis:
-                of = periodic_tones if axis in turning else tones
-                lines = np.moveaxis(values, axis - (across < axis), -1)
-                lines = lines.reshape(-1, lines.shape[-1])
-                found.append(of(lines, length[axis]))
+                lines = pieces[axis].split(values, axis - (across < axis))
+                of = periodic_tones if axis in turning and len(lines) == 1 else tones
+                parts = zip(lines, pieces[axis].lengths, strict=True)
+                found += [of(part, n) for part, n in parts]
         every.append(merged(found, length[axis]))
         sizes += [float(a) for tone in found for a in tone.amplitude[:1]]
     size = max(sizes, default=0.0)
     allowed = [
         [
-            _allowed(operator, axis, other, every[other], length, nyquist, size)
+            _allowed(operator, axis, other, every[other], length, nyquist, size, pieces)
             for other in range(d)
             if not (first and d == 1)
         ]
@@ -258,7 +309,7 @@ def of_observations(points, values, length, nyquist) -> list[Tones]:
 
 
 def _allowed(
-    operator, axis: int, other: int, tones: Tones, length, nyquist, size: float
+    operator, axis: int, other: int, tones: Tones, length, nyquist, size: float, pieces
 ) -> Tones:
     """Frequencies along one axis that the equation ties to those along another.
 
@@ -268,7 +319,7 @@ def _allowed(
     """
     if other == axis:
         alone = len(length) == 1
-        return _own(operator, length[0], nyquist[0], size) if alone else merged([], 1.0)
+        return _own(operator, pieces[0], nyquist[0], size) if alone else merged([], 1.0)
     slow = np.array([1.0]) / length[other]
     waves = np.concatenate([np.asarray(tones.frequency), slow])
     sizes = np.concatenate([np.asarray(tones.amplitude), [size]])
@@ -287,14 +338,19 @@ def _allowed(
     return Tones.steady(np.array(found), np.array(amplitude), length[axis])
 
 
-def _own(operator, length: float, nyquist: float, size: float) -> Tones:
+def _own(operator, pieces: Pieces, nyquist: float, size: float) -> Tones:
     """The frequencies of an ordinary differential equation without its source."""
-    symbol = np.zeros(1 + max(orders[0] for orders in operator), complex)
-    for orders, coefficient in operator.items():
-        symbol[len(symbol) - 1 - orders[0]] += complex(np.mean(coefficient))
-    found = list(_turning(symbol, length, nyquist))
-    frequency, rate = np.array(found).reshape(-1, 2).T
-    lengthscale = np.minimum(STEADY * length, 1 / np.maximum(rate, 1e-300))
+    found = []
+    # Along a stretched coordinate its waves do not have one frequency each.
+    for i, length in enumerate(pieces.lengths if pieces.slope is None else ()):
+        symbol = np.zeros(1 + max(orders[0] for orders in operator), complex)
+        for orders, coefficient in operator.items():
+            symbol[len(symbol) - 1 - orders[0]] += pieces.mean(coefficient, 0)[i]
+        found += [
+            (frequency, min(STEADY * length, 1 / max(rate, 1e-300)))
+            for frequency, rate in _turning(symbol, length, nyquist)
+        ]
+    frequency, lengthscale = np.array(found).reshape(-1, 2).T
     return Tones(frequency, np.full(frequency.shape, size or 1.0), lengthscale)
 
 
@@ -307,14 +363,20 @@ def _turning(symbol, length: float, nyquist: float):
             yield frequency, abs(root.real)
 
 
-def _symbol(operator, axis: int):
-    """The factor of the amplitude of a wave along one axis, under the equation."""
+def _symbols(operator, axis: int, pieces: Pieces):
+    """For each piece the factor of the amplitude of a wave along it, under the equation."""
+    highest = max(orders[axis] for orders in operator)
     own = {
-        orders[axis]: complex(np.mean(coefficient))
+        orders[axis]: pieces.mean(
+            pieces.scaled(coefficient, axis, orders[axis] - highest, len(orders)), axis
+        )
         for orders, coefficient in operator.items()
         if sum(orders) == orders[axis]
     }
+    return [_symbol({k: c[i] for k, c in own.items()}) for i in range(len(pieces.counts))]
 
+
+def _symbol(own):
     def symbol(s):
         waves = sum(c * (2j * np.pi * s) ** k for k, c in own.items())
         size = np.abs(waves * np.ones_like(s))

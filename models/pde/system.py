@@ -20,11 +20,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from probkit.gp.features import features
 from probkit.gp.mixture import SpectralMixture
 from probkit.linalg import mode_products
+from probkit.models.pde.chart import Chart, features_on
 from probkit.models.pde.conditions import Condition
 from probkit.models.pde.equation import Equation, Orders
+from probkit.models.pde.interfaces import Interface
 
 # Coefficients of a linear operator by the derivative that they multiply, numbers or
 # arrays over the grid.
@@ -40,32 +41,48 @@ class Span(eqx.Module):
         mixture: the kernel.
         mix: which combinations of its waves to keep, `(p, r)`; None for all.
         num_nodes: number of waves per bump of the spectrum.
+        chart: the pieces and the stretched coordinate of the axis; None for one that is
+            even and without breaks.
     """
 
     mixture: SpectralMixture
     mix: Float[Array, "p r"] | None
     num_nodes: int = eqx.field(static=True)
+    chart: Chart | None = eqx.field(static=True, default=None)
 
     @classmethod
-    def of(cls, mixture: SpectralMixture, x: Array, rank: int | None, num_nodes: int):
+    def of(
+        cls,
+        mixture: SpectralMixture,
+        x: Array,
+        rank: int | None,
+        num_nodes: int,
+        chart: Chart | None = None,
+    ):
         """The waves, or the `rank` combinations of them that matter most on a grid.
 
         The waves of long lengthscales are nearly dependent. Their singular values are the
         square roots of the kernel's eigenvalues, and small ones come out to full precision.
         """
         if rank is None:
-            return cls(mixture, None, num_nodes)
+            return cls(mixture, None, num_nodes, chart)
         fixed = jax.lax.stop_gradient(mixture)
         # At enough points to distinguish `rank` functions, however coarse the grid is.
-        points = jnp.linspace(x[0], x[-1], max(len(x), 2 * rank))
-        Φ = features(fixed, points, 0, num_nodes)
+        count = max(len(x), 2 * rank)
+        points = jnp.linspace(x[0], x[-1], count)
+        if chart is not None:
+            share = jnp.linspace(0.0, 1.0, count)
+            points = jnp.interp(share, jnp.linspace(0.0, 1.0, len(x)), x)
+        Φ = features_on(chart, fixed, points, 0, num_nodes)
         # A combination that is left out would add next to nothing, whatever it was: the
         # derivative does not go through the choice.
         mix = jnp.linalg.svd(Φ, full_matrices=False)[2][:rank].T
-        return cls(mixture, mix, num_nodes)
+        return cls(mixture, mix, num_nodes, chart)
 
-    def __call__(self, x: Float[Array, " n"], order: int = 0) -> Float[Array, "n r"]:
-        Φ = features(self.mixture, x, order, self.num_nodes)
+    def __call__(
+        self, x: Float[Array, " n"], order: int = 0, side: str = "right"
+    ) -> Float[Array, "n r"]:
+        Φ = features_on(self.chart, self.mixture, x, order, self.num_nodes, side)
         return Φ if self.mix is None else Φ @ self.mix
 
 
@@ -225,6 +242,50 @@ def condition_rows(
         parts = _parts(condition, orders, spans, grid)
         total = total + _tested_rows(coefficient, parts, against)
     value = tested(jnp.expand_dims(condition.given(unknowns), j), against)
+    return Rows(total, jnp.zeros_like(value), value, jnp.full_like(value, sd))
+
+
+def _beside(interface: Interface, spans: tuple[Span, ...], grid, unknowns):
+    """The terms of an interface: coefficient and functions of each axis, high less low."""
+    j, at = interface.axis, jnp.array([interface.at])
+    for side, sign, one in (("left", -1, interface.low), ("right", 1, interface.high)):
+        for orders, coefficient in one.jacobian({}, unknowns).items():
+            parts = [
+                span(at if i == j else x, order, side)
+                for i, (span, x, order) in enumerate(zip(spans, grid, orders, strict=True))
+            ]
+            yield sign * jnp.expand_dims(coefficient, j), parts
+
+
+def across(
+    interface: Interface, z: Float[Array, " r"], spans: tuple[Span, ...], grid, unknowns
+) -> Array:
+    """The jump of what is continuous at a break, for given coefficients."""
+    j = interface.axis
+    total = interface.high.source(unknowns) - interface.low.source(unknowns)
+    for coefficient, parts in _beside(interface, spans, grid, unknowns):
+        total = total + jnp.squeeze(coefficient * field(z, parts), j)
+    return total
+
+
+def interface_rows(
+    interface: Interface,
+    spans: tuple[Span, ...],
+    grid,
+    against,
+    sd: Float[Array, ""],
+    unknowns: Mapping[str, Any],
+) -> Rows:
+    """A condition at a break, at its points or against test functions of other axes."""
+    j = interface.axis
+    if against is not None:
+        against = [jnp.eye(1) if i == j else q for i, q in enumerate(against)]
+    total = jnp.zeros((1, 1))
+    for coefficient, parts in _beside(interface, spans, grid, unknowns):
+        total = total + _tested_rows(coefficient, parts, against)
+    value = interface.low.source(unknowns) - interface.high.source(unknowns)
+    face = tuple(len(x) for i, x in enumerate(grid) if i != j)
+    value = tested(jnp.expand_dims(jnp.broadcast_to(value, face), j), against)
     return Rows(total, jnp.zeros_like(value), value, jnp.full_like(value, sd))
 
 

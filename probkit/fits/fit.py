@@ -81,6 +81,7 @@ def fit(
     begin = None if start is None else _start_sites(start, model, data, method, key_start)
     draws = method.run(model, data, key_run, begin, running)
     model = draws.model or model
+    data = data if draws.data is None else draws.data
     result = _name(draws.result)
     if not draws.sites:
         # Without draws there is no tree to return.

@@ -90,6 +90,7 @@ class Draws:
         result: an item of `RESULTS`.
         facts: `{name: number}`, what `checks` needs besides these arrays.
         model: the model with the settings that the run chose, or None if it chose none.
+        data: the data as the run arranged them, or None if it left them as they were.
         integrated: what `model.integrated` makes of the draws, one after another, if
             the run has computed it.
     """
@@ -100,6 +101,7 @@ class Draws:
     result: Any
     facts: dict[str, float | int] = field(default_factory=dict)
     model: AbstractModel | None = None
+    data: Data | None = None
     integrated: Any = None
 
 

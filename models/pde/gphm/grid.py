@@ -329,13 +329,14 @@ def refuse_other_problems(problem: Problem) -> None:
     """Refuse problems that the paper does not have.
 
     Raises:
-        ValueError: if there are observations or unknown coefficients, no conditions, or
-            a `Robin` condition.
+        ValueError: if there are observations or unknown coefficients, no conditions, a
+            `Robin` condition, breaks or layers.
     """
     more = any(condition.more is not None for condition in problem.conditions)
+    more = more or any(problem.charts)
     if problem.values is not None or problem.unknown or not problem.conditions or more:
         raise ValueError(
             "`pde.GridGP` is the paper's model, for an equation with conditions on faces: "
-            "without observations, unknown coefficients, `pde.Robin` or an empty "
-            "boundary. Use `pde.SpectralGP`."
+            "without observations, unknown coefficients, breaks, layers, `pde.Robin` or an "
+            "empty boundary. Use `pde.SpectralGP`."
         )

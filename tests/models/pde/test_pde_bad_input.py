@@ -97,7 +97,7 @@ RESIDUALS = {
     ),
     "of a jump between points": (
         lambda u, x: (np.where(x < 0.57, 1.0, 0.1) * u.dx).dx,
-        r"jumps between x = 0.5 and 0.625, .*; make it smooth over several points, or",
+        r"jumps between x = 0.5 and 0.625, .*; say where .* `breaks=.\"x\": .*, or raise",
     ),
     "of what is NaN": (
         lambda u, x: (np.sqrt(x - 0.2) * u.dx).dx,
