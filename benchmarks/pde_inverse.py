@@ -23,7 +23,7 @@ import scipy.optimize
 import scipy.stats
 from timing import HERE, fresh_process, machine, table, timed, write
 
-SEEDS, POINTS, DRAWS = 100, 40, 40
+SEEDS, POINTS, DRAWS = 60, 40, 40
 WANTED = (0.90, 0.97)
 
 

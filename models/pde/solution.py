@@ -35,9 +35,13 @@ FACE_SD = 1e-9
 # How many test functions there are for each function of an axis.
 TEST_SHARE = 1.5
 # The reference solution, by which sds are calibrated, has this share of the tolerance. It
-# has this many more functions per axis, or if all waves are in use so many times the waves:
-# with the same functions, both could miss the solution in the same way.
-STRICTER, MORE_RANK, MORE_NODES = 1e-2, 4, 1.5
+# has this many more functions per axis. If all waves are in use, it has so many times the
+# waves, of lengthscales of this share: with the same functions, or the same kernel, both
+# could miss the solution in the same way.
+STRICTER, MORE_RANK, MORE_NODES, SHORTER = 1e-2, 4, 2.0, 0.8
+# Sds are a little larger than the difference of the two says: the reference is not exact,
+# and errors that are one multiple of the sd everywhere are all inside a band, or none is.
+MARGIN = 1.1
 # A solution whose sd is this share of that before the conditions is left open by them.
 OPEN = 1e-3
 # Points per axis at which the two solutions are compared, by dimension.
@@ -65,6 +69,14 @@ class Parameters(eqx.Module):
     unknowns: dict[str, Float[Array, ""]]
     equation_sd: Float[Array, ""]
     noise_sd: Float[Array, "..."] | None
+
+    def with_lengthscales(self, share: float) -> "Parameters":
+        """The same with lengthscales of this share."""
+        shorter = tuple(
+            dataclasses.replace(kernel, lengthscale=share * kernel.lengthscale)
+            for kernel in self.kernels
+        )
+        return dataclasses.replace(self, kernels=shorter)
 
 
 class Collocation(eqx.Module):
@@ -610,7 +622,10 @@ class Solver(eqx.Module):
         accurate of the two, their difference is the error of the first.
         """
         strict = self.collocation.stricter()
-        reference = Solver.of(strict, self.parameters)
+        parameters = self.parameters
+        if all(rank is None for rank in strict.ranks):
+            parameters = parameters.with_lengthscales(SHORTER)
+        reference = Solver.of(strict, parameters)
         between = {o: found.derivative(strict.grid, o) for o in strict.equation.orders}
         z = reference.given(between).mean
         flat = (0,) * len(strict.grid)
@@ -619,7 +634,7 @@ class Solver(eqx.Module):
         apart = system.derivative(z, reference.spans, places, flat)
         apart = apart - found.derivative(places, flat)
         sd = found.sd_on(places)
-        factor = jnp.quantile(jnp.abs(apart) / sd, 0.95) / 1.96
+        factor = MARGIN * jnp.quantile(jnp.abs(apart) / sd, 0.95) / 1.96
         # Where the conditions leave u open, both solutions choose the same one, and their
         # difference says nothing.
         prior_sd = math.prod(jnp.sqrt(k(jnp.zeros(()))) for k in self.parameters.kernels)
