@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probkit.linalg.arguments import as_factors, check_square, check_vector, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.matrices import as_operator
 from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
 from probkit.linalg.structured import AbstractStructured
@@ -37,6 +38,7 @@ class BlockDiagonal(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(as_operator(A).in_structure().dtype for A in self.blocks))
 
+    @compiled
     def mv(self, vector):
         check_vector(vector, self.shape[1], "mv")
         parts = _split(vector, [size(A)[1] for A in self.blocks])

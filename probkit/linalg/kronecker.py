@@ -9,6 +9,7 @@ import lineax as lx
 from jaxtyping import Array
 
 from probkit.linalg.arguments import as_factors, check_square, check_vector, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.matrices import as_operator
 from probkit.linalg.modes import mode_products
 from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
@@ -44,6 +45,7 @@ class Kronecker(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(as_operator(F).in_structure().dtype for F in self.factors))
 
+    @compiled
     def mv(self, vector: Array) -> Array:
         check_vector(vector, self.shape[1], "mv")
         tensor = vector.reshape([size(F)[1] for F in self.factors])
@@ -66,6 +68,7 @@ class Inverse(AbstractStructured):
     def dtype(self):
         return self.operator.in_structure().dtype
 
+    @compiled
     def mv(self, vector):
         return solve(self.operator, vector)
 

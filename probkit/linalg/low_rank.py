@@ -6,6 +6,7 @@ from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import check_square, check_vector, inexact
 from probkit.linalg.beside import Beside
+from probkit.linalg.compiled import compiled
 from probkit.linalg.kronecker import Inverse
 from probkit.linalg.matrices import as_operator
 from probkit.linalg.questions import diagonal, logdet, solve, sqrt, trace
@@ -55,6 +56,7 @@ class PlusLowRank(AbstractStructured):
     def dtype(self):
         return jnp.result_type(self.base.in_structure().dtype, self.columns)
 
+    @compiled
     def mv(self, vector):
         W = self.columns
         return self.base.mv(vector) + W @ (self.weights * (W.conj().T @ vector))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import lineax as lx
 
 from probkit.linalg.arguments import check_square, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.questions import logdet, solve
 from probkit.linalg.structured import AbstractStructured
 
@@ -42,6 +43,7 @@ class Product(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(A.in_structure().dtype for A in self.operators))
 
+    @compiled
     def mv(self, vector):
         for A in reversed(self.operators):
             vector = A.mv(vector)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import check_vector, inexact
+from probkit.linalg.compiled import compiled
 from probkit.linalg.jitter import default_jitter, with_jitter
 from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve
 from probkit.linalg.structured import AbstractHermitian, is_complex
@@ -42,6 +43,7 @@ class Toeplitz(AbstractHermitian):
     def dtype(self):
         return self.column.dtype
 
+    @compiled
     def mv(self, vector):
         # T is the corner of a circulant of twice its size, and the FFT diagonalises that.
         check_vector(vector, len(self.column), "mv")
