@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike
 
 from probkit.linalg.arguments import check_vector
 from probkit.linalg.compiled import compiled
-from probkit.linalg.structured import AbstractStructured, is_complex
+from probkit.linalg.structured import AbstractStructured, is_complex, matmat
 
 
 def _no_rule(question: str, op: Any) -> NoReturn:
@@ -270,13 +270,15 @@ def sample(op: lx.AbstractLinearOperator, key: Array, shape: tuple[int, ...] = (
 def hermitian_solve(op: lx.AbstractLinearOperator, vector: ArrayLike, solution) -> Array:
     """`solution(b)` for Hermitian `op`, with the derivatives of the equation it solves.
 
+    `b` is a vector, or a matrix whose columns are.
     From A x = b follows A dx = db - dA x, another equation with the same A, and so on to
     any order. `solution` itself is never differentiated, so that it may use eigenvectors
     at equal eigenvalues, or iterate.
     """
     vector = jnp.asarray(vector, jnp.result_type(vector, op.in_structure().dtype))
+    mv = op.mv if vector.ndim == 1 else functools.partial(matmat, op)
     return jax.lax.custom_linear_solve(
-        op.mv,
+        mv,
         vector,
         solve=lambda _, b: solution(b),
         # Aᵀ = conj(A), hence A⁻ᵀ b = conj(A⁻¹ conj(b)).
