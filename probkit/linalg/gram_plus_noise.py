@@ -13,7 +13,15 @@ from probkit.linalg.beside import Beside
 from probkit.linalg.compiled import compiled
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.plus_noise import KroneckerPlusNoise
-from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve, sqrt, trace
+from probkit.linalg.questions import (
+    diagonal,
+    hermitian_solve,
+    logdet,
+    plus_identity,
+    solve,
+    sqrt,
+    trace,
+)
 from probkit.linalg.spectral import outer
 from probkit.linalg.structured import AbstractHermitian, adjoint
 
@@ -108,3 +116,8 @@ def _(op):
     # R = [A, σ I]
     white = jnp.full(op.shape[0], jnp.sqrt(op.noise), op.dtype)
     return Beside([Kronecker(op.roots), lx.DiagonalLinearOperator(white)])
+
+
+@plus_identity.register(KroneckerGramPlusNoise)
+def _(op, amount):
+    return KroneckerGramPlusNoise(op.roots, op.noise + amount)

@@ -14,7 +14,7 @@ from probkit.linalg.matrices import as_operator
 from probkit.linalg.modes import mode_products
 from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
 from probkit.linalg.spectral import outer
-from probkit.linalg.structured import AbstractStructured
+from probkit.linalg.structured import AbstractStructured, dense
 
 
 class Kronecker(AbstractStructured):
@@ -124,3 +124,20 @@ def _(op):
 
 def _unwrap(op):
     return op.matrix if isinstance(op, lx.MatrixLinearOperator) else op
+
+
+@lx.tridiagonal.register(Kronecker)
+def _(op):
+    # entry (i, j) is the product of the entries of the factors at (i_p, j_p)
+    check_square(op, "lx.tridiagonal")
+    factors = [dense(as_operator(F)) for F in op.factors]
+    i = jnp.arange(op.shape[0])
+
+    def entries(rows, columns):
+        places = (
+            jnp.unravel_index(rows, [len(F) for F in factors]),
+            jnp.unravel_index(columns, [F.shape[1] for F in factors]),
+        )
+        return math.prod(F[k, l] for F, k, l in zip(factors, *places, strict=True))
+
+    return entries(i, i), entries(i[1:], i[:-1]), entries(i[:-1], i[1:])

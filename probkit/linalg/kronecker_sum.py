@@ -14,7 +14,16 @@ from probkit.linalg.eigenvalues import decomposed, spectral_logdet, spectral_sol
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.modes import mode_products
 from probkit.linalg.product import Product
-from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
+from probkit.linalg.questions import (
+    diagonal,
+    eigh,
+    logdet,
+    plus_identity,
+    solve,
+    sqrt,
+    times,
+    trace,
+)
 from probkit.linalg.spectral import hermitian
 from probkit.linalg.structured import AbstractHermitian
 
@@ -108,3 +117,15 @@ def _(op):
     # R = (⊗U_p) diag(√d):  R Rᴴ = A
     d, U = eigh(op)
     return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
+
+
+@times.register(KroneckerSum)
+def _(op, factor):
+    return KroneckerSum([factor * G for G in op.factors])
+
+
+@plus_identity.register(KroneckerSum)
+def _(op, amount):
+    # (G_1 + s I) ⊕ G_2 ⊕ …
+    first, *rest = op.factors
+    return KroneckerSum([first + amount * jnp.eye(len(first), dtype=first.dtype), *rest])

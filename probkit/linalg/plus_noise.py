@@ -21,6 +21,7 @@ from probkit.linalg.questions import (
     diagonal,
     eigh,
     logdet,
+    plus_identity,
     solve,
     sqrt,
     trace,
@@ -120,3 +121,15 @@ def _(op):
     # R = (⊗U_p) diag(√d):  R Rᴴ = Σ
     d, U = eigh(op)
     return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
+
+
+@lx.tridiagonal.register(KroneckerPlusNoise)
+def _(op):
+    K = Kronecker([hermitian(G) for G in op.factors])
+    main, lower, upper = lx.tridiagonal(K)
+    return main + op.noise, lower, upper
+
+
+@plus_identity.register(KroneckerPlusNoise)
+def _(op, amount):
+    return KroneckerPlusNoise(op.factors, op.noise + amount)

@@ -21,7 +21,7 @@ from probkit.linalg.structured import AbstractStructured, is_complex, matmat
 def _no_rule(question: str, op: Any) -> NoReturn:
     raise NotImplementedError(
         f"`{question}` has no rule for `{type(op).__name__}`; if the dense cost is fine, "
-        f"ask for it: `{question}(lx.MatrixLinearOperator(dense(op)), ...)`."
+        "ask for it: give `lx.MatrixLinearOperator(dense(op))`."
     )
 
 
@@ -265,6 +265,20 @@ def sample(op: lx.AbstractLinearOperator, key: Array, shape: tuple[int, ...] = (
     white = jax.random.normal(key, (*shape, *structure.shape), structure.dtype)
     draws = jax.vmap(R.mv)(white.reshape(-1, *structure.shape))
     return draws.reshape(*shape, R.out_size())
+
+
+@functools.singledispatch
+def times(op: lx.AbstractLinearOperator, factor: ArrayLike) -> lx.AbstractLinearOperator:
+    """$c A$ with $c$ in its parts, as one operator of the class of $A$ or one like it."""
+    _no_rule("a multiple within a sum", op)
+
+
+@functools.singledispatch
+def plus_identity(
+    op: lx.AbstractLinearOperator, amount: ArrayLike
+) -> lx.AbstractLinearOperator:
+    """$A + s I$ for real $s$, as one operator of the class of $A$ or one like it."""
+    _no_rule("a sum with the identity", op)
 
 
 def hermitian_solve(op: lx.AbstractLinearOperator, vector: ArrayLike, solution) -> Array:

@@ -1,5 +1,6 @@
 """lineax's `linear_solve` by our rules."""
 
+import jax.numpy as jnp
 import lineax as lx
 
 from probkit.linalg.questions import solve
@@ -16,7 +17,10 @@ class Structured(lx.AbstractLinearSolver):
         return operator
 
     def compute(self, state, vector, options):
-        return solve(state, vector), lx.RESULTS.successful, {}
+        # lineax forgets whether a number was a plain one, so that in `2.0 * op` it may set
+        # the dtype in one place and not in another. What is declared sets it here.
+        dtype = jnp.result_type(state.in_structure().dtype, vector)
+        return solve(state, vector).astype(dtype), lx.RESULTS.successful, {}
 
     def transpose(self, state, options):
         return state.transpose(), options

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import check_vector, inexact
@@ -13,8 +14,10 @@ from probkit.linalg.questions import (
     diagonal,
     hermitian_solve,
     logdet,
+    plus_identity,
     solve,
     solve_columns,
+    times,
 )
 from probkit.linalg.structured import AbstractHermitian, is_complex
 
@@ -257,4 +260,20 @@ def _(op, factor=10.0, *, amount=None):
     # the diagonal of T is c_0 everywhere
     if amount is None:
         amount = default_jitter(factor, op.shape[0] * op.column[0].real, op.dtype)
+    return Toeplitz(op.column.at[0].add(amount))
+
+
+@lx.tridiagonal.register(Toeplitz)
+def _(op):
+    lower = jnp.full(op.shape[0] - 1, op.column[1] if op.shape[0] > 1 else 0, op.dtype)
+    return diagonal(op), lower, lower.conj()
+
+
+@times.register(Toeplitz)
+def _(op, factor):
+    return Toeplitz(factor * op.column)
+
+
+@plus_identity.register(Toeplitz)
+def _(op, amount):
     return Toeplitz(op.column.at[0].add(amount))

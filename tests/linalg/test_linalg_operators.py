@@ -124,7 +124,7 @@ TABLE = {
     toeplitz: SOLVED | {"inverse_quadratic_form"},
     masked: POSITIVE - {"logdet"},
     product: ANY | {"solve", "logdet"},
-    times_a_number: POSITIVE,
+    times_a_number: POSITIVE | {"eigh"},
     khatri_rao: ANY | {"diagonal"},
 }
 every_operator = pytest.mark.parametrize("make", TABLE, ids=lambda make: make.__name__)
