@@ -157,7 +157,8 @@ def _(op, factor):
 @plus_identity.register(lx.MatrixLinearOperator)
 def _(op, amount):
     check_square(op, "a sum with the identity")
-    return lx.MatrixLinearOperator(op.matrix + amount * jnp.eye(*op.matrix.shape))
+    A = jnp.asarray(op.matrix)
+    return lx.MatrixLinearOperator(A + amount * jnp.eye(len(A), dtype=A.dtype))
 
 
 @plus_identity.register(lx.DiagonalLinearOperator)

@@ -45,7 +45,7 @@ def stochastic_logdet(
     spectrum of $A$ lets expect, or after `num_steps`. Either way it is part of the error.
 
     The derivative uses the same probes, $\mathrm{mean}\, z^H A^{-1} dA\, z$. It is unbiased
-    and costs one `solve` per probe.
+    and costs one `solve` per probe, and is NaN where that is.
 
     Args:
         op: $A$.

@@ -43,7 +43,7 @@ class AbstractStructured(lx.AbstractLinearOperator):
 
 
 class AbstractHermitian(AbstractStructured):
-    """A Hermitian positive semi-definite matrix given by its parts."""
+    """A Hermitian matrix given by its parts; lineax is told that it is semi-definite."""
 
     def transpose(self):
         # Aᵀ = conj(A) for Hermitian A.

@@ -114,6 +114,22 @@ def test_sums_with_the_identity(name, is_complex):
     _check(left, large * np.eye(6) - A, {"diagonal"})
 
 
+@pytest.mark.parametrize("name", _operators())
+def test_single_precision_stays(name):
+    def in_single(x):
+        return jax.ShapeDtypeStruct(x.shape, jnp.float32)
+
+    def answers(op, v):
+        one = lx.IdentityLinearOperator(op.in_structure())
+        for A in (2.0 * op, -op / 3, op + 0.5 * one, 2.0 * op + one):
+            yield linalg.solve(A, v), linalg.logdet(A), linalg.diagonal(A)
+            yield linalg.quadratic_form(A, v), linalg.inverse_quadratic_form(A, v)
+
+    shapes = jax.tree.map(in_single, (_operators()[name], jnp.ones(6)))
+    out = jax.eval_shape(lambda *x: list(answers(*x)), *shapes)
+    assert {x.dtype for x in jax.tree.leaves(out)} == {jnp.dtype("float32")}
+
+
 def test_a_sum_is_solved_in_its_structure():
     G = [jnp.eye(8) * 2] * 3
 
@@ -224,7 +240,6 @@ def test_numbers_of_another_precision_at_the_door_of_lineax():
         (op / 2, 4 / 3),
         (-op, -2 / 3),
         (op + 0.5 * one, 0.5),
-        (op * jnp.float64(2), 1 / 3),
     ):
         got = lx.linear_solve(A, v, linalg.Structured()).value
         assert got.dtype == jnp.float32
@@ -234,6 +249,19 @@ def test_numbers_of_another_precision_at_the_door_of_lineax():
         return lx.linear_solve(s * op, v, linalg.Structured()).value.sum()
 
     np.testing.assert_allclose(jax.grad(total)(2.0), -4 / 1.5 / 4, rtol=1e-6)
+
+    def twice(s):
+        return lx.linear_solve(s * (2.0 * op), v, linalg.Structured()).value.sum()
+
+    np.testing.assert_allclose(jax.grad(twice)(2.0), -2 / 1.5 / 4, rtol=1e-6)
+
+
+def test_complex_sums_at_the_door_of_lineax():
+    op = _operators(True)["Kronecker"]
+    one = lx.IdentityLinearOperator(op.in_structure())
+    v = jnp.arange(1.0, 7.0) + 0j
+    got = lx.linear_solve(2.0 * op + 0.5 * one, v, linalg.Structured()).value
+    close(got, np.linalg.solve(2 * _dense(op) + 0.5 * np.eye(6), v))
 
 
 @real_and_complex

@@ -170,3 +170,13 @@ def test_no_error_is_told_where_there_is_no_covariance():
         )
     )(-2.0)
     assert jnp.isnan(jnp.stack(out)).all()
+
+
+def test_the_estimate_lowers_for_cuda():
+    def value(noise, key):
+        op = linalg.MaskedKroneckerPlusNoise([jnp.eye(3)] * 2, noise, jnp.ones((3, 3)))
+        return linalg.stochastic_logdet(op, key, num_probes=2, num_steps=4).value
+
+    program = jax.jit(jax.value_and_grad(value))
+    exported = jax.export.export(program, platforms=["cuda"])(0.5, jax.random.key(0))
+    assert exported.platforms == ("cuda",)
