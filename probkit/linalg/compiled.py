@@ -19,14 +19,45 @@ def compiled[Function: Callable[..., Any]](function: Function) -> Function:
 
     An operator that holds a Python function (`lx.FunctionLinearOperator`) cannot be an
     argument of a compiled program. The function then runs step by step.
+
+    A rule that is registered anew counts from the next call on.
     """
-    program = jax.jit(function, inline=True)
+
+    def of_rules(generation, *args, **kwargs):
+        return function(*args, **kwargs)
+
+    of_rules.__name__ = function.__name__  # which a profile shows
+    program = jax.jit(of_rules, static_argnums=0, inline=True)
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        leaves = jax.tree.leaves((args, kwargs))
-        if all(isinstance(x, _TRACED) for x in leaves):
-            return program(*args, **kwargs)
+        try:
+            return program(_rules.generation, *args, **kwargs)
+        except TypeError:
+            # Asked afterwards, because the question costs as much as a small product.
+            if all(isinstance(x, _TRACED) for x in jax.tree.leaves((args, kwargs))):
+                raise
         return function(*args, **kwargs)
 
+    if hasattr(function, "register"):
+        call.register = _anew(function.register)  # type: ignore[attr-defined]
     return call  # type: ignore[return-value]
+
+
+class _Rules:
+    """How often a rule was registered, which is part of what a program depends on."""
+
+    generation = 0
+
+
+_rules = _Rules()
+
+
+def _anew(register):
+    @functools.wraps(register)
+    def call(*args, **kwargs):
+        # For all functions, because one may have inlined the rule of another.
+        _rules.generation += 1
+        return register(*args, **kwargs)
+
+    return call

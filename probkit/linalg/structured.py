@@ -43,7 +43,7 @@ class AbstractStructured(lx.AbstractLinearOperator):
 
 
 class AbstractHermitian(AbstractStructured):
-    """A Hermitian matrix given by its parts; lineax is told that it is semi-definite."""
+    """A Hermitian matrix given by its parts; for lineax it is positive semi-definite."""
 
     def transpose(self):
         # Aᵀ = conj(A) for Hermitian A.

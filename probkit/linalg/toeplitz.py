@@ -152,7 +152,7 @@ DENSE = 2048
 @solve_columns.register(Toeplitz)
 def _(op, matrix):
     n, k = matrix.shape
-    check_vector(matrix[:, 0], op.shape[0], "solve")
+    check_vector(jnp.empty(n), op.shape[0], "solve")
     fixed = jax.lax.stop_gradient(op)
     by = _by_elimination if n <= DENSE and 4 * k >= n else _by_convolution
 

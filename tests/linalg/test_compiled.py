@@ -78,6 +78,17 @@ def test_an_operator_that_holds_a_function_is_a_factor():
     np.testing.assert_array_equal(op.mv(jnp.arange(6.0)), 2 * np.arange(6.0))
 
 
+def test_a_rule_that_is_registered_anew_counts():
+    class Twice(lx.DiagonalLinearOperator):
+        pass
+
+    op, v = Twice(jnp.ones(2)), jnp.ones(2)
+    for factor in (2.0, 3.0):
+        linalg.solve.register(Twice, lambda op, vector, factor=factor: vector / factor)
+        np.testing.assert_allclose(linalg.solve(op, v), v / factor)
+        np.testing.assert_allclose(linalg.inverse_quadratic_form(op, v), 2 / factor)
+
+
 # Several right-hand sides
 
 

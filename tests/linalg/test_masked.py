@@ -161,7 +161,7 @@ def test_the_logarithm_in_other_dtypes(dtype):
     assert abs(out.value - np.linalg.slogdet(dense)[1]) < 4 * out.standard_error < 1
 
 
-def test_no_error_is_told_where_there_is_no_covariance():
+def test_the_error_is_nan_where_there_is_no_covariance():
     out = jax.jit(
         lambda noise: linalg.stochastic_logdet(
             linalg.MaskedKroneckerPlusNoise([jnp.eye(3)], noise, jnp.ones(3)),
