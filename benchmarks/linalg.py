@@ -1,8 +1,9 @@
 """Kronecker products: probkit compared with NumPy, linear_operator, gpjax and dense SciPy.
 
 All sides run in one process, in turn. Timed are the matrix-vector product with three equal
-factors, and `solve` + `logdet` of such a product plus noise. The result also has the flop
-limit of the same cores, the memory, and the slope of cost over size.
+factors, and `solve` + `logdet` of such a product plus noise, within `jax.jit` and called
+outside it, and `solve` of a Toeplitz matrix with many right-hand sides. The result also has
+the flop limit of the same cores, the memory, and the slope of cost over size.
 """
 
 import argparse
@@ -41,6 +42,15 @@ def ours_matvec(factors, v):
     run = jax.jit(lambda F, v: linalg.Kronecker(F).mv(v))
     F, v = [jnp.asarray(A) for A in factors], jnp.asarray(v)
     return lambda: run(F, v).block_until_ready()
+
+
+def ours_uncompiled_matvec(factors, v):
+    import jax.numpy as jnp
+
+    from probkit import linalg
+
+    op, v = linalg.Kronecker([jnp.asarray(A) for A in factors]), jnp.asarray(v)
+    return lambda: op.mv(v).block_until_ready()
 
 
 def numpy_reshape_matvec(factors, v):
@@ -104,6 +114,17 @@ def ours_solve(factors, v):
     run = jax.jit(both)
     F, v = [jnp.asarray(A) for A in factors], jnp.asarray(v)
     return lambda: jax.block_until_ready(run(F, v))
+
+
+def ours_uncompiled_solve(factors, v):
+    import jax
+    import jax.numpy as jnp
+
+    from probkit import linalg
+
+    op = linalg.KroneckerPlusNoise([jnp.asarray(A) for A in factors], NOISE)
+    v = jnp.asarray(v)
+    return lambda: jax.block_until_ready((linalg.solve(op, v), linalg.logdet(op)))
 
 
 def numpy_solve(factors, v):
@@ -174,6 +195,7 @@ def gpjax_solve(factors, v):
 DENSE = 5_000  # most rows of a dense matrix, so that it fits and does not take too long
 MATVEC = {
     "probkit": (ours_matvec, None, None),
+    "probkit, no jit": (ours_uncompiled_matvec, None, None),
     "numpy reshape": (numpy_reshape_matvec, None, None),
     "numpy einsum": (numpy_einsum_matvec, None, None),
     "linear_operator": (linear_operator_matvec, "linear_operator", None),
@@ -182,6 +204,7 @@ MATVEC = {
 }
 SOLVE = {
     "probkit": (ours_solve, None, None),
+    "probkit, no jit": (ours_uncompiled_solve, None, None),
     "numpy eigh": (numpy_solve, None, None),
     "linear_operator": (linear_operator_solve, "linear_operator", None),
     # gpjax has no rule for a product plus noise, so this side is dense.
@@ -275,6 +298,34 @@ def against_the_limit(result: dict) -> dict:
     return out
 
 
+def race_toeplitz(n: int, columns: int, repeats: int) -> dict:
+    """Times of `solve` of an exponential covariance with many right-hand sides."""
+    import jax.numpy as jnp
+    import scipy.linalg
+
+    from probkit import linalg
+
+    column = 0.9 ** np.arange(n)
+    B = np.random.default_rng(0).normal(size=(n, columns))
+    op, right = linalg.Toeplitz(column), jnp.asarray(B)
+
+    def dense():
+        factor = scipy.linalg.cho_factor(scipy.linalg.toeplitz(column))
+        return scipy.linalg.cho_solve(factor, B)
+
+    runs = {
+        "probkit": lambda: linalg.solve(op, right).block_until_ready(),
+        "scipy Toeplitz": lambda: scipy.linalg.solve_toeplitz(column, B),
+        "scipy dense": dense,
+    }
+    first = {name: _parts(run()) for name, run in runs.items()}
+    rounds = alternate(
+        {name: lambda _, run=run: seconds(run) for name, run in runs.items()}, repeats
+    )
+    apart = {name: _apart(parts, first["probkit"]) for name, parts in first.items()}
+    return {"n": n, "columns": columns, "seconds": rounds, "apart": apart}
+
+
 MEMORY = """
 import json, resource, sys
 import jax, jax.numpy as jnp, numpy as np
@@ -355,10 +406,19 @@ def main() -> None:
     ]
     matvec += [race(MATVEC, sizes[-1], "float32", repeats, largest)]
     solve = [race(SOLVE, m, "float64", repeats) for m in sizes if m <= 100]
+    shapes = ((50, 5), (50, 50)) if args.quick else ((500, 1), (500, 500), (4000, 100))
+    toeplitz = [race_toeplitz(n, k, repeats) for n, k in shapes]
     bytes_used = memory(sizes[-1])
 
     show("mat-vec", matvec)
     show("solve + logdet of a product plus noise", solve)
+    print("\nToeplitz, many right-hand sides: elapsed milliseconds, median")
+    names = list(toeplitz[0]["seconds"])
+    rows = []
+    for result in toeplitz:
+        times = (1e3 * median(result["seconds"][name], "wall_s") for name in names)
+        rows.append((result["n"], result["columns"], *times))
+    table(("n", "columns", *names), rows)
     print("\nGFlop/s of the mat-vec, and the limit: a large GEMM in the same rounds")
     rows = []
     for result in matvec:
@@ -380,7 +440,12 @@ def main() -> None:
     )
     print(f"memory of a mat-vec: {bytes_used['times']:.2f} times input + output")
     result = {"machine": where, "repeats": repeats, "matvec": matvec}
-    result |= {"solve_and_logdet": solve, "slope": exponent, "memory": bytes_used}
+    result |= {
+        "solve_and_logdet": solve,
+        "toeplitz": toeplitz,
+        "slope": exponent,
+        "memory": bytes_used,
+    }
     write("linalg", result, args.quick)
 
 

@@ -1,5 +1,6 @@
 """Structured operators on lineax, and functions that answer questions about them."""
 
+from probkit.linalg import combined, shifted  # noqa: F401 (their rules)
 from probkit.linalg.beside import Beside
 from probkit.linalg.block_diagonal import BlockDiagonal
 from probkit.linalg.gram_plus_noise import KroneckerGramPlusNoise
@@ -9,7 +10,7 @@ from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.kronecker_sum import KroneckerSum
 from probkit.linalg.least_squares import Regression, regress
 from probkit.linalg.low_rank import PlusLowRank
-from probkit.linalg.masked import Estimate, MaskedKroneckerPlusNoise, stochastic_logdet
+from probkit.linalg.masked import MaskedKroneckerPlusNoise
 from probkit.linalg.modes import abs2, mode_products
 from probkit.linalg.plus_noise import KroneckerPlusNoise
 from probkit.linalg.product import Product
@@ -27,6 +28,7 @@ from probkit.linalg.questions import (
 from probkit.linalg.scaled import ScaledKronecker
 from probkit.linalg.solver import Structured
 from probkit.linalg.spectral import outer
+from probkit.linalg.stochastic import Estimate, stochastic_logdet
 from probkit.linalg.structured import adjoint, dense, matmat
 from probkit.linalg.toeplitz import Toeplitz
 from probkit.linalg.two_kroneckers import SumOfTwoKroneckers

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, ArrayLike
 
 
@@ -54,6 +56,11 @@ def as_noise(noise: ArrayLike, factors: Sequence[Array], name: str) -> Array:
             f"`{name}(noise=...)` has shape {jnp.shape(noise)}; it is one variance for all "
             "entries."
         )
+    # A traced value is not known here; the answers are NaN where it is too low.
+    if not isinstance(noise, jax.core.Tracer) and np.any(np.asarray(noise) < 0):
+        raise ValueError(
+            f"`{name}(noise=...)` is {noise}; it is a variance, and must not be below 0."
+        )
     return inexact(noise).astype(jnp.finfo(jnp.result_type(*factors)).dtype)
 
 
@@ -65,9 +72,16 @@ def check_square(factor: Any, name: str) -> None:
         )
 
 
+SEVERAL = {
+    "mv": "for several use `matmat(op, B)`, with one column per vector",
+    "solve": "for several give a matrix, with one column per vector",
+}
+
+
 def check_vector(vector: ArrayLike, length: int, question: str) -> None:
     if jnp.shape(vector) != (length,):
+        several = SEVERAL.get(question, "for several use `jax.vmap`")
         raise ValueError(
             f"`{question}` got a vector of shape {jnp.shape(vector)} for an operator that "
-            f"takes {length} entries; for several vectors use `jax.vmap`."
+            f"takes {length} entries; {several}."
         )

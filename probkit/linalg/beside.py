@@ -7,6 +7,7 @@ import lineax as lx
 import numpy as np
 
 from probkit.linalg.arguments import check_vector, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.structured import AbstractStructured
 
 
@@ -40,6 +41,7 @@ class Beside(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(A.in_structure().dtype for A in self.operators))
 
+    @compiled
     def mv(self, vector):
         check_vector(vector, self.shape[1], "mv")
         cuts = np.cumsum([size(A)[1] for A in self.operators])[:-1]
@@ -67,6 +69,7 @@ class Stacked(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(A.in_structure().dtype for A in self.operators))
 
+    @compiled
     def mv(self, vector):
         return jnp.concatenate([A.mv(vector) for A in self.operators])
 

@@ -7,8 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from probkit.linalg.arguments import as_factors, check_square, check_vector, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.matrices import as_operator
-from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
+from probkit.linalg.questions import (
+    diagonal,
+    eigh,
+    logdet,
+    plus_identity,
+    solve,
+    sqrt,
+    times,
+    trace,
+)
 from probkit.linalg.structured import AbstractStructured
 
 
@@ -37,6 +47,7 @@ class BlockDiagonal(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(as_operator(A).in_structure().dtype for A in self.blocks))
 
+    @compiled
     def mv(self, vector):
         check_vector(vector, self.shape[1], "mv")
         parts = _split(vector, [size(A)[1] for A in self.blocks])
@@ -92,3 +103,14 @@ def _(op):
 def _(op):
     values, vectors = zip(*(eigh(A) for A in _squares(op, "eigh")), strict=True)
     return jnp.concatenate([v.reshape(-1) for v in values]), BlockDiagonal(vectors)
+
+
+@times.register(BlockDiagonal)
+def _(op, factor):
+    return BlockDiagonal([times(as_operator(A), factor) for A in op.blocks])
+
+
+@plus_identity.register(BlockDiagonal)
+def _(op, amount):
+    blocks = _squares(op, "a sum with the identity")
+    return BlockDiagonal([plus_identity(A, amount) for A in blocks])

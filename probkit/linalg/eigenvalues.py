@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from probkit.linalg.arguments import check_vector
-from probkit.linalg.questions import eigh, hermitian_solve
+from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.questions import hermitian_solve
 from probkit.linalg.spectral import eigh_of_matrix, hermitian
 from probkit.linalg.structured import adjoint
 
@@ -16,11 +17,12 @@ Spectrum = Callable[[Sequence[Array], Array], Array]
 
 
 def spectral_logdet(spectrum: Spectrum, factors: Sequence[Array], noise: Array) -> Array:
-    r"""$\sum \log d$ with $d = φ(λ_1, …, λ_P, σ²)$, $λ_p$ the eigenvalues of $G_p$.
+    r"""$\sum \log |d|$ with $d = φ(λ_1, …, λ_P, σ²)$, $λ_p$ the eigenvalues of $G_p$.
 
     Args:
-        spectrum: $φ$, affine in each $λ_p$ by itself; a tensor with one axis per factor.
-        factors: Hermitian positive semi-definite $G_p$, `(m_p, m_p)`.
+        spectrum: $φ$, affine in each $λ_p$ by itself; a tensor with one axis per factor. It
+            is NaN where the answer has to be.
+        factors: Hermitian $G_p$, `(m_p, m_p)`.
         noise: $σ²$, one number.
 
     Returns:
@@ -33,7 +35,7 @@ def spectral_logdet(spectrum: Spectrum, factors: Sequence[Array], noise: Array) 
 
 
 def decomposed(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Eigenvalues, at least 0, and eigenvectors of each factor."""
+    """Eigenvalues and eigenvectors of each factor."""
     return _spectra([hermitian(G) for G in factors])
 
 
@@ -43,11 +45,6 @@ def _spectra(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     They are not made Hermitian a second time, so that `solve` and `logdet` of one operator
     share one decomposition when compiled.
     """
-    values, vectors = _eigh_of_each(factors)
-    return [jnp.maximum(v, 0) for v in values], vectors
-
-
-def _eigh_of_each(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
     if len({(G.shape, G.dtype) for G in factors}) > 1 or len(factors) == 1:
         pairs = [eigh_of_matrix(G) for G in factors]
         return [values for values, _ in pairs], [U for _, U in pairs]
@@ -63,7 +60,7 @@ def _logdet(spectrum, factors, noise):
 
 
 def _sum_of_logs(spectrum, values, noise):
-    return jnp.log(spectrum(values, noise)).sum()
+    return jnp.log(jnp.abs(spectrum(values, noise))).sum()
 
 
 @_logdet.defjvp
@@ -123,10 +120,26 @@ def _(spectrum, primals, tangents):
     return (T, t), (tuple(d_T), d_t)
 
 
-def spectral_solve(op, vector: Array) -> Array:
-    """The solution through `eigh(op)`, for Hermitian `op`; differentiable to any order."""
+def at_least_zero(values: Array) -> Array:
+    """Eigenvalues of a factor, without what is below zero by rounding.
+
+    A positive semi-definite factor may have some just below zero, by rounding in it and in
+    its decomposition. They count as zero up to ten rounding units per row, relative to the
+    largest eigenvalue: entries of a kernel matrix are off by a few units each, and their
+    sum over a row moves eigenvalues. Lower ones are kept. The derivative is that without
+    the change.
+    """
+    rounding = 10 * len(values) * jnp.finfo(values.dtype).eps * jnp.abs(values).max()
+    kept = jnp.where((values < 0) & (values >= -rounding), 0, values)
+    return values + jax.lax.stop_gradient(kept - values)
+
+
+def spectral_solve(spectrum: Spectrum, op, noise: Array, vector: Array) -> Array:
+    """The solution by the spectrum of the factors of `op`; differentiable to any order."""
     check_vector(vector, op.shape[0], "solve")
-    d, U = eigh(jax.lax.stop_gradient(op))
+    factors, noise = jax.lax.stop_gradient((op.factors, noise))
+    values, vectors = decomposed(factors)
+    d, U = spectrum(values, noise), Kronecker(vectors)
 
     def solution(b):
         rotated = adjoint(U).mv(b)

@@ -10,9 +10,18 @@ from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, as_noise, check_vector
 from probkit.linalg.beside import Beside
+from probkit.linalg.compiled import compiled
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.plus_noise import KroneckerPlusNoise
-from probkit.linalg.questions import diagonal, hermitian_solve, logdet, solve, sqrt, trace
+from probkit.linalg.questions import (
+    diagonal,
+    hermitian_solve,
+    logdet,
+    plus_identity,
+    solve,
+    sqrt,
+    trace,
+)
 from probkit.linalg.spectral import outer
 from probkit.linalg.structured import AbstractHermitian, adjoint
 
@@ -29,8 +38,11 @@ class KroneckerGramPlusNoise(AbstractHermitian):
             over $p$ is that of the tensor.
         noise: $σ² > 0$, a variance, one number, in squared units of the tensor.
 
+    A noise below zero that is not known when the operator is made, because it is traced,
+    gives NaN where $Σ$ is not positive definite.
+
     Raises:
-        ValueError: if the noise is not one number.
+        ValueError: if the noise is below zero or not one number.
     """
 
     roots: tuple[Inexact[Array, "..."], ...]
@@ -49,6 +61,7 @@ class KroneckerGramPlusNoise(AbstractHermitian):
     def dtype(self):
         return jnp.result_type(*self.roots)
 
+    @compiled
     def mv(self, vector):
         A = Kronecker(self.roots)
         return A.mv(adjoint(A).mv(vector)) + self.noise * vector
@@ -63,6 +76,7 @@ def _(op, vector):
     pairs = [jnp.linalg.svd(A, full_matrices=False)[:2] for A in roots]
     U = Kronecker([V for V, _ in pairs])
     d = outer([s**2 for _, s in pairs]).reshape(-1) + noise
+    d, noise = (jnp.where(x < 0, jnp.nan, x) for x in (d, noise))
 
     def solution(b):
         inside = adjoint(U).mv(b)
@@ -80,7 +94,8 @@ def _(op):
     ]
     compressed = KroneckerPlusNoise(small, op.noise)
     rest = op.shape[0] - compressed.shape[0]
-    return logdet(compressed) + rest * jnp.log(op.noise)
+    # With nothing left, 0 log σ² would be NaN at σ² = 0.
+    return logdet(compressed) + (rest * jnp.log(op.noise) if rest else 0)
 
 
 @diagonal.register(KroneckerGramPlusNoise)
@@ -101,3 +116,8 @@ def _(op):
     # R = [A, σ I]
     white = jnp.full(op.shape[0], jnp.sqrt(op.noise), op.dtype)
     return Beside([Kronecker(op.roots), lx.DiagonalLinearOperator(white)])
+
+
+@plus_identity.register(KroneckerGramPlusNoise)
+def _(op, amount):
+    return KroneckerGramPlusNoise(op.roots, op.noise + amount)

@@ -9,6 +9,7 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, check_square, check_vector
+from probkit.linalg.compiled import compiled
 from probkit.linalg.questions import diagonal
 from probkit.linalg.structured import AbstractStructured
 
@@ -44,6 +45,7 @@ class KhatriRao(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*self.factors)
 
+    @compiled
     def mv(self, vector):
         check_vector(vector, self.shape[1], "mv")
         left, right = self._halves()
@@ -86,6 +88,7 @@ class _Transposed(AbstractStructured):
     def dtype(self):
         return self.operator.dtype
 
+    @compiled
     def mv(self, vector):
         # (Fᵀ y)_k = Σ_ab left_ak Y_ab right_bk
         check_vector(vector, self.shape[1], "mv")

@@ -9,11 +9,12 @@ import lineax as lx
 from jaxtyping import Array
 
 from probkit.linalg.arguments import as_factors, check_square, check_vector, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.matrices import as_operator
 from probkit.linalg.modes import mode_products
 from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
 from probkit.linalg.spectral import outer
-from probkit.linalg.structured import AbstractStructured
+from probkit.linalg.structured import AbstractStructured, dense
 
 
 class Kronecker(AbstractStructured):
@@ -44,6 +45,7 @@ class Kronecker(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(as_operator(F).in_structure().dtype for F in self.factors))
 
+    @compiled
     def mv(self, vector: Array) -> Array:
         check_vector(vector, self.shape[1], "mv")
         tensor = vector.reshape([size(F)[1] for F in self.factors])
@@ -66,6 +68,7 @@ class Inverse(AbstractStructured):
     def dtype(self):
         return self.operator.in_structure().dtype
 
+    @compiled
     def mv(self, vector):
         return solve(self.operator, vector)
 
@@ -121,3 +124,20 @@ def _(op):
 
 def _unwrap(op):
     return op.matrix if isinstance(op, lx.MatrixLinearOperator) else op
+
+
+@lx.tridiagonal.register(Kronecker)
+def _(op):
+    # entry (i, j) is the product of the entries of the factors at (i_p, j_p)
+    check_square(op, "lx.tridiagonal")
+    factors = [dense(as_operator(F)) for F in op.factors]
+    i = jnp.arange(op.shape[0])
+
+    def entries(rows, columns):
+        places = (
+            jnp.unravel_index(rows, [len(F) for F in factors]),
+            jnp.unravel_index(columns, [F.shape[1] for F in factors]),
+        )
+        return math.prod(F[k, l] for F, k, l in zip(factors, *places, strict=True))
+
+    return entries(i, i), entries(i[1:], i[:-1]), entries(i[:-1], i[1:])

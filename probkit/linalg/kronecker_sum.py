@@ -9,11 +9,22 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, check_square, check_vector
+from probkit.linalg.compiled import compiled
 from probkit.linalg.eigenvalues import decomposed, spectral_logdet, spectral_solve
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.modes import mode_products
 from probkit.linalg.product import Product
-from probkit.linalg.questions import diagonal, eigh, logdet, solve, sqrt, trace
+from probkit.linalg.questions import (
+    diagonal,
+    eigh,
+    logdet,
+    plus_identity,
+    solve,
+    sqrt,
+    times,
+    trace,
+)
+from probkit.linalg.spectral import hermitian
 from probkit.linalg.structured import AbstractHermitian
 
 
@@ -24,8 +35,11 @@ class KroneckerSum(AbstractHermitian):
     $(⊗U_p)\, \mathrm{diag}(λ_{1,i_1} + … + λ_{P,i_P})\, (⊗U_p)^H$.
 
     Args:
-        factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`. `solve`
-            and `logdet` need a positive definite sum.
+        factors: Hermitian arrays $G_p$, `(m_p, m_p)`, of which the nearest Hermitian
+            matrices are used.
+
+    Factors and their sum may be indefinite. `solve` needs a sum without eigenvalue zero,
+    and `sqrt` and `sample` give NaN if one is below zero.
 
     Raises:
         ValueError: if a factor is not square.
@@ -47,12 +61,13 @@ class KroneckerSum(AbstractHermitian):
     def dtype(self):
         return jnp.result_type(*self.factors)
 
+    @compiled
     def mv(self, vector):
         check_vector(vector, self.shape[1], "mv")
         tensor = vector.reshape([len(G) for G in self.factors])
         nothing = [None] * len(self.factors)
         terms = [
-            mode_products(tensor, [*nothing[:p], G, *nothing[p + 1 :]])
+            mode_products(tensor, [*nothing[:p], hermitian(G), *nothing[p + 1 :]])
             for p, G in enumerate(self.factors)
         ]
         return functools.reduce(jnp.add, terms).reshape(-1)
@@ -60,6 +75,10 @@ class KroneckerSum(AbstractHermitian):
 
 def _spectrum(values, noise):
     return functools.reduce(jnp.add.outer, values) + noise
+
+
+def _nothing(op):
+    return jnp.zeros((), jnp.finfo(op.dtype).dtype)
 
 
 @eigh.register(KroneckerSum)
@@ -72,14 +91,13 @@ def _(op):
 @solve.register(KroneckerSum)
 def _(op, vector):
     # A⁻¹ b = (⊗U_p) diag(1/d) (⊗U_p)ᴴ b
-    return spectral_solve(op, vector)
+    return spectral_solve(_spectrum, op, _nothing(op), vector)
 
 
 @logdet.register(KroneckerSum)
 def _(op):
-    # log|A| = Σ log(λ_1 ⊕ … ⊕ λ_P)
-    nothing = jnp.zeros((), jnp.finfo(op.dtype).dtype)
-    return spectral_logdet(_spectrum, op.factors, nothing)
+    # log|A| = Σ log|λ_1 ⊕ … ⊕ λ_P|
+    return spectral_logdet(_spectrum, op.factors, _nothing(op))
 
 
 @diagonal.register(KroneckerSum)
@@ -99,3 +117,15 @@ def _(op):
     # R = (⊗U_p) diag(√d):  R Rᴴ = A
     d, U = eigh(op)
     return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
+
+
+@times.register(KroneckerSum)
+def _(op, factor):
+    return KroneckerSum([factor * G for G in op.factors])
+
+
+@plus_identity.register(KroneckerSum)
+def _(op, amount):
+    # (G_1 + s I) ⊕ G_2 ⊕ …
+    first, *rest = op.factors
+    return KroneckerSum([first + amount * jnp.eye(len(first), dtype=first.dtype), *rest])

@@ -6,9 +6,18 @@ from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import check_square, check_vector, inexact
 from probkit.linalg.beside import Beside
+from probkit.linalg.compiled import compiled
 from probkit.linalg.kronecker import Inverse
 from probkit.linalg.matrices import as_operator
-from probkit.linalg.questions import diagonal, logdet, solve, sqrt, trace
+from probkit.linalg.questions import (
+    diagonal,
+    logdet,
+    plus_identity,
+    solve,
+    sqrt,
+    times,
+    trace,
+)
 from probkit.linalg.structured import AbstractStructured, matmat
 
 
@@ -55,6 +64,7 @@ class PlusLowRank(AbstractStructured):
     def dtype(self):
         return jnp.result_type(self.base.in_structure().dtype, self.columns)
 
+    @compiled
     def mv(self, vector):
         W = self.columns
         return self.base.mv(vector) + W @ (self.weights * (W.conj().T @ vector))
@@ -107,3 +117,13 @@ def _(op):
 def _(op):
     # R = [√A, W √C]
     return Beside([sqrt(op.base), as_operator(op.columns * jnp.sqrt(op.weights))])
+
+
+@times.register(PlusLowRank)
+def _(op, factor):
+    return PlusLowRank(times(op.base, factor), op.columns, factor * op.weights)
+
+
+@plus_identity.register(PlusLowRank)
+def _(op, amount):
+    return PlusLowRank(plus_identity(op.base, amount), op.columns, op.weights)

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 import lineax as lx
 
 from probkit.linalg.arguments import check_square, check_vector
-from probkit.linalg.questions import diagonal, eigh, hermitian_solve, logdet, solve, sqrt
+from probkit.linalg.questions import (
+    diagonal,
+    eigh,
+    hermitian_solve,
+    logdet,
+    plus_identity,
+    quadratic_form,
+    solve,
+    sqrt,
+    times,
+)
 from probkit.linalg.spectral import eigh_of_matrix, hermitian
 
 
@@ -99,6 +109,12 @@ def _(op):
     return op.diagonal.real, lx.IdentityLinearOperator(op.in_structure())
 
 
+@quadratic_form.register(lx.IdentityLinearOperator)
+def _(op, vector):
+    check_vector(vector, op.in_size(), "quadratic_form")
+    return jnp.vdot(vector, vector).real
+
+
 @solve.register(lx.IdentityLinearOperator)
 def _(op, vector):
     return vector
@@ -124,27 +140,28 @@ def _(op):
     return diagonal(op).real, op
 
 
-# A number times an operator, as lineax writes it: `2.0 * op`.
+# Multiples, and sums with a multiple of the identity, are matrices of the same kind.
 
 
-@solve.register(lx.MulLinearOperator)
-def _(op, vector):
-    # (c A)⁻¹ = A⁻¹ / c
-    return solve(op.operator, vector) / op.scalar
+@times.register(lx.MatrixLinearOperator)
+def _(op, factor):
+    return lx.MatrixLinearOperator(factor * op.matrix)
 
 
-@logdet.register(lx.MulLinearOperator)
-def _(op):
-    # log|c A| = log|A| + n log|c|
-    return logdet(op.operator) + op.in_size() * jnp.log(jnp.abs(op.scalar))
+@times.register(lx.DiagonalLinearOperator)
+@times.register(lx.IdentityLinearOperator)
+def _(op, factor):
+    return lx.DiagonalLinearOperator(factor * diagonal(op))
 
 
-@diagonal.register(lx.MulLinearOperator)
-def _(op):
-    return op.scalar * diagonal(op.operator)
+@plus_identity.register(lx.MatrixLinearOperator)
+def _(op, amount):
+    check_square(op, "a sum with the identity")
+    A = jnp.asarray(op.matrix)
+    return lx.MatrixLinearOperator(A + amount * jnp.eye(len(A), dtype=A.dtype))
 
 
-@sqrt.register(lx.MulLinearOperator)
-def _(op):
-    # √(c A) = √c √A
-    return sqrt(op.operator) * jnp.sqrt(op.scalar)
+@plus_identity.register(lx.DiagonalLinearOperator)
+@plus_identity.register(lx.IdentityLinearOperator)
+def _(op, amount):
+    return lx.DiagonalLinearOperator(diagonal(op) + amount)

@@ -9,8 +9,10 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from probkit.linalg.arguments import size
+from probkit.linalg.compiled import compiled
 
 
+@compiled
 def mode_products(tensor: ArrayLike, matrices: Sequence[Any]) -> Array:
     r"""$⟦T; F_1, …, F_P⟧$, the tensor with $F_p$ applied along axis $p$.
 

@@ -8,18 +8,25 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, as_noise, check_square
-from probkit.linalg.eigenvalues import decomposed, spectral_logdet, spectral_solve
+from probkit.linalg.compiled import compiled
+from probkit.linalg.eigenvalues import (
+    at_least_zero,
+    decomposed,
+    spectral_logdet,
+    spectral_solve,
+)
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.product import Product
 from probkit.linalg.questions import (
     diagonal,
     eigh,
     logdet,
+    plus_identity,
     solve,
     sqrt,
     trace,
 )
-from probkit.linalg.spectral import outer
+from probkit.linalg.spectral import hermitian, outer
 from probkit.linalg.structured import AbstractHermitian
 
 
@@ -32,11 +39,16 @@ class KroneckerPlusNoise(AbstractHermitian):
 
     Args:
         factors: Hermitian positive semi-definite arrays $G_p$, `(m_p, m_p)`, of any rank.
-            The nearest Hermitian matrices are used; eigenvalues below zero count as zero.
+            The nearest Hermitian matrices are used. Eigenvalues count as zero if they are
+            below zero by rounding only, up to $10\, m_p ε$ of the largest.
         noise: $σ² > 0$, a variance, one number, in the units of the product of factors.
 
+    A factor may be indefinite if the sum $Σ$ is positive definite. If $Σ$ has an eigenvalue
+    below zero it is no covariance: `solve`, `logdet`, `inverse_quadratic_form`, `sqrt` and
+    `sample` give NaN, while `eigh` gives the eigenvalues.
+
     Raises:
-        ValueError: if a factor is not square or the noise is not one number.
+        ValueError: if a factor is not square, or the noise is below zero or not one number.
 
     First and second derivatives of `solve`, `logdet` and `inverse_quadratic_form` are right
     whether or not eigenvalues coincide.
@@ -60,24 +72,32 @@ class KroneckerPlusNoise(AbstractHermitian):
     def dtype(self):
         return jnp.result_type(*self.factors)
 
+    @compiled
     def mv(self, vector):
-        return Kronecker(self.factors).mv(vector) + self.noise * vector
+        K = Kronecker([hermitian(G) for G in self.factors])
+        return K.mv(vector) + self.noise * vector
 
 
 def _spectrum(values, noise):
-    return outer(values) + noise
+    # Below zero it is no covariance, and no logarithm of it is a density.
+    d = _eigenvalues(values, noise)
+    return jnp.where(d < 0, jnp.nan, d)
+
+
+def _eigenvalues(values, noise):
+    return outer([at_least_zero(v) for v in values]) + noise
 
 
 @eigh.register(KroneckerPlusNoise)
 def _(op):
     values, U = decomposed(op.factors)
-    return outer(values) + op.noise, Kronecker(U)
+    return _eigenvalues(values, op.noise), Kronecker(U)
 
 
 @solve.register(KroneckerPlusNoise)
 def _(op, vector):
     # Σ⁻¹ b = (⊗U_p) diag(1/d) (⊗U_p)ᴴ b
-    return spectral_solve(op, vector)
+    return spectral_solve(_spectrum, op, op.noise, vector)
 
 
 @logdet.register(KroneckerPlusNoise)
@@ -101,3 +121,15 @@ def _(op):
     # R = (⊗U_p) diag(√d):  R Rᴴ = Σ
     d, U = eigh(op)
     return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
+
+
+@lx.tridiagonal.register(KroneckerPlusNoise)
+def _(op):
+    K = Kronecker([hermitian(G) for G in op.factors])
+    main, lower, upper = lx.tridiagonal(K)
+    return main + op.noise, lower, upper
+
+
+@plus_identity.register(KroneckerPlusNoise)
+def _(op, amount):
+    return KroneckerPlusNoise(op.factors, op.noise + amount)

@@ -1,5 +1,6 @@
 """Products of operators, one after the other."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -7,8 +8,11 @@ import jax.numpy as jnp
 import lineax as lx
 
 from probkit.linalg.arguments import check_square, size
-from probkit.linalg.questions import logdet, solve
-from probkit.linalg.structured import AbstractStructured
+from probkit.linalg.compiled import compiled
+from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.matrices import as_operator
+from probkit.linalg.questions import diagonal, logdet, solve, solve_columns
+from probkit.linalg.structured import AbstractStructured, dense
 
 
 class Product(AbstractStructured):
@@ -20,7 +24,8 @@ class Product(AbstractStructured):
     Raises:
         ValueError: if the sizes do not fit.
 
-    `solve` and `logdet` need square operators.
+    `solve` and `logdet` need square operators. `diagonal` has a rule for diagonal operators
+    around anything that has one, and for two Kronecker products of factors that fit.
     """
 
     operators: tuple[lx.AbstractLinearOperator, ...]
@@ -42,6 +47,7 @@ class Product(AbstractStructured):
     def dtype(self):
         return jnp.result_type(*(A.in_structure().dtype for A in self.operators))
 
+    @compiled
     def mv(self, vector):
         for A in reversed(self.operators):
             vector = A.mv(vector)
@@ -52,6 +58,7 @@ class Product(AbstractStructured):
 
 
 @solve.register(Product)
+@solve_columns.register(Product)
 def _(op, vector):
     # (A B)⁻¹ = B⁻¹ A⁻¹
     for A in op.operators:
@@ -66,3 +73,53 @@ def _(op):
     for A in op.operators:
         check_square(A, "logdet")
     return sum(logdet(A) for A in op.operators)
+
+
+@diagonal.register(Product)
+def _(op):
+    check_square(op, "diagonal")
+    parts = _parts(op)
+    # diag(D A E) = d ∘ diag(A) ∘ e, entry by entry
+    outside = jnp.ones(op.shape[0], op.dtype)
+    for end in (0, -1):
+        while parts and isinstance(parts[end], _DIAGONAL):
+            outside = outside * diagonal(parts.pop(end))
+    if not parts:
+        return outside
+    if len(parts) == 1:
+        return outside * diagonal(parts[0])
+    left, *between, right = parts
+    if not all(isinstance(A, _DIAGONAL) for A in between) or not _conform(left, right):
+        names = ", ".join(type(A).__name__ for A in parts)
+        raise NotImplementedError(
+            f"`diagonal` has no rule for the product of {names}; if the dense cost is "
+            "fine, ask for it: give `lx.MatrixLinearOperator(dense(op))`."
+        )
+    # diag((⊗F_p) D (⊗H_p)) = (⊗(F_p ∘ H_pᵀ)) d
+    d = functools.reduce(
+        jnp.multiply, map(diagonal, between), jnp.ones(left.shape[1], op.dtype)
+    )
+    pairs = zip(left.factors, right.factors, strict=True)
+    factors = [dense(as_operator(F)) * dense(as_operator(H)).T for F, H in pairs]
+    return outside * Kronecker(factors).mv(d)
+
+
+_DIAGONAL = lx.DiagonalLinearOperator | lx.IdentityLinearOperator
+
+
+def _parts(op):
+    """The operators of a product, those of products in it one by one."""
+    if isinstance(op, lx.ComposedLinearOperator):
+        return [*_parts(op.operator1), *_parts(op.operator2)]
+    if isinstance(op, lx.TaggedLinearOperator):
+        return _parts(op.operator)
+    if isinstance(op, Product):
+        return [part for A in op.operators for part in _parts(A)]
+    return [op]
+
+
+def _conform(left, right):
+    """Whether factors of two Kronecker products fit each other and give square ones."""
+    if not isinstance(left, Kronecker) or not isinstance(right, Kronecker):
+        return False
+    return [size(F) for F in left.factors] == [size(H)[::-1] for H in right.factors]

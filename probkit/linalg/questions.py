@@ -5,6 +5,7 @@ raises an error that names `dense`. Nothing is made dense unless it is asked for
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
@@ -12,26 +13,52 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, ArrayLike
 
-from probkit.linalg.structured import AbstractStructured, is_complex
+from probkit.linalg.arguments import check_vector
+from probkit.linalg.compiled import compiled
+from probkit.linalg.structured import AbstractStructured, is_complex, matmat
 
 
 def _no_rule(question: str, op: Any) -> NoReturn:
     raise NotImplementedError(
         f"`{question}` has no rule for `{type(op).__name__}`; if the dense cost is fine, "
-        f"ask for it: `{question}(lx.MatrixLinearOperator(dense(op)), ...)`."
+        "ask for it: give `lx.MatrixLinearOperator(dense(op))`."
     )
 
 
+@functools.singledispatch
+def solve_columns(op: lx.AbstractLinearOperator, matrix: Array) -> Array:
+    """$A X = B$ for the columns of $B$; a structure may know more than one by one.
+
+    What depends on the operator only, such as its decomposition, is computed once.
+    """
+    return jax.vmap(lambda b: solve(op, b), in_axes=1, out_axes=1)(matrix)
+
+
+def _or_columns[Rule: Callable[..., Any]](rule: Rule) -> Rule:
+    """The rule for a vector, or for the columns of a matrix."""
+
+    @functools.wraps(rule)
+    def by_shape(op, vector):
+        if jnp.ndim(vector) == 2:
+            return solve_columns(op, jnp.asarray(vector))
+        return rule(op, vector)
+
+    return by_shape  # type: ignore[return-value]
+
+
+@compiled
+@_or_columns
 @functools.singledispatch
 def solve(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
     r"""$x$ with $A x = b$, for a square non-singular $A$.
 
     Args:
         op: $A$, `(n, n)`.
-        vector: $b$, shape `(n,)`; for several use `jax.vmap`.
+        vector: $b$, shape `(n,)`, or $k$ of them as the columns of a matrix `(n, k)`.
 
     Returns:
-        $x$, shape `(n,)`, in units of $b$ over those of $A$.
+        $x$, shape of $b$, in units of $b$ over those of $A$. It is NaN where the text of a
+        class says so, for example if a covariance is not positive definite.
 
     Raises:
         ValueError: if $A$ is not square or $b$ has another length.
@@ -40,6 +67,7 @@ def solve(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
     _no_rule("solve", op)
 
 
+@compiled
 @functools.singledispatch
 def logdet(op: lx.AbstractLinearOperator) -> Array:
     r"""$\log |\det A|$, for a square $A$.
@@ -48,7 +76,8 @@ def logdet(op: lx.AbstractLinearOperator) -> Array:
         op: $A$, `(n, n)`.
 
     Returns:
-        One real number, also if $A$ is complex.
+        One real number, also if $A$ is complex. It is NaN where the text of a class says
+        so, for example if a covariance is not positive definite.
 
     Raises:
         ValueError: if $A$ is not square.
@@ -57,6 +86,7 @@ def logdet(op: lx.AbstractLinearOperator) -> Array:
     _no_rule("logdet", op)
 
 
+@compiled
 @functools.singledispatch
 def diagonal(op: lx.AbstractLinearOperator) -> Array:
     """The diagonal of a square operator.
@@ -74,6 +104,7 @@ def diagonal(op: lx.AbstractLinearOperator) -> Array:
     _no_rule("diagonal", op)
 
 
+@compiled
 @functools.singledispatch
 def trace(op: lx.AbstractLinearOperator) -> Array:
     """The sum of the diagonal of a square operator.
@@ -91,6 +122,7 @@ def trace(op: lx.AbstractLinearOperator) -> Array:
     return diagonal(op).sum()
 
 
+@compiled
 @functools.singledispatch
 def sqrt(op: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
     r"""An operator $R$ with $R R^H = A$, for Hermitian positive (semi-)definite $A$.
@@ -112,6 +144,7 @@ def sqrt(op: lx.AbstractLinearOperator) -> lx.AbstractLinearOperator:
     _no_rule("sqrt", op)
 
 
+@compiled
 @functools.singledispatch
 def eigh(op: lx.AbstractLinearOperator) -> tuple[Array, lx.AbstractLinearOperator]:
     r"""Eigenvalues and eigenvectors, $A = V\, \mathrm{diag}(λ)\, V^H$, of a Hermitian $A$.
@@ -135,6 +168,8 @@ def eigh(op: lx.AbstractLinearOperator) -> tuple[Array, lx.AbstractLinearOperato
     _no_rule("eigh", op)
 
 
+@compiled
+@functools.singledispatch
 def quadratic_form(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
     r"""$v^H A v$.
 
@@ -149,18 +184,28 @@ def quadratic_form(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
     Raises:
         ValueError: if $v$ has another length.
     """
+    return any_quadratic_form(op, vector)
+
+
+def any_quadratic_form(op, vector):
+    """The form by a product, whatever the structure."""
+    check_vector(vector, op.in_size(), "quadratic_form")
     form = jnp.vdot(vector, op.mv(jnp.asarray(vector)))
     hermitian = lx.is_positive_semidefinite(op) or not is_complex(form.dtype)
     return form.real if hermitian else form
 
 
+@compiled
+@functools.singledispatch
 def inverse_quadratic_form(op: lx.AbstractLinearOperator, vector: ArrayLike) -> Array:
     r"""$v^H A^{-1} v$, real, for Hermitian positive definite $A$.
 
-    Its derivative costs one product with the parts of $A$, and no second solution.
+    Its derivative costs one product with the parts of $A$, and no second solution, if the
+    operator is marked positive semi-definite.
 
     Args:
-        op: $A$, `(n, n)`, Hermitian positive definite.
+        op: $A$, `(n, n)`. It may be any matrix with a rule for `solve`; the real part is
+            then the answer.
         vector: $v$, shape `(n,)`.
 
     Returns:
@@ -170,17 +215,27 @@ def inverse_quadratic_form(op: lx.AbstractLinearOperator, vector: ArrayLike) -> 
         ValueError: if $A$ is not square or $v$ has another length.
         NotImplementedError: if the structure of $A$ has no rule for `solve`.
     """
-    return _inverse_quadratic_form(op, jnp.asarray(vector))
+    return any_inverse_quadratic_form(op, vector)
 
 
-@jax.custom_jvp
-def _inverse_quadratic_form(op, vector):
+def any_inverse_quadratic_form(op, vector):
+    """The form by a solution, whatever the structure."""
+    vector = jnp.asarray(vector)
+    check_vector(vector, op.out_size(), "inverse_quadratic_form")
+    if lx.is_positive_semidefinite(op):
+        return _hermitian_form(op, vector)
+    # With y = A⁻ᴴ v the derivative has the term -Re yᴴ dA x, and y is not x = A⁻¹ v.
     return jnp.vdot(vector, solve(op, vector)).real
 
 
-@_inverse_quadratic_form.defjvp
+@jax.custom_jvp
+def _hermitian_form(op, vector):
+    return jnp.vdot(vector, solve(op, vector)).real
+
+
+@_hermitian_form.defjvp
 def _(primals, tangents):
-    # With x = A⁻¹ v:  d(vᴴ A⁻¹ v) = 2 Re xᴴ dv - Re xᴴ dA x.
+    # With x = A⁻¹ v = A⁻ᴴ v:  d(vᴴ A⁻¹ v) = 2 Re xᴴ dv - Re xᴴ dA x.
     op, vector = primals
     x = solve(op, vector)
     d_op, d_vector = tangents
@@ -212,16 +267,32 @@ def sample(op: lx.AbstractLinearOperator, key: Array, shape: tuple[int, ...] = (
     return draws.reshape(*shape, R.out_size())
 
 
+@functools.singledispatch
+def times(op: lx.AbstractLinearOperator, factor: ArrayLike) -> lx.AbstractLinearOperator:
+    """$c A$ with $c$ in its parts, as one operator of the class of $A$ or one like it."""
+    _no_rule("a multiple within a sum", op)
+
+
+@functools.singledispatch
+def plus_identity(
+    op: lx.AbstractLinearOperator, amount: ArrayLike
+) -> lx.AbstractLinearOperator:
+    """$A + s I$ for real $s$, as one operator of the class of $A$ or one like it."""
+    _no_rule("a sum with the identity", op)
+
+
 def hermitian_solve(op: lx.AbstractLinearOperator, vector: ArrayLike, solution) -> Array:
     """`solution(b)` for Hermitian `op`, with the derivatives of the equation it solves.
 
+    `b` is a vector, or a matrix whose columns are.
     From A x = b follows A dx = db - dA x, another equation with the same A, and so on to
     any order. `solution` itself is never differentiated, so that it may use eigenvectors
     at equal eigenvalues, or iterate.
     """
     vector = jnp.asarray(vector, jnp.result_type(vector, op.in_structure().dtype))
+    mv = op.mv if vector.ndim == 1 else functools.partial(matmat, op)
     return jax.lax.custom_linear_solve(
-        op.mv,
+        mv,
         vector,
         solve=lambda _, b: solution(b),
         # Aᵀ = conj(A), hence A⁻ᵀ b = conj(A⁻¹ conj(b)).

@@ -8,6 +8,7 @@ import lineax as lx
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import check_square, check_vector, inexact
+from probkit.linalg.compiled import compiled
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.product import Product
 from probkit.linalg.questions import diagonal, logdet, solve, sqrt
@@ -44,6 +45,7 @@ class ScaledKronecker(AbstractStructured):
     def dtype(self):
         return jnp.result_type(self.scale, self.inner.dtype)
 
+    @compiled
     def mv(self, vector):
         return self.scale * self.inner.mv(self.scale.conj() * vector)
 

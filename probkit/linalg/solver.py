@@ -1,8 +1,11 @@
 """lineax's `linear_solve` by our rules."""
 
+import jax
+import jax.numpy as jnp
 import lineax as lx
 
 from probkit.linalg.questions import solve
+from probkit.linalg.structured import is_complex
 
 
 class Structured(lx.AbstractLinearSolver):
@@ -13,7 +16,15 @@ class Structured(lx.AbstractLinearSolver):
     """
 
     def init(self, operator, options):
-        return operator
+        # Plain numbers do not decide a dtype, as in `2.0 * op`. Within lineax they would,
+        # because it forgets that they are plain ones.
+        real = jnp.finfo(operator.in_structure().dtype).dtype
+
+        def settled(x):
+            plain = getattr(x, "weak_type", False) and not is_complex(x.dtype)
+            return x.astype(real) if plain else x
+
+        return jax.tree.map(settled, operator)
 
     def compute(self, state, vector, options):
         return solve(state, vector), lx.RESULTS.successful, {}

@@ -43,7 +43,7 @@ class AbstractStructured(lx.AbstractLinearOperator):
 
 
 class AbstractHermitian(AbstractStructured):
-    """A Hermitian positive semi-definite matrix given by its parts."""
+    """A Hermitian matrix given by its parts; for lineax it is positive semi-definite."""
 
     def transpose(self):
         # Aᵀ = conj(A) for Hermitian A.
@@ -103,7 +103,7 @@ def dense(op: lx.AbstractLinearOperator) -> Array:
         An array of shape `(m, n)`, in units and dtype of $A$.
     """
     if isinstance(op, lx.MatrixLinearOperator):
-        return op.matrix
+        return jnp.asarray(op.matrix)
     return matmat(op, jnp.eye(op.in_size(), dtype=op.in_structure().dtype))
 
 
@@ -125,6 +125,15 @@ for _query in (
 ):
     _query.register(AbstractStructured, _no)
 
+
+def _no_bands(op):
+    raise NotImplementedError(
+        f"`lx.tridiagonal` has no rule for `{type(op).__name__}`; if the dense cost is "
+        "fine, ask for it: give `lx.MatrixLinearOperator(dense(op))`."
+    )
+
+
+lx.tridiagonal.register(AbstractStructured, _no_bands)
 lx.linearise.register(AbstractStructured, lambda op: op)
 lx.conj.register(AbstractStructured, _conj)
 lx.materialise.register(AbstractStructured, lambda op: op.as_matrix())

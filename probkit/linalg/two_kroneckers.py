@@ -8,10 +8,12 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, check_square, check_vector, size
+from probkit.linalg.compiled import compiled
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.plus_noise import KroneckerPlusNoise
 from probkit.linalg.product import Product
 from probkit.linalg.questions import diagonal, logdet, solve, sqrt, trace
+from probkit.linalg.spectral import hermitian
 from probkit.linalg.structured import AbstractHermitian, adjoint
 
 
@@ -25,6 +27,9 @@ class SumOfTwoKroneckers(AbstractHermitian):
     Args:
         first: Hermitian positive semi-definite arrays $A_p$, `(m_p, m_p)`.
         second: Hermitian positive definite arrays $B_p$ of the same sizes.
+
+    The nearest Hermitian matrices are used. `solve`, `logdet` and `sqrt` give NaN if a
+    $B_p$ or the sum is not positive definite.
 
     Raises:
         ValueError: if the sizes do not fit.
@@ -53,14 +58,17 @@ class SumOfTwoKroneckers(AbstractHermitian):
     def dtype(self):
         return jnp.result_type(*self.first, *self.second)
 
+    @compiled
     def mv(self, vector):
-        return Kronecker(self.first).mv(vector) + Kronecker(self.second).mv(vector)
+        first, second = ([hermitian(A) for A in F] for F in (self.first, self.second))
+        return Kronecker(first).mv(vector) + Kronecker(second).mv(vector)
 
 
 def _whitened(op):
     """$L$, and the first product in units of the second, plus $I$."""
-    L = [jnp.linalg.cholesky(B) for B in op.second]
-    half = [solve_triangular(R, A, lower=True) for R, A in zip(L, op.first, strict=True)]
+    A, B = ([hermitian(F) for F in factors] for factors in (op.first, op.second))
+    L = [jnp.linalg.cholesky(F) for F in B]
+    half = [solve_triangular(R, F, lower=True) for R, F in zip(L, A, strict=True)]
     # L⁻¹ A L⁻ᴴ = (L⁻¹ (L⁻¹ A)ᴴ)ᴴ, Hermitian
     C = [solve_triangular(R, H.conj().T, lower=True) for R, H in zip(L, half, strict=True)]
     lower = Kronecker([lx.MatrixLinearOperator(R, lx.lower_triangular_tag) for R in L])
