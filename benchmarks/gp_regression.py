@@ -7,6 +7,7 @@ scored by its negative log predictive density per held-out value (NLPD, in nats,
 standardised y), and by the share of held-out values in its 90 % bands.
 
     python benchmarks/gp_regression.py --peer-python /path/to/python
+    python benchmarks/gp_regression.py --peer-python /path/to/python --bands
 
 The peer's environment needs gpytorch, statsmodels and pmdarima. Without it, only simulated
 series are used, and GPyTorch is left out.
@@ -102,17 +103,23 @@ def scored(mean, sd, y, scale):
 
 
 def by_probkit(kernel, method, past, ahead):
+    return fitted_by_probkit(kernel, method, past, ahead)[1]
+
+
+def fitted_by_probkit(kernel, method, past, ahead, start=None):
     t, y, new, values = past + ahead
     begun = time.perf_counter()
     data, key = gp.Observed(t, y), jax.random.key(0)
-    fit = pk.fit(gp.Regression(kernel), data, method, key=key, throw=False)
+    model = gp.Regression(kernel)
+    fit = pk.fit(model, data, method, key=key, start=start, throw=False)
     found = pk.predict(fit, new, key=key)
     noise = fit.posterior["noise_sd"].values[..., None]
     mean, sd = found["mean"].values, np.sqrt(found["sd"].values ** 2 + noise**2)
     seconds = time.perf_counter() - begun
     mean, sd = (a.reshape(-1, len(new)) for a in (mean, sd))
     failed = [check.name for check in pk.diagnose(fit) if not check.ok]
-    return scored(mean, sd, values, y.std()) | {"seconds": seconds, "failed": failed}
+    scores = scored(mean, sd, values, y.std())
+    return fit, scores | {"seconds": seconds, "failed": failed}
 
 
 def by_gpjax(past, ahead):
@@ -166,6 +173,30 @@ def by_gpytorch(python, initialise, cuts):
         }
 
 
+def bands(python, facts, quick):
+    """One kernel by MAP, and by NUTS that begins there, on three cuts of real series."""
+    kernel = KERNELS["probkit, waves and drift"]
+    nuts = pk.NUTS(num_chains=2, num_warmup=400, num_samples=300)
+    rows = []
+    real = peer(python, "series")
+    chosen = {"airline": (96, 120), "co2": (420,)}
+    for name, origins in chosen.items():
+        t, y = np.array(real[name]["t"]), np.array(real[name]["y"])
+        for origin in origins[:1] if quick else origins:
+            past_t, past_y, new, values = cut(name, t, y, origin)
+            pairs = (past_t, past_y), (new, values)
+            first, found = fitted_by_probkit(kernel(), pk.MAP(num_draws=100), *pairs)
+            _, other = fitted_by_probkit(kernel(), nuts, *pairs, start=first)
+            for method, scores in (("MAP", found), ("NUTS", other)):
+                where = {"series": name, "from": float(new[0]), "method": method}
+                rows.append(where | scores)
+                print(where | scores, flush=True)
+    header = ("series", "from", "method", "NLPD", "in 90 % band", "s")
+    keys = ("series", "from", "method", "nlpd", "inside", "seconds")
+    table(header, [tuple(row[k] for k in keys) for row in rows])
+    write("gp_bands", {"machine": facts, "dtype": "float64", "cuts": rows}, quick)
+
+
 def peer(python, what, given=""):
     script = str(HERE / "gp_gpytorch.py")
     done = subprocess.run(
@@ -179,10 +210,15 @@ def main():
     parser.add_argument("--peer-python", help="a Python with gpytorch")
     parser.add_argument("--seeds", type=int, default=4, help="simulated series per kind")
     parser.add_argument("--nuts", action="store_true", help="NUTS as well, for hours")
+    parser.add_argument("--bands", action="store_true", help="MAP and NUTS on three cuts")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
+    if args.bands and args.peer_python is None:
+        parser.error("`--bands` needs the real series: give `--peer-python`")
     pk.enable_x64()
     facts = machine()
+    if args.bands:
+        return bands(args.peer_python, facts, args.quick)
 
     real = peer(args.peer_python, "series") if args.peer_python else {}
     every = list(tasks(real, 1 if args.quick else args.seeds))

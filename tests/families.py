@@ -43,11 +43,11 @@ def _pde():
     return pde.SpectralGP(num_nodes=6, equation_sd=1e-3), problem
 
 
-def _gp(kernel, num_inputs: int):
+def _gp(kernel, num_inputs: int, num_waves: int | None = None):
     rng = np.random.default_rng(11)
     x = rng.uniform(0, 5, (24, num_inputs))
     y = 2 * np.sin(4 * x[:, 0]) + x[:, -1] + 0.3 * rng.normal(size=24)
-    return gp.Regression(kernel), gp.Observed(x, y)
+    return gp.Regression(kernel), gp.Observed(x, y, num_waves=num_waves)
 
 
 def _gp_grid():
@@ -75,6 +75,10 @@ FAMILIES = {
     "moe one expert": lambda: _moe(1, 2),
     "pde inverse": _pde,
     "gp waves and a drift": lambda: _gp(gp.SpectralMixture() + gp.Drift(), 1),
+    "gp frequencies on a grid": lambda: _gp(
+        gp.SpectralGrid(12, lengthscale=2.0) + gp.Linear(), 1
+    ),
+    "gp by fixed waves": lambda: _gp(gp.Matern(1.5) + gp.Linear(), 1, num_waves=20),
     "gp grid with gaps": _gp_grid,
     "gp a product of two inputs": lambda: _gp(
         gp.Matern() * gp.Periodic(on="x0") + gp.Linear(on="x1"), 2

@@ -16,12 +16,14 @@ from probkit.models.gp.kernels import (
     Matern,
     Periodic,
     Product,
+    SpectralGrid,
     SpectralMixture,
     SquaredExponential,
     Sum,
 )
 from probkit.models.gp.model import Regression
 from probkit.models.gp.observed import Observed, Units
+from probkit.models.gp.sparse import SparseWeights
 
 __all__ = [
     "AbstractKernel",
@@ -33,6 +35,8 @@ __all__ = [
     "Periodic",
     "Product",
     "Regression",
+    "SparseWeights",
+    "SpectralGrid",
     "SpectralMixture",
     "SquaredExponential",
     "Sum",

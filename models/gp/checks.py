@@ -12,6 +12,7 @@ from jaxtyping import Array
 from probkit.model.check import Check
 from probkit.model.density import Sites, unconstrain
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS, of_neighbours
+from probkit.models.gp import by_waves
 from probkit.models.gp.grid import Grid
 from probkit.models.gp.observed import Observed
 
@@ -21,12 +22,33 @@ HELD_OUT, LEAST_HELD_OUT = 0.2, 4
 FURTHEST = 3.5
 # The largest relative error of the smallest eigenvalue of the covariance.
 DIGITS = 1e-3
+# The largest error of the kernel by fixed waves, relative to its variance.
+WRONG = 0.01
 
 
 def checks_of_grid(model: Any, sites: Sites, data: Grid) -> tuple[Check, ...]:
     """Those that need neither an order of the observations nor the dense matrix."""
     explained = float(_explained_of_grid(model, sites, data))
     return (_of_explained(explained), *_of_sites(model, sites, data))
+
+
+def checks_by_waves(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
+    """Those that need no dense matrix; and how far the waves are from the kernel."""
+    explained, wrong = map(float, _measured_by_waves(model, sites, data))
+    return (
+        _of_explained(explained),
+        *_of_sites(model, sites, data),
+        Check(
+            "error of the kernel by waves",
+            wrong,
+            "at most",
+            WRONG,
+            "the fixed waves are not the kernel: raise `num_waves` of `Observed` for fast "
+            "waves and short lengthscales; lengthscales beyond 1.5 times the data need an "
+            "exact fit of 10,000 observations or fewer",
+            "largest at lags within the data, relative to the variance of the function",
+        ),
+    )
 
 
 def checks(model: Any, sites: Sites, data: Observed) -> tuple[Check, ...]:
@@ -136,6 +158,14 @@ def _explained_of_grid(model, sites: Sites, data: Grid):
     center = jnp.sum(jnp.where(seen, data.y, 0.0)) / len(data)
     spread = jnp.sum(jnp.where(seen, data.y - center, 0.0) ** 2)
     return 1 - jnp.sum(errors**2) / spread
+
+
+@eqx.filter_jit
+def _measured_by_waves(model, sites: Sites, data: Observed):
+    errors, precision = model.evidence(sites, data).weighted(data.y)
+    missed = jnp.sum((errors / precision) ** 2)
+    explained = 1 - missed / jnp.sum((data.y - data.y.mean()) ** 2)
+    return explained, by_waves.error(model.structure(), sites, data)
 
 
 @eqx.filter_jit

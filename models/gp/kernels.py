@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.transforms import AffineTransform
@@ -144,6 +145,7 @@ class AbstractLeaf(AbstractKernel):
 
     kind: ClassVar[str]
     one_input: ClassVar[bool] = False
+    own_sd: ClassVar[bool] = False  # whether it has the sd of its term
 
     @abstractmethod
     def priors(self, column: Column) -> Priors:
@@ -151,7 +153,11 @@ class AbstractLeaf(AbstractKernel):
 
     @abstractmethod
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """Names of the axes of each parameter: `input`, or `component`."""
+        """Names of the axes of each parameter: `input`, or one of its own."""
+
+    def coords(self, column: Column) -> dict[str, Any]:
+        """Labels along the axes of its own, by the name that `axes` has for them."""
+        return {}
 
     @abstractmethod
     def between(
@@ -170,14 +176,16 @@ class AbstractStationary(AbstractLeaf):
     """A function of the lag $d = x - x'$."""
 
     @abstractmethod
-    def at(self, θ: Parameters, lag: Float[Array, "*b k"]) -> Float[Array, "*b"]:
+    def at(
+        self, θ: Parameters, column: Column, lag: Float[Array, "*b k"]
+    ) -> Float[Array, "*b"]:
         """The correlation at a lag, in units of the inputs."""
 
     def between(self, θ, column, x, x2):
-        return self.at(θ, x[:, None] - x2)
+        return self.at(θ, column, x[:, None] - x2)
 
     def on_grid(self, θ, column, x):
-        return by_lag(self.at(θ, x - x[0]))
+        return by_lag(self.at(θ, column, x - x[0]))
 
 
 def scale_prior(mode: Float[Array, "*q"]) -> dist.Distribution:
@@ -225,7 +233,7 @@ class SquaredExponential(AbstractStationary):
     def axes(self):
         return {"lengthscale": ("input",)}
 
-    def at(self, θ, lag):
+    def at(self, θ, column, lag):
         return jnp.exp(-0.5 * _distance(θ, lag))
 
 
@@ -256,7 +264,7 @@ class Matern(AbstractStationary):
     def axes(self):
         return {"lengthscale": ("input",)}
 
-    def at(self, θ, lag):
+    def at(self, θ, column, lag):
         square = 2 * self.smoothness * _distance(θ, lag)
         # The root has no derivative at zero, where that of the kernel is zero.
         apart = square > 0
@@ -310,7 +318,7 @@ class Periodic(AbstractStationary):
     def axes(self):
         return {}
 
-    def at(self, θ, lag):
+    def at(self, θ, column, lag):
         turn = jnp.sin(math.pi * lag[..., 0] / θ["period"])
         return jnp.exp(-2 * (turn / θ["lengthscale"]) ** 2)
 
@@ -426,6 +434,7 @@ class SpectralMixture(AbstractStationary):
 
     kind: ClassVar[str] = "mixture"
     one_input: ClassVar[bool] = True
+    own_sd: ClassVar[bool] = True
 
     def priors(self, column):
         length, spacing, y_sd = column.length[0], column.spacing[0], column.units.y_sd
@@ -467,11 +476,93 @@ class SpectralMixture(AbstractStationary):
     def axes(self):
         return dict.fromkeys(("sd", "frequency", "lengthscale"), ("component",))
 
-    def at(self, θ, lag):
+    def coords(self, column):
+        return {"component": np.arange(self.size(column))}
+
+    def at(self, θ, column, lag):
         kernel = mixture.SpectralMixture(
             θ["sd"] ** 2, θ["frequency"], θ["lengthscale"], self.envelope
         )
         return kernel(lag[..., 0])
+
+
+class SpectralGrid(AbstractStationary):
+    r"""$e^{-d²/2ℓ²} \sum_q s_q² \cos(2π μ_q d)$ with fixed $μ_q$ and $ℓ$.
+
+    The spectrum is a row of bumps at even frequencies, from 0 to the highest, and only
+    their weights $s_q^2$ are estimated. `gp.SparseWeights` finds the few that explain the
+    data. Site: `sd_<name>` $s$,
+    shape `(q,)`, in units of the output, labelled by the frequencies. Its prior is
+    half-Cauchy, of scale 0.5 sds of the output over the number of frequencies.
+
+    Attributes:
+        num_frequencies: $Q$.
+        highest: the highest frequency, in cycles per unit of the input. By default
+            Nyquist's for the mean spacing of the points, 1 / (2 spacing).
+        lengthscale: $ℓ$, over which a wave keeps its phase, in units of the input. By
+            default that at which the sd of a bump, $1 / (2πℓ)$, is one step of the grid.
+
+    Source: Yin, Pan, He, Chen, Theodoridis & Luo (2020), "Linear multiple low-rank kernel
+    based stationary Gaussian processes regression for time series", arXiv 1904.09559;
+    Suwandi et al. (2023), arXiv 2309.08201.
+    """
+
+    num_frequencies: int = eqx.field(
+        default=500, converter=whole("SpectralGrid(num_frequencies", 2)
+    )
+    highest: float | None = eqx.field(
+        default=None, converter=optional(positive("SpectralGrid(highest"))
+    )
+    lengthscale: float | None = eqx.field(
+        default=None, converter=optional(positive("SpectralGrid(lengthscale"))
+    )
+    on: str | None = eqx.field(default=None, converter=optional(_input))
+    name: str | None = eqx.field(default=None, converter=optional(_name))
+
+    kind: ClassVar[str] = "grid"
+    one_input: ClassVar[bool] = True
+    own_sd: ClassVar[bool] = True
+
+    def priors(self, column):
+        count = self.num_frequencies
+        scale = SD * column.units.y_sd / count * jnp.ones(count, column.length.dtype)
+        base = dist.HalfCauchy(jnp.ones_like(scale)).to_event(1)
+        return {
+            "sd": InUnits(base, [AffineTransform(0.0, scale, dist.constraints.positive)])
+        }
+
+    def axes(self):
+        return {"sd": ("frequency",)}
+
+    def coords(self, column):
+        return {"frequency": np.asarray(self.frequencies(column))}
+
+    def frequencies(self, column: Column) -> Float[Array, " q"]:
+        """$μ$, in cycles per unit of the input."""
+        highest = 0.5 / column.spacing[0] if self.highest is None else self.highest
+        return jnp.linspace(0.0, highest, self.num_frequencies, dtype=column.length.dtype)
+
+    def decay(self, column: Column) -> Float[Array, ""]:
+        """$ℓ$, in units of the input."""
+        if self.lengthscale is not None:
+            return jnp.asarray(self.lengthscale, column.length.dtype)
+        return 1 / (2 * math.pi * self.frequencies(column)[1])
+
+    def at(self, θ, column, lag):
+        waves = jnp.cos(2 * math.pi * lag * self.frequencies(column))
+        bell = jnp.exp(-0.5 * (lag[..., 0] / self.decay(column)) ** 2)
+        return bell * (waves @ θ["sd"] ** 2)
+
+    def between(self, θ, column, x, x2):
+        # cos(a - b) = cos a cos b + sin a sin b: two products in place of n m q cosines
+        s = 2 * math.pi * self.frequencies(column)
+        # From the first place, because rounding of a phase grows with it.
+        low = column.units.low[column.columns[0]]
+        a, b = (x - low) * s, (x2 - low) * s
+        v = θ["sd"] ** 2
+        waves = (jnp.cos(a) * v) @ jnp.cos(b).T + (jnp.sin(a) * v) @ jnp.sin(b).T
+        bell = jnp.exp(-0.5 * ((x - x2[:, 0]) / self.decay(column)) ** 2)
+        return bell * waves
 
 
 class Structure(NamedTuple):
@@ -499,12 +590,12 @@ class Structure(NamedTuple):
         return {
             f"lengthscale_{name}": column.spacing
             for name, column in columns.items()
-            if not isinstance(self.leaves[name], Periodic | Linear | Drift)
+            if not isinstance(self.leaves[name], Periodic | Linear | Drift | SpectralGrid)
         }
 
     def has_own_sd(self, term: tuple[str, ...]) -> bool:
         """Whether a leaf of the term has the sds, so that the term needs none."""
-        return any(isinstance(self.leaves[name], SpectralMixture) for name in term)
+        return any(self.leaves[name].own_sd for name in term)
 
     def covariance(
         self,
@@ -514,24 +605,45 @@ class Structure(NamedTuple):
         x2: Float[Array, "m d"] | None = None,
     ) -> Float[Array, "t n m"]:
         """The covariance of each term, of places `x` and `x2`, by default the data's."""
-        matrices = {name: self._of_leaf(name, sites, data, x, x2) for name in self.leaves}
+
+        def matrix(leaf, θ, column):
+            chosen = jnp.array(column.columns)
+            if x is None and x2 is None and data.even:
+                return leaf.on_grid(θ, column, data.x[:, chosen])
+            one = data.x if x is None else x
+            two = data.x if x2 is None else x2
+            return leaf.between(θ, column, one[:, chosen], two[:, chosen])
+
+        return self._of_terms(sites, data, matrix)
+
+    def at(
+        self, sites: Sites, data: Any, lag: Float[Array, "*b d"]
+    ) -> Float[Array, "t *b"]:
+        """The covariance of each term at a lag, if all kernels are stationary."""
+
+        def value(leaf, θ, column):
+            return leaf.at(θ, column, lag[..., jnp.array(column.columns)])
+
+        return self._of_terms(sites, data, value)
+
+    @property
+    def is_stationary(self) -> bool:
+        """Whether all kernels are functions of the lag."""
+        return all(isinstance(leaf, AbstractStationary) for leaf in self.leaves.values())
+
+    def _of_terms(self, sites, data, of_leaf):
+        """The sum over terms is left to the caller: `of_leaf(leaf, parameters, column)`."""
+        values = {}
+        for name, leaf in self.leaves.items():
+            column = columns_of(leaf, data)
+            θ = {p: sites[f"{p}_{name}"] for p in leaf.priors(column)}
+            values[name] = of_leaf(leaf, θ, column)
         every = []
         for term in self.terms:
-            matrix = math.prod(matrices[name] for name in term)
+            value = math.prod(values[name] for name in term)
             own = self.has_own_sd(term)
-            every.append(matrix if own else matrix * sites[f"sd_{title(term)}"] ** 2)
+            every.append(value if own else value * sites[f"sd_{title(term)}"] ** 2)
         return jnp.stack(every)
-
-    def _of_leaf(self, name, sites, data, x, x2):
-        leaf = self.leaves[name]
-        column = columns_of(leaf, data)
-        θ = {parameter: sites[f"{parameter}_{name}"] for parameter in leaf.priors(column)}
-        chosen = jnp.array(column.columns)
-        if x is None and x2 is None and data.even:
-            return leaf.on_grid(θ, column, data.x[:, chosen])
-        x = data.x if x is None else x
-        x2 = data.x if x2 is None else x2
-        return leaf.between(θ, column, x[:, chosen], x2[:, chosen])
 
 
 def title(term: tuple[str, ...]) -> str:

@@ -14,32 +14,30 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import (
     DenseNormal,
+    FeatureNormal,
     InUnits,
     PartialKroneckerNormal,
 )
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
-from probkit.models.gp import grid
-from probkit.models.gp.checks import checks, checks_of_grid
+from probkit.models.gp import by_waves, grid
+from probkit.models.gp.checks import checks, checks_by_waves, checks_of_grid
 from probkit.models.gp.grid import Grid
 from probkit.models.gp.kernels import (
     SD,
     AbstractKernel,
     Priors,
-    SpectralMixture,
     Structure,
     columns_of,
     scale_prior,
     title,
 )
-from probkit.models.gp.observed import Observed
+from probkit.models.gp.observed import MOST_EXACT, Observed
 from probkit.validate import as_array, short
 
 # Where the prior density of the noise is highest, in sds of y.
 NOISE = 0.25
-Evidence = DenseNormal | PartialKroneckerNormal
-# More observations than this need more than 24 GiB, or hours.
-MOST_OBSERVATIONS = 10_000
+Evidence = DenseNormal | FeatureNormal | PartialKroneckerNormal
 
 
 def _kernel(value: Any) -> AbstractKernel:
@@ -68,7 +66,8 @@ class Regression(AbstractModel):
     r"""$y_i = m + f(x_i) + ε_i$ with $f \sim GP(0, k)$ and $ε_i \sim N(0, σ^2)$.
 
     The function is integrated out exactly, $y \sim N(m,\, K + σ^2 I)$: for `gp.Observed`
-    by a Cholesky decomposition of the $n × n$ matrix; for `gp.Grid`, where $k$ is a product
+    by a Cholesky decomposition of the $n × n$ matrix, or, with `num_waves`, by waves whose
+    weights are integrated out; for `gp.Grid`, where $k$ is a product
     of kernels of one input each, by the eigenvalues of one matrix per axis, and one
     solution for each missing cell.
 
@@ -81,13 +80,14 @@ class Regression(AbstractModel):
     of the data. If you rescale the data, the fit is the same up to that rescaling.
 
     Args:
-        kernel: $k$: one of `Matern`, `SquaredExponential`, `Periodic`, `Linear` and
-            `SpectralMixture`, or sums and products of them.
+        kernel: $k$: one of `Matern`, `SquaredExponential`, `Periodic`, `Linear`, `Drift`,
+            `SpectralMixture` and `SpectralGrid`, or sums and products of them.
 
     Raises:
         ValueError: for what is no kernel, or kernels of one name. In `pk.fit`, for other
             data than `gp.Observed` and `gp.Grid`, for an input that they lack, for more
-            than 10,000 observations off a grid, and for a sum of kernels on a grid.
+            than 10,000 observations of several inputs, for a sum of kernels on a grid, and,
+            by waves, for kernels that are not stationary besides `Linear`.
 
     Source: Rasmussen & Williams (2006), algorithm 2.1.
     """
@@ -127,6 +127,10 @@ class Regression(AbstractModel):
         """$p(y)$ given one draw of the sites, with the function integrated out."""
         if isinstance(data, Grid):
             return grid.evidence(self.structure(), sites, data, self.noise_sd(sites, data))
+        if data.ring is not None:
+            return by_waves.evidence(
+                self.structure(), sites, data, self.noise_sd(sites, data)
+            )
         K = self.structure().covariance(sites, data).sum(0)
         level = jnp.broadcast_to(sites["level"], data.y.shape)
         noise = self.noise_sd(sites, data) ** 2
@@ -142,10 +146,13 @@ class Regression(AbstractModel):
                 f"`Regression` takes `gp.Observed` or `gp.Grid`, not "
                 f"`{type(data).__name__}`."
             )
-        if isinstance(data, Observed) and len(data) > MOST_OBSERVATIONS:
+        if isinstance(data, Observed) and data.ring is not None:
+            by_waves.refuse_no_waves(self.structure(), len(data))
+        elif isinstance(data, Observed) and len(data) > MOST_EXACT:
             raise ValueError(
-                f"`Regression` got {len(data):,} observations; it factors their covariance "
-                f"matrix, and takes at most {MOST_OBSERVATIONS:,}: fit a part of them."
+                f"`Regression` got {len(data):,} observations of several inputs; it "
+                f"factors their covariance matrix, and takes at most {MOST_EXACT:,}: fit a "
+                "part of them."
             )
 
     # The function.
@@ -165,6 +172,8 @@ class Regression(AbstractModel):
                 f"{', '.join(data.inputs)}, so it takes (m, {columns})"
                 + (" or (m,)." if columns == 1 else ".")
             )
+        if data.ring is not None:
+            by_waves.refuse_too_far(x[:, 0], data)
         return Inputs(x, data)
 
     def predict(self, sites, inputs, key):
@@ -176,6 +185,9 @@ class Regression(AbstractModel):
             noise = self.noise_sd(sites, inputs.data)
             return grid.predict(self.structure(), sites, inputs, noise, key)
         data, x, structure = inputs.data, inputs.x, self.structure()
+        if data.ring is not None:
+            noise = self.noise_sd(sites, data)
+            return by_waves.predict(structure, sites, data, x, noise, key)
         known = self.evidence(sites, data)
         root = jnp.linalg.cholesky(known.covariance)
         across = structure.covariance(sites, data, data.x, x).sum(0)
@@ -191,10 +203,13 @@ class Regression(AbstractModel):
     def recover(self, sites, data, key):
         """Each term of the function at the data: its exact mean and sd given the sites.
 
-        Nothing for a `Grid`, whose function has one term: `pk.predict(fit, fit.data)`.
+        Nothing for a `Grid`, whose function has one term: `pk.predict(fit, fit.data)`. The
+        mean only by waves.
         """
         if isinstance(data, Grid):
             return {}
+        if data.ring is not None:
+            return by_waves.terms(self.structure(), sites, data, self.noise_sd(sites, data))
         terms = self.structure().covariance(sites, data)
         known = self.evidence(sites, data)
         root = jnp.linalg.cholesky(known.covariance)
@@ -247,11 +262,12 @@ class Regression(AbstractModel):
             coords["observation"] = np.arange(len(data))
             coords["term"] = [title(term) for term in structure.terms]
         for name, leaf in structure.leaves.items():
-            if isinstance(leaf, SpectralMixture):
-                size = leaf.size(columns_of(leaf, data))
-                coords[f"component_{name}"] = np.arange(size)
+            for axis, labels in leaf.coords(columns_of(leaf, data)).items():
+                coords[f"{axis}_{name}"] = labels
         return coords
 
     def checks(self, sites, data):
-        of_data = checks_of_grid if isinstance(data, Grid) else checks
+        if isinstance(data, Grid):
+            return checks_of_grid(self, sites, data)
+        of_data = checks if data.ring is None else checks_by_waves
         return of_data(self, sites, data)

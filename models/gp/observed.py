@@ -11,7 +11,16 @@ from jaxtyping import Array, Float
 from probkit.gp import waves
 from probkit.gp.grids import is_even
 from probkit.model import AbstractData
-from probkit.validate import as_array, column_names, positive, refuse_no_spread, short
+from probkit.models.gp.ring import Ring, ring_of
+from probkit.validate import (
+    as_array,
+    column_names,
+    optional,
+    positive,
+    refuse_no_spread,
+    short,
+    whole,
+)
 
 # Weaker waves, relative to the strongest of their axis, are what is left of it.
 WEAKEST = 0.03
@@ -20,6 +29,9 @@ MOST_WAVES = 8
 CLOSEST = 0.75
 # The periodogram of more values is that of some of them, even in their order, by dimension.
 MOST_SEARCHED = {1: 4000, 2: 600, 3: 300}
+# More observations than this need more than 24 GiB, or hours, if they are fitted exactly;
+# on a line, fixed waves take the place of their covariance, so many by default.
+MOST_EXACT, WAVES = 10_000, 600
 
 
 class Units(eqx.Module):
@@ -70,20 +82,35 @@ class Observed(AbstractData):
         units: scales by which priors are rescaled, and the waves at which frequencies
             start. By default those of these data. Give them to keep the priors fixed
             while data change.
+        num_waves: how many fixed waves take the place of the covariance matrix, for one
+            input only. The highest has `num_waves` / 6 cycles over the data. By default
+            none, which is exact, up to 10,000 observations, and 600 beyond. A fit costs
+            $O(m^3 + n m)$ per evaluation for $m$ waves, and `pk.diagnose` reports the
+            error of the kernel.
 
     Raises:
         ValueError: for shapes that do not match, text, NaN, fewer than two observations,
-            or a constant column.
+            a constant column, or waves in several inputs.
     """
 
     x: Float[Array, "n d"]
     y: Float[Array, " m"]
     noise_sd: Float[Array, ""] | None
     units: Units
+    ring: Ring | None
     inputs: tuple[str, ...] = eqx.field(static=True)
     even: bool = eqx.field(static=True)
 
-    def __init__(self, x, y, noise_sd=None, *, inputs=None, units: Units | None = None):
+    def __init__(
+        self,
+        x,
+        y,
+        noise_sd=None,
+        *,
+        inputs=None,
+        units: Units | None = None,
+        num_waves: int | None = None,
+    ):
         given, x, y = x, as_array(x, "Observed(x=...)"), as_array(y, "Observed(y=...)")
         if x.ndim not in (1, 2) or y.ndim != 1:
             raise ValueError(
@@ -110,6 +137,19 @@ class Observed(AbstractData):
             )
         self.units = self._own_units() if units is None else self._given_units(units)
         self.even = x.shape[1] == 1 and is_even(np.asarray(self.x)[:, 0])
+        self.ring = self._own_ring(optional(whole("Observed(num_waves", 1))(num_waves))
+
+    def _own_ring(self, num_waves: int | None) -> Ring | None:
+        n, columns = self.x.shape
+        if columns > 1 and num_waves is not None:
+            raise ValueError(
+                f"`Observed(num_waves={num_waves})`: waves take the place of the "
+                f"covariance on a line, and the data have {', '.join(self.inputs)}; leave "
+                "it out."
+            )
+        if num_waves is None and columns == 1 and n > MOST_EXACT:
+            num_waves = WAVES
+        return None if num_waves is None else ring_of(self.x[:, 0], num_waves)
 
     def _own_units(self) -> Units:
         refuse_no_spread(self.y, "`Observed(y=...)`", "leaves nothing to explain")
@@ -132,6 +172,11 @@ class Observed(AbstractData):
             "them with `SVI(batch_size=None)`."
         )
 
+    def fields(self) -> dict[str, Any]:
+        """The ring follows from the places, and from its number of waves."""
+        kept = {k: v for k, v in super().fields().items() if k != "ring"}
+        return kept | {"num_waves": None if self.ring is None else self.ring.num_waves}
+
     @classmethod
     def restore(cls, arrays, fields) -> "Observed":
         units = Units.restore(fields["units"]["fields"], jnp.asarray(arrays["x"]).dtype)
@@ -142,6 +187,7 @@ class Observed(AbstractData):
             None if known is None else float(known),
             inputs=fields["inputs"],
             units=units,
+            num_waves=fields.get("num_waves"),  # a file of an earlier version has none
         )
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -12,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from probkit.method import either
-from probkit.method.climb import Climb, at_foot, climbed, is_done, rounding
+from probkit.method.climb import Climb, at_foot, climbed, is_done
+from probkit.method.variances import fewer
 from probkit.model.check import Check
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Vectors, posterior
@@ -27,8 +26,6 @@ from probkit.models.sbl.updates import (
 )
 from probkit.validate import positive, short
 
-# All atoms below one of these shares of their mode's largest variance are tried together.
-SHARES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1)
 # At most so many steps of the bound after atoms were taken out.
 AFTER = 500
 # Noise variances that are compared, relative to the power of `y`.
@@ -167,10 +164,8 @@ def pruned(
 
     Each trial has the best noise for it. With the noise held, a model that took noise for
     signal would keep nearly all of its atoms: each one explains much of the little noise
-    that is left. In each mode, all atoms below a share of the largest variance are tried
-    together, so that few trials do most of the work. Then atoms are tried one by one, from
-    the smallest. Then the bound moves the variances that are left, and all of this is done
-    again until no atom leaves.
+    that is left. See `fewer`, with one group per mode. Then the bound moves the variances
+    that are left, and both are done again until no atom leaves.
 
     Args:
         data: the measurements.
@@ -193,41 +188,15 @@ def pruned(
     def joined(local):
         return jnp.concatenate([local[p] for p in free])
 
-    def without(local, out):
-        parts = jnp.split(jnp.where(out, 0.0, joined(local)), cuts)
-        fewer = dict(zip(free, parts, strict=True))
-        return tuple(fewer.get(p, g) for p, g in enumerate(local))
-
-    def attempt(total, carry, trial):
-        which, share, atom = trial
-        variance = joined(carry[0])
-        here = mode == which
-        small = here & (variance < share * variance.max(where=here, initial=0.0))
-        out = (small | (jnp.arange(variance.size) == atom)) & (variance > 0)
-
-        def remove(carry):
-            local, best = carry
-            fewer = without(local, out)
-            _, new = best_noise(data, scales.at(total, fewer).variance())
-            # An atom that is zero up to rounding adds only rounding.
-            keep = new >= best - (cost * out).sum() - rounding(best)
-            return either(keep, (fewer, new), carry)
-
-        return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
-
-    pairs = [(m, share) for m in range(len(free)) for share in SHARES]
-    modes, shares = (jnp.asarray(column) for column in zip(*pairs, strict=True))
+    def split(flat):
+        parts = dict(zip(free, jnp.split(flat, cuts), strict=True))
+        return tuple(parts.get(p, g) for p, g in enumerate(scales.local))
 
     def sweep(total, local):
-        _, best = best_noise(data, scales.at(total, local).variance())
-        order = jnp.argsort(joined(local))
-        none = jnp.full(len(pairs), -1, order.dtype)
-        trials = (
-            jnp.concatenate([modes, jnp.zeros_like(order, modes.dtype)]),
-            jnp.concatenate([shares.astype(best.dtype), jnp.zeros(order.size, best.dtype)]),
-            jnp.concatenate([none, order]),
-        )
-        return jax.lax.scan(partial(attempt, total), (local, best), trials)[0][0]
+        def evidence(flat):
+            return best_noise(data, scales.at(total, split(flat)).variance())[1]
+
+        return split(fewer(evidence, joined(local), mode, len(free), cost)[0])
 
     def rise(carry):
         total, local, noise, climb = carry
@@ -243,13 +212,13 @@ def pruned(
 
     def round_of(carry):
         total, local, _, _, _, number = carry
-        fewer = sweep(total, local)
-        noise, _ = best_noise(data, scales.at(total, fewer).variance())
+        left = sweep(total, local)
+        noise, _ = best_noise(data, scales.at(total, left).variance())
         foot = at_foot(data.power.dtype)
         total, moved, noise, climb = jax.lax.while_loop(
-            rising, rise, (total, fewer, noise, foot)
+            rising, rise, (total, left, noise, foot)
         )
-        changed = jnp.any((joined(fewer) > 0) != (joined(local) > 0))
+        changed = jnp.any((joined(left) > 0) != (joined(local) > 0))
         return total, moved, noise, climb, changed, number + 1
 
     def unfinished(carry):

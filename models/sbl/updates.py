@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.linalg import abs2, outer
+from probkit.method.variances import ratio
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Posterior, Vectors, contract_others
 
@@ -103,12 +104,6 @@ class Penalty(eqx.Module):
         return self.weight / (unit + square)
 
 
-def _ratio(top: Array, bottom: Array) -> Array:
-    """`top / bottom`, or 1 if `bottom` is zero."""
-    known = bottom > 0
-    return jnp.where(known, top / jnp.where(known, bottom, 1.0), 1.0)
-
-
 def bound_sweep(
     scales: Scales,
     evidence: Evidence,
@@ -137,7 +132,7 @@ def bound_sweep(
         b = jnp.vdot(outer(old), evidence.leverage)
         if penalty is not None:
             b = b + penalty.slope(total, penalty.total)
-        total = total * _ratio(a, b) ** exponent
+        total = total * ratio(a, b) ** exponent
     for p, frozen in enumerate(scales.frozen):
         if frozen:
             continue
@@ -148,9 +143,9 @@ def bound_sweep(
             a, b = coupling.T @ a, coupling.T @ b
         if penalty is not None:
             b = b + penalty.slope(local[p], 1.0)
-        local[p] = local[p] * _ratio(a, b) ** exponent
+        local[p] = local[p] * ratio(a, b) ** exponent
         new[p] = local[p] if coupling is None else coupling @ local[p]
-        square[p] = old[p] * _ratio(old[p], new[p])
+        square[p] = old[p] * ratio(old[p], new[p])
     return scales.at(total, local)
 
 
@@ -177,19 +172,19 @@ def em_sweep(scales: Scales, evidence: Evidence, inner_sweeps: int = 1) -> Scale
             if frozen:
                 continue
             others = jnp.prod(jnp.stack(count)) / count[p]
-            ratio = contract_others(moment, tuple(shrunk), p) / others
+            rise = contract_others(moment, tuple(shrunk), p) / others
             coupling = scales.coupling[p]
             if coupling is None:
-                local[p] = scales.local[p] * ratio
+                local[p] = scales.local[p] * rise
                 new = local[p]
             else:
                 now = coupling @ local[p]
                 known = jnp.where(now > 0, now, 1.0)
-                a = coupling.T @ (old[p] * ratio / known**2)
+                a = coupling.T @ (old[p] * rise / known**2)
                 b = coupling.T @ (present[p] / known)
-                local[p] = local[p] * jnp.sqrt(_ratio(a, b))
+                local[p] = local[p] * jnp.sqrt(ratio(a, b))
                 new = coupling @ local[p]
-            shrunk[p] = present[p] * _ratio(old[p], new)
+            shrunk[p] = present[p] * ratio(old[p], new)
     total = scales.total
     if all(scales.frozen):
         total = total * moment.sum() / jnp.prod(jnp.stack(count))

@@ -1,6 +1,7 @@
 """Densities that NumPyro lacks."""
 
 from probkit.distributions._units import FromStandard, InUnits, log_normal
+from probkit.distributions.by_features import FeatureNormal
 from probkit.distributions.dense import DenseNormal
 from probkit.distributions.factor import FactorNormal
 from probkit.distributions.kronecker import KroneckerNormal
@@ -9,6 +10,7 @@ from probkit.distributions.partial import PartialKroneckerNormal
 __all__ = [
     "DenseNormal",
     "FactorNormal",
+    "FeatureNormal",
     "FromStandard",
     "InUnits",
     "KroneckerNormal",

@@ -49,6 +49,11 @@ def waves(x, x2, sd, frequency, lengthscale):
     )
 
 
+def grid_of_waves(x, x2, sd, highest, lengthscale):
+    every = [highest * i / (len(sd) - 1) for i in range(len(sd))]
+    return waves(x, x2, sd, every, [lengthscale] * len(sd))
+
+
 def matrix(kernel, x, x2):
     return np.array([[kernel(a, b) for b in x2] for a in x])
 

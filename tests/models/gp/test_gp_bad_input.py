@@ -77,6 +77,17 @@ SETTINGS = {
     "a period": (lambda: gp.Periodic(-1.0), rf"`Periodic\(period=-1.0\).*{POSITIVE}"),
     "frequencies": (lambda: gp.SpectralMixture(frequencies=[0.0]), r"positive numbers"),
     "no frequencies": (lambda: gp.SpectralMixture(frequencies=[]), r"positive numbers"),
+    "one frequency": (lambda: gp.SpectralGrid(1), rf"num_frequencies=1.*{WHOLE.format(2)}"),
+    "a highest frequency": (lambda: gp.SpectralGrid(highest=0), rf"highest=0.*{POSITIVE}"),
+    "a width": (
+        lambda: gp.SpectralGrid(lengthscale=-1),
+        rf"lengthscale=-1.*{POSITIVE}",
+    ),
+    "what a weight is worth": (
+        lambda: gp.SparseWeights(prune="aic"),
+        r"`SparseWeights\(prune='aic'\)`.*\"bic\"",
+    ),
+    "no starts": (lambda: gp.SparseWeights(0), rf"num_starts=0.*{WHOLE.format(1)}"),
     "an envelope": (lambda: gp.SpectralMixture(envelope="box"), r"envelope='box'"),
     "an input by number": (lambda: gp.Matern(on=0), r"`kernel\(on=0\)`"),
     "a name with a space": (
@@ -129,10 +140,89 @@ def test_fit_refuses(case):
     refused(lambda: pk.fit(model, data, method, key=KEY), pattern)
 
 
-def test_too_many_observations_are_refused():
+SPARSE = {
+    "other unknowns": (
+        gp.Regression(gp.SpectralGrid() + gp.Matern()),
+        gp.Observed(x, y),
+        r"`lengthscale_matern` is not one; use `gp.SpectralGrid`",
+    ),
+    "waves that move": (
+        gp.Regression(gp.SpectralMixture(2)),
+        gp.Observed(x, y),
+        r"variances only, and `frequency_mixture`",
+    ),
+    "products of weights": (
+        gp.Regression(gp.SpectralGrid(name="a") * gp.SpectralGrid(name="b")),
+        gp.Observed(x, y),
+        r"product a \* b, which has products of weights",
+    ),
+    "a grid of values": (
+        gp.Regression(gp.SpectralGrid()),
+        gp.Grid(y, {"x": x}),
+        r"fits `gp.Regression` to `gp.Observed`, not `Regression` to `Grid`",
+    ),
+    "two inputs": (
+        gp.Regression(gp.SpectralGrid()),
+        gp.Observed(X, y),
+        r"function of one input.* `SpectralGrid\(on='x0'\)`",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPARSE)
+def test_sparse_weights_refuse(case):
+    model, data, pattern = SPARSE[case]
+    refused(lambda: pk.fit(model, data, gp.SparseWeights(), key=KEY), pattern)
+
+
+def test_too_many_observations_of_two_inputs_are_refused():
     many = np.linspace(0, 1, 10_001)
-    data = gp.Observed(many, np.sin(many), units=gp.Observed(x, y).units)
-    refused(lambda: pk.fit(MODEL, data, pk.MAP(), key=KEY), r"10,001 observations")
+    places = np.stack([many, np.cos(40 * many)], 1)
+    data = gp.Observed(places, np.sin(many), units=gp.Observed(X, y).units)
+    refused(
+        lambda: pk.fit(MODEL, data, pk.MAP(), key=KEY),
+        r"10,001 observations of several inputs",
+    )
+
+
+BY_WAVES = gp.Observed(x, y, num_waves=5)
+WAVES = {
+    "a drift": (
+        lambda: pk.fit(gp.Regression(gp.Drift()), BY_WAVES, pk.MAP(), key=KEY),
+        r"`Drift\(\)` for 12 observations by `num_waves`; it takes functions of the lag",
+    ),
+    "a product with a line": (
+        lambda: pk.fit(
+            gp.Regression(gp.Linear() * gp.Matern()), BY_WAVES, pk.MAP(), key=KEY
+        ),
+        r"`Linear\(\)` for 12 observations.*a term of its own",
+    ),
+    "sparse weights": (
+        lambda: pk.fit(
+            gp.Regression(gp.SpectralGrid()), BY_WAVES, gp.SparseWeights(), key=KEY
+        ),
+        r"`gp.SparseWeights` got 12 observations by `num_waves`",
+    ),
+    "places too far": (
+        lambda: gp.Regression(gp.Matern()).inputs([30.0], BY_WAVES),
+        r"further from the data than their length, 3, where fixed waves repeat",
+    ),
+    "several inputs": (
+        lambda: gp.Observed(X, y, num_waves=10),
+        r"`Observed\(num_waves=10\)`: waves take the place of the covariance on a line",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WAVES)
+def test_what_waves_cannot_do_is_refused(name):
+    refused(*WAVES[name])
+
+
+@pytest.mark.parametrize("value", [v for v in NO_COUNT if v is not None])
+def test_waves_are_counted(value):
+    pattern = rf"num_waves=.*{WHOLE.format(1)}"
+    refused(lambda: gp.Observed(x, y, num_waves=value), pattern)
 
 
 PLACES = {

@@ -59,6 +59,12 @@ CASES = {
         },
         lambda a, b: slow.waves(a, b, [1.0, 0.5], [0.0, 0.5], [1.0, 4.0]),
     ),
+    "frequencies on a grid": (
+        gp.SpectralGrid(4, highest=1.5, lengthscale=3.0),
+        LINE,
+        {"sd_grid": [1.0, 0.0, 0.5, 0.2]},
+        lambda a, b: slow.grid_of_waves(a, b, [1.0, 0.0, 0.5, 0.2], 1.5, 3.0),
+    ),
     "a line that drifts": (
         gp.Linear() + gp.Drift(),
         LINE,
@@ -161,7 +167,9 @@ def test_gpjax_has_the_same_evidence_mean_and_sd(kind):
     np.testing.assert_allclose(found["sd"], sd, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["matern", "waves", "a sum times a kernel"])
+@pytest.mark.parametrize(
+    "name", ["matern", "waves", "frequencies on a grid", "a sum times a kernel"]
+)
 def test_an_even_grid_needs_lags_only_and_gives_the_same_matrix(name):
     model, _, sites, _ = case(name)
     x = np.linspace(2, 7, 23)
