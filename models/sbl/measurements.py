@@ -37,6 +37,10 @@ class Reduced(eqx.Module):
     num_rest: int = eqx.field(static=True)
 
 
+# A known noise variance is at least so many rounding units of the power of `y`.
+ROUNDING_UNITS = 10
+
+
 class Measurements(AbstractData):
     r"""Measurements $y = (A_1 ⊗ … ⊗ A_P)\, x + n$ of sparse coefficients $x$.
 
@@ -54,9 +58,10 @@ class Measurements(AbstractData):
 
     Raises:
         ValueError: for shapes that do not match, a column of zeros, NaN, a noise or power
-            that is not positive, a complex `y` with real dictionaries or the reverse, a
-            `y` of zeros, squares out of the range of the dtype, or names of modes that are
-            no identifiers, repeat, or name another axis of a fit.
+            that is not positive, a noise variance of a few rounding units of the power, a
+            complex `y` with real dictionaries or the reverse, a `y` of zeros, squares out
+            of the range of the dtype, or names of modes that are no identifiers, repeat, or
+            name another axis of a fit.
     """
 
     y: Inexact[Array, "..."]
@@ -93,6 +98,7 @@ class Measurements(AbstractData):
         given = _positive(power, "power", "for that of `y`", real)
         self.power = own if given is None else given
         _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
+        _refuse_too_little(self.noise_sd, own)
         self.reduced = _reduce(self.y, self.dictionaries)
 
     @classmethod
@@ -313,6 +319,16 @@ def _refuse_out_of_range(y: Array, matrices, noise_sd) -> None:
         raise ValueError(
             "`Measurements(...)`: of `y`, the dictionaries and `noise_sd`, squares of some "
             f"are beyond the range of {dtype}; use other units."
+        )
+
+
+def _refuse_too_little(noise_sd: Array | None, power: Array) -> None:
+    least = float(jnp.sqrt(ROUNDING_UNITS * jnp.finfo(power.dtype).eps * power))
+    if noise_sd is not None and float(noise_sd) < least:
+        raise ValueError(
+            f"`Measurements(noise_sd={float(noise_sd):.3g})` is less than the rounding of "
+            f"the covariance of `y` in {power.dtype}: give {least:.2g} or more, or None to "
+            "have it learned."
         )
 
 

@@ -68,6 +68,17 @@ class Posterior(eqx.Module):
             return -(size * math.log(math.pi) + log_det + square)
         return -0.5 * (size * math.log(2 * math.pi) + log_det + square)
 
+    def rounding(self) -> Float[Array, ""]:
+        """The error of the evidence by rounding, in nats.
+
+        An eigenvalue has an error of a few units of the largest one, so that the error
+        grows with the range of the spectrum.
+        """
+        eps = jnp.finfo(self.spectrum.dtype).eps
+        lost = jnp.minimum(eps * self.spectrum.max() / self.noise, 1.0)
+        size = self.spectrum.size + self.num_rest
+        return 16 * eps * jnp.abs(self.log_evidence()) + math.sqrt(size) * lost
+
     def score(self) -> Inexact[Array, "..."]:
         r"""$q = A^H Σ_y^{-1} y$, how each atom correlates with the residual."""
         return mode_products(self.rotated / self.spectrum, self.bases)

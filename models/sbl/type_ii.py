@@ -18,6 +18,7 @@ from probkit.method import (
     either,
     repeated,
 )
+from probkit.method.batches import map_in_batches
 from probkit.method.climb import (
     Climb,
     at_foot,
@@ -28,13 +29,12 @@ from probkit.method.climb import (
     facts_of_ends,
     is_done,
     largest_fall,
-    rounding,
 )
 from probkit.model.density import Sites
 from probkit.models.sbl.kronecker import KroneckerSBL, scattered
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Vectors, posterior
-from probkit.models.sbl.prune import Worth, as_worth, nats, pruned
+from probkit.models.sbl.prune import Pruned, Worth, as_worth, check_surplus, pruned, surplus
 from probkit.models.sbl.updates import (
     GENERAL,
     MONOTONE,
@@ -88,8 +88,10 @@ class TypeII(AbstractIterativeMethod):
     restart begins with a *search*. A noise variance as large as the power of `y` is added
     to $σ^2$ and falls to nearly zero, while MacKay's fixed point takes large steps. Then
     `update` converges to a local maximum. The first restart starts from equal local
-    scales, the others from random ones. The restart with the largest evidence becomes the
-    fit. All restarts run side by side.
+    scales, the others from random ones. All restarts run side by side. Atoms that are not
+    worth their price (`prune`) are then taken out of each, and the restart with the largest
+    evidence less the price of its atoms becomes the fit. By the evidence alone it would be
+    the one that took most noise for signal.
 
     Args:
         update: how a step moves the variances.
@@ -107,12 +109,14 @@ class TypeII(AbstractIterativeMethod):
         atol: tolerance on the evidence, in nats. A restart ends when its last gain and the
             estimate of all later gains are below it.
         inner_sweeps: sweeps over the modes per step of "em".
-        prune: the evidence, in nats, that an atom must add to stay in the model, tested
-            after the best restart has ended. "bic" (default) is half the log of the number
-            of measurements, as in the Bayesian information criterion. It is needed because
-            at the maximum of the evidence about half of the truly zero coefficients keep a
-            small nonzero variance. 0 removes only atoms that add no evidence. None removes
-            none. After the removal the bound takes up to 500 more steps.
+        prune: the evidence, in nats, that an atom must add to stay in the model, with the
+            best noise without it. "ebic" (default) is half the log of the number of
+            measurements plus the log of the number of atoms of the mode, as in the extended
+            Bayesian information criterion. It is needed because at the maximum of the
+            evidence about half of the truly zero coefficients keep a small nonzero
+            variance, and because among many atoms some fit noise by chance. "bic" leaves
+            the second part out. 0 removes only atoms that add no evidence. None removes
+            none.
         num_draws: number of copies of the optimum in the fit. `recover` and `predict` draw
             coefficients once per copy.
 
@@ -130,7 +134,7 @@ class TypeII(AbstractIterativeMethod):
     max_steps: int = eqx.field(default=1000, converter=whole("TypeII(max_steps", 0))
     atol: float = eqx.field(default=1e-3, converter=positive("TypeII(atol"))
     inner_sweeps: int = eqx.field(default=1, converter=whole("TypeII(inner_sweeps", 1))
-    prune: Worth = eqx.field(default="bic", converter=as_worth)
+    prune: Worth = eqx.field(default="ebic", converter=as_worth)
     num_draws: int = eqx.field(default=1, converter=whole("TypeII(num_draws", 1))
 
     def __check_init__(self):
@@ -177,11 +181,13 @@ class TypeII(AbstractIterativeMethod):
         objective = post.log_evidence()
         may_fall = self.update not in MONOTONE
         # During the search the added noise changes, so steps are not compared.
-        climb = either(searching, state.climb, climbed(state.climb, objective, may_fall))
+        slack = post.rounding()
+        further = climbed(state.climb, objective, may_fall, slack)
+        climb = either(searching, state.climb, further)
         next_state = TypeIIState(there, there, state.searched + 1, climb)
         if self.update != "mackay":
             return next_state
-        fell = objective < state.climb.objective - rounding(objective)
+        fell = objective < state.climb.objective - slack
         back = state.climb._replace(num_steps=climb.num_steps)
         return either(
             fell & ~searching,
@@ -218,24 +224,24 @@ class TypeII(AbstractIterativeMethod):
         return Begin(method, model, start, key_run, key_end=key_start)
 
     def finish(self, model, data, end):
-        final = np.array(_evidence(model, data, end.states.here))
-        best = best_lane(final)
-        chosen = end.lane(best)
-        scales, noise = chosen.here.scales(model, data), chosen.here.noise
-        evidence = final[best]
-        if self.prune is not None:
-            worth = jnp.asarray(nats(self.prune, data))
-            tolerance = jnp.asarray(0.1 * self.atol)
-            scales, noise, evidence = pruned(data, scales, noise, worth, tolerance)
-        sites = model.sites(scales, noise, data)
-        result, settled = self.outcome(chosen, chosen.climb.result)
-        trace = end.trace_of_ends("objective", final, best)
+        found = _pruned(self, model, data, end.states.here)
+        worth = np.array(found.worth)
+        best = best_lane(worth)
+        searched = end.lane(best)
+        one = jax.tree.map(lambda a: a[best], found)
+        moved_on = one.climb.num_steps > 0
+        climb = one.climb if moved_on else searched.climb
+        sites = model.sites(one.scales, one.noise, data)
+        result, settled = self.outcome(searched._replace(climb=climb), climb.result)
+        trace = end.trace_of_ends("objective", worth, best)
         # During the search the objective is not the evidence.
         trace["objective"][:, : self.search] = np.nan
         after = trace["objective"][best : best + 1, self.search : end.counts[best]]
-        facts = facts_of_ends(final, best) | {
-            "evidence": float(evidence),
-            "remaining": float(chosen.climb.remaining),
+        facts = facts_of_ends(worth, best) | {
+            "evidence": float(one.climb.objective),
+            "surplus": surplus(data, one.scales, float(one.climb.objective), self.prune),
+            "remaining": float(climb.remaining),
+            "slack": float(max(climb.slack, searched.climb.slack)),
             "largest_fall": largest_fall(after, rounded=False),
             "settled": settled,
         }
@@ -261,9 +267,9 @@ class TypeII(AbstractIterativeMethod):
     def checks(self, tree, facts):
         checks = [check_remaining(facts, facts["evidence"], self.atol)]
         if self.update in MONOTONE:
-            limit = 1e-9 * abs(facts["evidence"])
+            limit = max(1e-9 * abs(facts["evidence"]), facts["slack"])
             checks.append(check_fall(facts, "evidence", limit, note="nats"))
-        return (*checks, *check_restarts(facts))
+        return (*checks, check_surplus(facts), *check_restarts(facts))
 
 
 @eqx.filter_jit
@@ -275,9 +281,13 @@ def _starts(model: KroneckerSBL, data: Measurements, keys, log_sds) -> Sites:
 
 
 @eqx.filter_jit
-def _evidence(model: KroneckerSBL, data: Measurements, squares: Squares):
-    def of_one(squares):
-        variance = squares.scales(model, data).variance()
-        return posterior(data, variance, squares.noise).log_evidence()
+def _pruned(
+    method: TypeII, model: KroneckerSBL, data: Measurements, squares: Squares
+) -> Pruned:
+    """Each restart's end, without the atoms that are not worth their price."""
 
-    return jax.vmap(of_one)(squares)
+    def one(squares):
+        scales = squares.scales(model, data)
+        return pruned(data, scales, squares.noise, method.prune, 0.1 * method.atol)
+
+    return map_in_batches(one, squares)

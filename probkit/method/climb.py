@@ -26,6 +26,7 @@ class Climb(NamedTuple):
         remaining: an estimate of all gains to come.
         num_steps: the number of steps taken.
         result: an item of `RESULTS`.
+        slack: the largest fall so far that rounding would have explained.
     """
 
     objective: Float[Array, ""]
@@ -33,12 +34,14 @@ class Climb(NamedTuple):
     remaining: Float[Array, ""]
     num_steps: Int[Array, ""]
     result: Any
+    slack: Float[Array, ""]
 
 
 def at_foot(dtype) -> Climb:
     """The progress before the first step. `dtype` is that of the objective."""
     lowest = -jnp.inf * jnp.ones((), dtype)
-    return Climb(lowest, -lowest, -lowest, jnp.zeros((), jnp.int32), RESULTS.no_steps)
+    none = jnp.zeros((), jnp.int32)
+    return Climb(lowest, -lowest, -lowest, none, RESULTS.no_steps, jnp.zeros((), dtype))
 
 
 def rounding(objective: Float[Array, ""]) -> Float[Array, ""]:
@@ -46,7 +49,12 @@ def rounding(objective: Float[Array, ""]) -> Float[Array, ""]:
     return 16 * jnp.finfo(objective.dtype).eps * jnp.abs(objective)
 
 
-def climbed(climb: Climb, objective: Float[Array, ""], may_fall: bool = False) -> Climb:
+def climbed(
+    climb: Climb,
+    objective: Float[Array, ""],
+    may_fall: bool = False,
+    slack: Float[Array, ""] | None = None,
+) -> Climb:
     r"""The progress after one step more.
 
     All gains to come are estimated from the last two (Aitken): $g_t a / (1 - a)$ with
@@ -57,6 +65,8 @@ def climbed(climb: Climb, objective: Float[Array, ""], may_fall: bool = False) -
         objective: the new value, in nats.
         may_fall: whether the objective may fall. If not, a fall that rounding does not
             explain gives `RESULTS.decreased`.
+        slack: the largest fall that rounding may explain, in nats; by default that of a
+            sum. Once the objective falls by less, rounding is all that is left.
 
     Returns:
         The new progress.
@@ -64,12 +74,19 @@ def climbed(climb: Climb, objective: Float[Array, ""], may_fall: bool = False) -
     gain = objective - climb.objective
     ratio = gain / climb.gain
     to_come = jnp.where(ratio < 1, gain * ratio / (1 - ratio), jnp.inf)
-    slack = rounding(objective)
-    remaining = jnp.where(jnp.abs(gain) <= slack, slack, to_come)
-    fell = jnp.zeros((), bool) if may_fall else gain < -slack
+    unit = rounding(objective)
+    slack = unit if slack is None else jnp.maximum(slack, unit)
+    remaining = jnp.where(jnp.abs(gain) <= unit, unit, to_come)
+    if may_fall:
+        fell = jnp.zeros((), bool)
+    else:
+        fell = gain < -slack
+        lost = (gain < -unit) & ~fell
+        gain, remaining = jnp.where(lost, 0.0, gain), jnp.where(lost, unit, remaining)
     result = choose(fell, RESULTS.decreased, RESULTS.successful)
     result = choose(jnp.isfinite(objective), result, RESULTS.nonfinite)
-    return Climb(objective, gain, remaining, climb.num_steps + 1, result)
+    slack = jnp.maximum(climb.slack, slack)
+    return Climb(objective, gain, remaining, climb.num_steps + 1, result, slack)
 
 
 def is_done(climb: Climb, atol: float) -> Bool[Array, ""]:

@@ -48,7 +48,8 @@ def fewer(
         variance: the variances.
         group: the group of each, from 0. Variances are compared within a group.
         num_groups: the number of groups.
-        worth: the evidence that a variance must add to stay, in nats.
+        worth: the evidence that a variance must add to stay, in nats: a number, or one for
+            each variance.
 
     Returns:
         The variances, some of them zero now, and the log evidence there.
@@ -65,7 +66,7 @@ def fewer(
             rest = jnp.where(out, 0.0, variance)
             new = evidence(rest)
             # A variance that is zero up to rounding adds only rounding.
-            keep = new >= best - worth * out.sum() - rounding(best)
+            keep = new >= best - (worth * out).sum() - rounding(best)
             return either(keep, (rest, new), carry)
 
         return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None

@@ -253,7 +253,9 @@ def test_settings_refuse():
 @pytest.mark.parametrize("cls", [sbl.TypeII, sbl.Sequential])
 @pytest.mark.parametrize("value", ["aic", -1, float("nan"), 1j, np.ones(2)], ids=repr)
 def test_prune_refuses(cls, value):
-    refused(lambda: cls(prune=value), r'prune=.*`: it takes "bic", nats .*, or None')
+    refused(
+        lambda: cls(prune=value), r'prune=.*`: it takes "ebic", "bic", nats .*, or None'
+    )
 
 
 # Together, but not with each other.
