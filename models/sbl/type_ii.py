@@ -31,6 +31,7 @@ from probkit.method.climb import (
     largest_fall,
 )
 from probkit.model.density import Sites
+from probkit.models.sbl.exchange import exchanged
 from probkit.models.sbl.kronecker import KroneckerSBL, scattered
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Vectors, posterior
@@ -229,6 +230,7 @@ class TypeII(AbstractIterativeMethod):
         best = best_lane(worth)
         searched = end.lane(best)
         one = jax.tree.map(lambda a: a[best], found)
+        one = exchanged(data, one, self.prune, 0.1 * self.atol)
         moved_on = one.climb.num_steps > 0
         climb = one.climb if moved_on else searched.climb
         sites = model.sites(one.scales, one.noise, data)
