@@ -213,7 +213,7 @@ class Sequential(AbstractIterativeMethod):
                 remedy="rounding has accumulated: lower `refresh`, or use float64",
                 note="nats",
             ),
-            check_surplus(facts),
+            *check_surplus(facts),
         )
 
 

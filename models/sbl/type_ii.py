@@ -269,9 +269,9 @@ class TypeII(AbstractIterativeMethod):
     def checks(self, tree, facts):
         checks = [check_remaining(facts, facts["evidence"], self.atol)]
         if self.update in MONOTONE:
-            limit = max(1e-9 * abs(facts["evidence"]), facts["slack"])
+            limit = max(1e-9 * abs(facts["evidence"]), facts.get("slack", 0.0))
             checks.append(check_fall(facts, "evidence", limit, note="nats"))
-        return (*checks, check_surplus(facts), *check_restarts(facts))
+        return (*checks, *check_surplus(facts), *check_restarts(facts))
 
 
 @eqx.filter_jit
