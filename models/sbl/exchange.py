@@ -69,7 +69,8 @@ def exchanged(data: Measurements, found: Pruned, worth: Worth, atol: float) -> P
 
 def _pairs(scales: Scales, random) -> tuple[np.ndarray, np.ndarray]:
     """Places, in all modes in a row, of atoms that are in and of others that are not."""
-    pairs, first = [], 0
+    pairs: list[tuple[int, int]] = []
+    first = 0
     for g, frozen in zip(scales.local, scales.frozen, strict=True):
         inside = np.asarray(g) > 0
         places = first + np.arange(inside.size)
