@@ -628,15 +628,17 @@ class Solver(eqx.Module):
         places = some(strict.grid, COMPARED[len(strict.grid)])
         u, sd = found.derivative(places, flat), found.sd_on(places)
 
-        def needed(share):
-            reference = Solver.of(strict, self.parameters.with_lengthscales(share))
+        def needed(parameters):
+            reference = Solver.of(strict, parameters)
             z = reference.given(between).mean
             apart = system.derivative(z, reference.spans, places, flat) - u
             return jnp.quantile(jnp.abs(apart) / sd, 0.95) / 1.96
 
-        has_all = all(rank is None for rank in strict.ranks)
-        shares = jnp.asarray(SHARES if has_all else SHARES[:1])
-        factor = MARGIN * jnp.max(jax.lax.map(needed, shares))
+        if all(rank is None for rank in strict.ranks):
+            each = lambda s: needed(self.parameters.with_lengthscales(s))  # noqa: E731
+            factor = MARGIN * jnp.max(jax.lax.map(each, jnp.asarray(SHARES)))
+        else:
+            factor = MARGIN * needed(self.parameters)
         # Where the conditions leave u open, both solutions choose the same one, and their
         # difference says nothing.
         prior_sd = math.prod(jnp.sqrt(k(jnp.zeros(()))) for k in self.parameters.kernels)
