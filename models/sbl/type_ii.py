@@ -92,7 +92,8 @@ class TypeII(AbstractIterativeMethod):
     scales, the others from random ones. All restarts run side by side. Atoms that are not
     worth their price (`prune`) are then taken out of each, and the restart with the largest
     evidence less the price of its atoms becomes the fit. By the evidence alone it would be
-    the one that took most noise for signal.
+    the one that took most noise for signal. With several modes, atoms are then exchanged
+    for others while that gains evidence.
 
     Args:
         update: how a step moves the variances.
