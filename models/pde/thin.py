@@ -6,6 +6,7 @@ order and to a thousandth. It chooses where points go and nothing else. The equa
 solved, and checked, as any other.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from probkit.models.pde.residual import Polynomial, evaluate
 
 # Of the rough solution: its tolerance, its first points and its largest number of them.
 TOLERANCE, FIRST_POINTS, MOST_POINTS = 1e-3, 200, 20_000
+# Evaluations of the equation. At a jump it would add two points at a time without end.
+MOST_CALLS = 1000
 # A solution has a layer where it changes this many times as fast as on average. Sines
 # change at most 1.6 times as fast, whatever their frequency.
 CONCENTRATED = 8.0
@@ -29,6 +32,10 @@ LOOKED_AT = 4000
 
 class LayerWarning(UserWarning):
     """A fit is on other points than those of the problem, because of a thin layer."""
+
+
+class _TooLongError(Exception):
+    """The rough solver does not come to an end."""
 
 
 def layers(problem: Problem) -> tuple[tuple[float, float], ...]:
@@ -96,8 +103,11 @@ def rough_solution(problem: Problem) -> Callable[[np.ndarray], np.ndarray] | Non
     ):
         return None
     terms = _Terms(problem)
+    calls = itertools.count()
 
     def slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        if next(calls) > MOST_CALLS:
+            raise _TooLongError
         # y is u and its derivatives below the order of the equation.
         lead, rest = np.zeros_like(x), np.zeros_like(x)
         for monomial, coefficient in terms(x).items():
@@ -120,7 +130,8 @@ def rough_solution(problem: Problem) -> Callable[[np.ndarray], np.ndarray] | Non
         # A search that goes astray overflows before it gives up.
         with np.errstate(all="ignore"):
             found = solve_bvp(slope, missed, x, start, tol=TOLERANCE, max_nodes=MOST_POINTS)
-    except ValueError:  # a coefficient that is not finite, or changes too fast, on the way
+    except (ValueError, _TooLongError):
+        # A coefficient is not finite, or changes too fast.
         return None
     if not found.success or not np.isfinite(found.y).all():
         return None
