@@ -16,13 +16,7 @@ from probkit.method.climb import SAME_OPTIMUM
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.prune import Pruned, Worth, prices, pruned
-from probkit.models.sbl.updates import (
-    Evidence,
-    Scales,
-    bound_sweep,
-    moved_noise,
-    noise_variance,
-)
+from probkit.models.sbl.updates import Scales, bound_step
 
 # Pairs of atoms that are tried in a round, steps of the bound after each, rounds, and how
 # many of the best pairs of a round are pruned.
@@ -96,9 +90,7 @@ def _swapped(scales: Scales, out: Int[Array, ""], into: Int[Array, ""]) -> Scale
 def _risen(data: Measurements, scales: Scales, noise) -> tuple[Scales, Float[Array, ""]]:
     def step(_, carry):
         scales, noise = carry
-        post = posterior(data, scales.variance(), noise)
-        new = bound_sweep(scales, Evidence.of(post)).normalised()
-        return new, noise_variance(moved_noise("mm", post), data)
+        return bound_step(scales, posterior(data, scales.variance(), noise), data)
 
     return jax.lax.fori_loop(0, STEPS, step, (scales, noise))
 

@@ -16,14 +16,7 @@ from probkit.method.variances import fewer
 from probkit.model.check import Check
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Vectors, posterior
-from probkit.models.sbl.updates import (
-    NOISE_FLOOR,
-    Evidence,
-    Scales,
-    bound_sweep,
-    moved_noise,
-    noise_variance,
-)
+from probkit.models.sbl.updates import NOISE_FLOOR, Scales, bound_step
 from probkit.validate import positive, short
 
 # At most so many steps of the bound after atoms were taken out.
@@ -209,8 +202,7 @@ def pruned(
     def rise(carry):
         total, local, noise, climb = carry
         post = posterior(data, scales.at(total, local).variance(), noise)
-        new = bound_sweep(scales.at(total, local), Evidence.of(post)).normalised()
-        moved = noise_variance(moved_noise("mm", post), data)
+        new, moved = bound_step(scales.at(total, local), post, data)
         climb = climbed(climb, post.log_evidence(), slack=post.rounding())
         return new.total, new.local, moved, climb
 

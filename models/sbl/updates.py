@@ -275,3 +275,11 @@ def noise_variance(moved: Float[Array, ""], data: Measurements) -> Float[Array, 
     if data.noise_sd is not None:
         return data.noise_sd**2
     return jnp.maximum(moved, NOISE_FLOOR * data.power)
+
+
+def bound_step(
+    scales: Scales, post: Posterior, data: Measurements
+) -> tuple[Scales, Float[Array, ""]]:
+    """Variances and noise after one step of the bound, from the posterior at them."""
+    new = bound_sweep(scales, Evidence.of(post)).normalised()
+    return new, noise_variance(moved_noise("mm", post), data)

@@ -20,7 +20,7 @@ def compiled[Function: Callable[..., Any]](function: Function) -> Function:
     An operator that holds a Python function (`lx.FunctionLinearOperator`) cannot be an
     argument of a compiled program. The function then runs step by step.
 
-    A rule that is registered anew counts from the next call on.
+    If a rule is registered again, the next call uses the new one.
     """
 
     def of_rules(generation, *args, **kwargs):
