@@ -308,10 +308,18 @@ class KroneckerSBL(AbstractEMModel):
         return posterior(data, variance, self.noise(sites, data))
 
     def recover(self, sites, data, key):
-        """`coefficient`, one joint draw, and its exact mean and sd given the sites."""
+        """`coefficient`, one joint draw, and its exact mean and sd given the sites.
+
+        `coefficient_unshrunk` is one draw of each coefficient by itself, with a flat prior
+        on it in place of its own, see `Posterior.unshrunk`.
+        """
+        key_joint, key_each = jax.random.split(key)
         post = self.posterior(sites, data)
+        middle, variance = post.unshrunk()
+        noise = jax.random.normal(key_each, middle.shape, middle.dtype)
         return {
-            "coefficient": post.sample(key),
+            "coefficient": post.sample(key_joint),
+            "coefficient_unshrunk": middle + jnp.sqrt(variance) * noise,
             "coefficient_mean": post.mean(),
             "coefficient_sd": jnp.sqrt(post.variances()),
         }
@@ -411,8 +419,8 @@ class KroneckerSBL(AbstractEMModel):
             dims[f"local_scale_{mode}"] = (self._scale_axis(mode),)
             dims[f"dictionary_{mode}"] = (rows, mode)
         of_y = dict.fromkeys(("y", "mean", "sd"), measured)
-        of_x = ("coefficient", "coefficient_mean", "coefficient_sd")
-        return dims | of_y | dict.fromkeys(of_x, data.modes)
+        of_x = ("", "_mean", "_sd", "_unshrunk")
+        return dims | of_y | {f"coefficient{end}": data.modes for end in of_x}
 
     def _scale_axis(self, mode: str) -> str:
         grouped = not isinstance(dict(self.coupling).get(mode, 0.0), float)

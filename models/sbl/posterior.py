@@ -114,6 +114,21 @@ class Posterior(eqx.Module):
         # By rounding, a well-determined coefficient may have a variance just below zero.
         return jnp.maximum(prior - prior**2 * self.leverage(), 0.0)
 
+    def unshrunk(self) -> tuple[Inexact[Array, "..."], Float[Array, "..."]]:
+        r"""What the data say of each coefficient by itself: with a flat prior on it alone.
+
+        Its own variance $γ_i$ is left out, and the other coefficients keep theirs. Then
+        $x_i$ has mean $q_i/w_i$ and variance $1/w_i - γ_i$. So it is not pulled towards
+        zero, and its interval holds for small and for pruned coefficients as well.
+
+        Returns:
+            Mean and variance of each coefficient, shape `(N_1, …, N_P)`. They are not
+            joint: each has a prior of its own.
+        """
+        leverage = self.leverage()
+        rest = 1 - self.prior_variance * leverage
+        return self.score() / leverage, jnp.maximum(rest, 0.0) / leverage
+
     def covariance(self, one, other) -> Inexact[Array, ""]:
         """The posterior covariance of two coefficients.
 

@@ -14,9 +14,9 @@ from probkit.method import (
     Draws,
     Lanes,
     choose,
-    repeated,
 )
 from probkit.method.climb import check_fall, largest_fall
+from probkit.models.sbl.gibbs import check_draws, drawn, refuse_draws
 from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
@@ -59,7 +59,7 @@ class Sequential(AbstractIterativeMethod):
             number of nats, as in `TypeII`. None is 0.
         refresh: after so many steps, precision, score and leverage are recomputed, because
             rounding accumulates. The noise is estimated again unless the data have it.
-        num_draws: number of copies of the optimum, as in `TypeII`.
+        num_draws: number of draws of the variances, the first the optimum, as in `TypeII`.
 
     Raises:
         ValueError: for a setting out of its range. A model with coupled or frozen modes,
@@ -187,13 +187,14 @@ class Sequential(AbstractIterativeMethod):
 
     def refuse(self, model, data):
         _refuse(model, data)
+        refuse_draws(self, model, data)
 
     def finish(self, model, data, end):
         state = end.lane(0)
         result, settled = self.outcome(state, state.result)
         one = jnp.ones_like(state.noise)
         scales = Scales(one, (state.variance,), (None,), (False,)).normalised()
-        sites = model.sites(scales, state.noise, data)
+        sites, facts_of_draws = drawn(self, model, data, scales, state.noise, end.key)
         count = int((state.variance > 0).sum())
         evidence = float(state.objective) + self._price(data) * count
         facts = {
@@ -203,7 +204,7 @@ class Sequential(AbstractIterativeMethod):
             "num_atoms": count,
             "settled": settled,
         }
-        return Draws(repeated(sites, self.num_draws), {}, end.trace, result, facts)
+        return Draws(sites, {}, end.trace, result, facts | facts_of_draws)
 
     def checks(self, tree, facts):
         return (
@@ -214,6 +215,7 @@ class Sequential(AbstractIterativeMethod):
                 note="nats",
             ),
             *check_surplus(facts),
+            *check_draws(facts),
         )
 
 

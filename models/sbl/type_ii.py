@@ -16,7 +16,6 @@ from probkit.method import (
     Lanes,
     best_lane,
     either,
-    repeated,
 )
 from probkit.method.batches import map_in_batches
 from probkit.method.climb import (
@@ -32,6 +31,7 @@ from probkit.method.climb import (
 )
 from probkit.model.density import Sites
 from probkit.models.sbl.exchange import exchanged
+from probkit.models.sbl.gibbs import check_draws, drawn, refuse_draws
 from probkit.models.sbl.kronecker import KroneckerSBL, scattered
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import Vectors, posterior
@@ -119,8 +119,10 @@ class TypeII(AbstractIterativeMethod):
             variance, and because among many atoms some fit noise by chance. "bic" leaves
             the second part out. 0 removes only atoms that add no evidence. None removes
             none.
-        num_draws: number of copies of the optimum in the fit. `recover` and `predict` draw
-            coefficients once per copy.
+        num_draws: number of draws of the variances in the fit, the first of them the
+            optimum. The others are from their posterior around it, with the priors of
+            `KroneckerSBL` and with atoms in or out (`models/sbl/gibbs.py`). With 1 there is
+            the optimum alone, and intervals are too narrow. Not with coupled modes.
 
     Raises:
         ValueError: for a setting out of its range. A model with frozen or coupled modes is
@@ -234,7 +236,8 @@ class TypeII(AbstractIterativeMethod):
         one = exchanged(data, one, self.prune, 0.1 * self.atol)
         moved_on = one.climb.num_steps > 0
         climb = one.climb if moved_on else searched.climb
-        sites = model.sites(one.scales, one.noise, data)
+        key = jax.random.fold_in(end.key, 1)
+        sites, facts_of_draws = drawn(self, model, data, one.scales, one.noise, key)
         result, settled = self.outcome(searched._replace(climb=climb), climb.result)
         trace = end.trace_of_ends("objective", worth, best)
         # During the search the objective is not the evidence.
@@ -248,7 +251,7 @@ class TypeII(AbstractIterativeMethod):
             "largest_fall": largest_fall(after, rounded=False),
             "settled": settled,
         }
-        return Draws(repeated(sites, self.num_draws), {}, trace, result, facts)
+        return Draws(sites, {}, trace, result, facts | facts_of_draws)
 
     def refuse(self, model: Any, data: Any) -> None:
         if not isinstance(model, KroneckerSBL) or not isinstance(data, Measurements):
@@ -261,6 +264,7 @@ class TypeII(AbstractIterativeMethod):
                 f'`TypeII(update="{self.update}")` has no rule for frozen or coupled '
                 'modes; use `update="mm"`.'
             )
+        refuse_draws(self, model, data)
 
     def _starts(self, model, data, key) -> Sites:
         log_sds = np.full(self.num_restarts, self.spread, data.y.real.dtype)
@@ -272,7 +276,12 @@ class TypeII(AbstractIterativeMethod):
         if self.update in MONOTONE:
             limit = max(1e-9 * abs(facts["evidence"]), facts.get("slack", 0.0))
             checks.append(check_fall(facts, "evidence", limit, note="nats"))
-        return (*checks, *check_surplus(facts), *check_restarts(facts))
+        return (
+            *checks,
+            *check_surplus(facts),
+            *check_restarts(facts),
+            *check_draws(facts),
+        )
 
 
 @eqx.filter_jit
