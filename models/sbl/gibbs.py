@@ -155,8 +155,8 @@ def drawn(
     if len(evidence) < 4 or np.ptp(evidence) == 0:
         return sites, {}
     # The estimate may be larger than their number, most of all if they are few.
-    effective = min(float(effective_sample_size(evidence[None])), len(evidence))
-    return sites, {"effective_draws": effective}
+    effective = min(effective_sample_size(evidence[None]), len(evidence))
+    return sites, {"effective_draws": float(effective)}
 
 
 def check_draws(facts: Mapping[str, Any]) -> tuple[Check, ...]:
