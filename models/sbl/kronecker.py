@@ -494,6 +494,8 @@ def scattered(sites: Sites, key: PRNGKeyArray, log_sd: Any) -> Sites:
         log_sd: sd of the normal log factors.
     """
     local = {name: a for name, a in sites.items() if a.ndim}
+    if not local:  # all modes are frozen
+        return sites
     # One call for all modes: drawing normals is slow to compile.
     sizes = [a.size for a in local.values()]
     noise = jax.random.normal(key, (sum(sizes),), sites["global_scale"].dtype)
