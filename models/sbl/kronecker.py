@@ -84,6 +84,41 @@ def blocks(labels: Any) -> np.ndarray:
     return np.eye(len(found))[block]
 
 
+def smooth(places: Any, num_knots: int) -> np.ndarray:
+    """A coupling by which the variances of a mode are a smooth function of a place.
+
+    Each knot has one variance, and between two knots the variance of an atom is
+    interpolated. With few measurements this keeps a fit from taking noise for signal.
+
+    Args:
+        places: a number for each atom, shape `(N,)`, such as the log of its frequency.
+        num_knots: number of knots, 2 or more. They are evenly spaced from the smallest to
+            the largest place.
+
+    Returns:
+        $C$, shape `(N, num_knots)`; its rows sum to one.
+
+    Raises:
+        ValueError: if the places are no list of two different numbers or more, or there
+            are fewer than two knots, or so many that one has no atom near it.
+    """
+    at = np.asarray(as_array(places, "smooth(places=...)"))
+    count = whole("smooth(num_knots", 2)(num_knots)
+    if at.ndim != 1 or len(np.unique(at)) < 2:
+        raise ValueError(
+            f"`smooth(places=...)` has shape {at.shape}; it takes one number per atom, not "
+            "all equal."
+        )
+    knots = np.linspace(at.min(), at.max(), count)
+    C = np.stack([np.interp(at, knots, hat) for hat in np.eye(count)], 1)
+    if not C.any(0).all():
+        raise ValueError(
+            f"`smooth(num_knots={count})`: a knot has no atom within one step of it; use "
+            "fewer knots, or places that are more even."
+        )
+    return C
+
+
 def _coupling(mode: str, value: Any) -> Coupling:
     what = f"KroneckerSBL(coupling={{{mode!r}: ...}})"
     array = np.asarray(as_array(value, what), float)
@@ -138,7 +173,7 @@ class KroneckerSBL(AbstractEMModel):
             snapshots, with an identity dictionary, freezing it gives M-SBL.
         coupling: a dict from modes to the weight of the two neighbours of each atom (a
             number in [0, 1]), or to a matrix $C_p ≥ 0$ with one row per atom. See
-            `neighbours` and `blocks`. Modes that are not named are not coupled.
+            `neighbours`, `blocks` and `smooth`. Modes that are not named are not coupled.
         global_scale: scale of the prior of $τ$, relative to the $τ$ at which the prior
             explains the power of the signal. Dimensionless.
         noise_scale: scale of the prior of $σ$, relative to the root mean square of `y`.

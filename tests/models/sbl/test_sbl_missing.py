@@ -4,8 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.cbook import get_sample_data
+from scipy.fft import idct
+from scipy.interpolate import griddata
 
 import probkit as pk
 from lowering import lowers_for_cuda
@@ -68,6 +72,7 @@ SHAPES = {
     "two modes, more than a block": ([(12, 3), (11, 2)], False),
 }
 every_shape = pytest.mark.parametrize("sizes, field", SHAPES.values(), ids=SHAPES.keys())
+some_shapes = pytest.mark.parametrize("name", ["one mode", "two modes, complex"])
 
 
 @every_shape
@@ -118,9 +123,10 @@ def test_draws_of_the_coefficients_have_the_exact_mean_and_covariance(field):
     assert np.all(error < 5 * np.sqrt(2) * np.outer(sd, sd) / np.sqrt(number))
 
 
-@every_shape
-def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes, field):
+@some_shapes
+def test_a_measurement_given_the_others_has_the_density_of_the_conditional(name):
     # p(y) / p(without y_i), each from the dense covariance; 0 where nothing was measured.
+    sizes, field = SHAPES[name]
     data, _ = problem(sizes, is_complex=field)
     sites = scattered(MODEL.flat_start(data), KEY, 1.0)
     γ, noise = MODEL.scales(sites, data).variance(), float(MODEL.noise(sites, data))
@@ -138,9 +144,10 @@ def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes
     np.testing.assert_allclose(ours, expected, rtol=1e-8, atol=1e-8)
 
 
-@every_shape
-def test_the_gradient_of_the_evidence_is_leverage_less_score(sizes, field):
+@some_shapes
+def test_the_gradient_of_the_evidence_is_leverage_less_score(name):
     # Of the program and of the posterior, whose evidence is one number.
+    sizes, field = SHAPES[name]
     data, _ = problem(sizes, is_complex=field, known=False)
     sites = scattered(MODEL.flat_start(data), KEY, 1.0)
 
@@ -266,7 +273,7 @@ def test_em_has_little_to_gain_where_type_two_ends_without_pruning():
     first = pk.fit(MODEL, data, method, key=KEY)
     em = pk.EM(num_restarts=1, maximise="likelihood", max_steps=20_000)
     then = pk.fit(MODEL, data, em, key=KEY, start=first)
-    gain = float(then.tree["trace"]["final_objective"]) - first.facts["evidence"]
+    gain = then.tree["trace"]["final_objective"].item() - first.facts["evidence"]
     assert -1e-6 < gain < 0.05
 
 
@@ -297,3 +304,50 @@ def test_a_saved_fit_comes_back_with_what_was_missing(tmp_path):
     ):
         np.testing.assert_array_equal(one, other)
     assert np.isnan(again.tree["observed_data"]["y"]).sum() == 56 - len(again.data)
+
+
+# A picture.
+
+
+def photograph():
+    """A photograph of 24 by 24 pixels, from 0 (black) to 1 (white)."""
+    photo = plt.imread(get_sample_data("grace_hopper.jpg", asfileobj=False))
+    grey = photo[20:404, 64:448].mean(axis=2) / 255
+    return grey.reshape(24, 16, 24, 16).mean(axis=(1, 3))
+
+
+def by_triangles(y, seen):
+    """Linear interpolation, and the nearest pixel outside of all triangles."""
+    at, everywhere = np.argwhere(seen), np.argwhere(np.ones_like(seen))
+    linear, nearest = (
+        griddata(at, y[seen], everywhere, kind) for kind in ("linear", "nearest")
+    )
+    return np.where(np.isnan(linear), nearest, linear).reshape(y.shape)
+
+
+def test_a_picture_of_which_a_part_is_seen_is_better_than_interpolated():
+    image, rng = photograph(), np.random.default_rng(0)
+    seen = rng.uniform(size=image.shape) < 0.6
+    y = np.where(seen, image + 0.05 * rng.normal(size=image.shape), np.nan)
+    waves = idct(np.eye(24), norm="ortho", axis=0)
+    data = sbl.Measurements(y, [waves, waves], modes=("down", "across"), seen=seen)
+    spectrum = sbl.smooth(np.log1p(np.arange(24)), 6)
+    model = sbl.KroneckerSBL(coupling=dict.fromkeys(data.modes, spectrum))
+    method = sbl.TypeII(prune=None, search=0, num_restarts=1, atol=0.1)
+    fitted = pk.fit(model, data, method, key=KEY)
+    mean, variance = model.posterior(fitted.sites(), data).at([waves, waves])
+    off = (mean - image)[~seen]
+    rms = np.sqrt(np.mean(off**2))
+    assert rms < np.sqrt(np.mean((by_triangles(y, seen) - image)[~seen] ** 2))
+    inside = np.mean(np.abs(off) < 1.645 * np.sqrt(variance)[~seen])
+    # Of 90 %: the picture has edges, where its one spectrum is too smooth.
+    assert 0.8 < inside < 0.95
+
+
+# Programs.
+
+
+def test_hot_paths_lower_for_cuda():
+    data, _ = problem([(3, 4), (4, 3)], is_complex=True)
+    for method in (sbl.TypeII(), pk.NUTS(2)):
+        lowers_for_cuda(method, MODEL, data)
