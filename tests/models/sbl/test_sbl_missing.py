@@ -185,7 +185,7 @@ def test_a_mask_that_sees_all_is_no_mask():
 
 
 def test_all_seen_but_by_way_of_the_scattered_entries_is_the_full_grid():
-    # One entry more, in a row of its own that says nothing: an atom that it alone measures.
+    # One row more, of which nothing was seen.
     full, _ = problem([(4, 3), (3, 5)], share=1.1)
     first, second = map(np.asarray, full.dictionaries)
     γ, noise = variances(full), jnp.asarray(0.5)
