@@ -5,6 +5,7 @@ No small change of the variances leaves such an optimum, and all restarts may en
 """
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -38,9 +39,9 @@ def exchanged(data: Measurements, found: Pruned, worth: Worth, atol: float) -> P
         The optimum itself, or a better one.
     """
     several = sum(not frozen for frozen in found.scales.frozen) > 1
-    large = np.prod(data.num_atoms) > MOST_COEFFICIENTS
-    large = large or (data.places is not None and len(data) > MOST_SEEN)
-    if worth is None or not several or large:
+    too_large = math.prod(data.num_atoms) > MOST_COEFFICIENTS
+    too_dense = data.places is not None and len(data) > MOST_SEEN
+    if worth is None or not several or too_large or too_dense:
         return found
     random = np.random.default_rng(0)
     highest = max(prices(worth, data, [g.size for g in found.scales.local]))
