@@ -16,10 +16,12 @@ from matplotlib.cbook import get_sample_data
 from scipy.fft import idct
 from scipy.interpolate import griddata
 from scipy.stats import norm
-from timing import machine, table, write
+from timing import machine, table, timed, write
 
 import probkit as pk
 from probkit.models import gp, sbl
+from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.updates import bound_step
 
 SIZE, SEEN, NOISE_SD, LEVEL = 24, 0.6, 0.05, 0.9
 WAVES = idct(np.eye(SIZE), norm="ortho", axis=0)
@@ -81,12 +83,40 @@ def scored(draws, image, unseen) -> dict[str, float]:
     }
 
 
+def seconds_of_a_step(size: int) -> dict[str, float]:
+    """One step of the bound, on a square grid of which a part is seen."""
+    rng = np.random.default_rng(0)
+    matrix, y = rng.normal(size=(size, size)), rng.normal(size=(size, size))
+    data = sbl.Measurements(y, [matrix] * 2, seen=rng.uniform(size=y.shape) < SEEN)
+    model = sbl.KroneckerSBL()
+    sites = model.flat_start(data)
+    scales, noise = model.scales(sites, data), model.noise(sites, data)
+
+    @jax.jit
+    def step(scales, noise):
+        post = posterior(data, scales.variance(), noise)
+        return bound_step(scales, post, data)
+
+    jax.block_until_ready(step(scales, noise))
+    seconds, _ = timed(lambda: jax.block_until_ready(step(scales, noise)))
+    return {"seen": len(data), **seconds}
+
+
+def time_steps() -> None:
+    where, rows = machine(), [seconds_of_a_step(size) for size in (24, 40, 58)]
+    table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    write("sbl_missing_steps", {"machine": where, "dtype": "float64", "steps": rows}, False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one set of pixels, no NUTS")
     parser.add_argument("--seeds", type=int, help="sets of pixels (default: 3)")
+    parser.add_argument("--steps", action="store_true", help="time a step, and no more")
     args = parser.parse_args()
     pk.enable_x64()
+    if args.steps:
+        return time_steps()
     seeds = args.seeds or (1 if args.quick else 3)
     sides = {f"TypeII, {name}": (name, TYPE_II) for name in MODELS}
     if not args.quick:
