@@ -13,7 +13,13 @@ from jaxtyping import Array, PRNGKeyArray
 
 
 def as_array(
-    value: Any, what: str, *, complex_too: bool = False, whole_too: bool = False
+    value: Any,
+    what: str,
+    *,
+    complex_too: bool = False,
+    whole_too: bool = False,
+    seen: np.ndarray | None = None,
+    remedy: str = "drop or impute those observations",
 ) -> Array:
     """A floating JAX array from a list, NumPy, pandas or xarray object.
 
@@ -26,23 +32,33 @@ def as_array(
         complex_too: whether complex numbers are accepted, and stay complex.
         whole_too: whether whole numbers and truth values keep their dtype, such as
             counts and indices of groups.
+        seen: truth values of the same shape, False where a value is not used, be it NaN. It
+            becomes zero. By default all are used.
+        remedy: what to do about values that are missing, for the message.
 
     Returns:
         A JAX array of the same shape, a copy.
 
     Raises:
-        ValueError: for text, dates, ragged lists, NaN or infinities; for complex numbers,
-            unless they are accepted.
+        ValueError: for a `seen` of another shape, text, dates, ragged lists, NaN or
+            infinities; for complex numbers, unless they are accepted.
     """
     if whole_too and _is_whole(value):
         return jnp.array(value)
     array = _numbers(value, what, complex_too)
+    if seen is not None:
+        if seen.shape != array.shape:
+            raise ValueError(
+                f"`{what}` has shape {array.shape}, but `seen` has {seen.shape}; give one "
+                "truth value for each."
+            )
+        array = np.where(seen, array, array.dtype.type(0))
     bad = ~np.isfinite(array)
     if bad.any():
         count = int(bad.sum())
         raise ValueError(
             f"`{what}` has {count} {'value' if count == 1 else 'values'} missing, NaN or "
-            f"infinite, the first{_place(bad)}; drop or impute those observations."
+            f"infinite, the first{_place(bad)}; {remedy}."
         )
     # A copy, because JAX may otherwise share memory that the user changes later.
     if np.iscomplexobj(array):

@@ -14,7 +14,7 @@ def _moe(num_experts: int, num_inputs: int):
     return moe.SoftmaxMoE(num_experts=num_experts), moe.Pairs(x, y)
 
 
-def _sbl(*, is_complex: bool):
+def _sbl(*, is_complex: bool, missing: bool = False):
     rng = np.random.default_rng(8 if is_complex else 7)
 
     def normal(*shape):
@@ -28,7 +28,8 @@ def _sbl(*, is_complex: bool):
     if is_complex:
         model = sbl.KroneckerSBL(coupling={"row": 0.5}, frozen="column")
         return model, sbl.Measurements(y, (rows, columns), 0.7, modes=("row", "column"))
-    return sbl.KroneckerSBL(), sbl.Measurements(y, (rows, columns))
+    seen = rng.uniform(size=y.shape) < 0.7 if missing else None
+    return sbl.KroneckerSBL(), sbl.Measurements(y, (rows, columns), seen=seen)
 
 
 def _pde():
@@ -86,6 +87,7 @@ FAMILIES = {
     "a program alone": lambda: (own.PoissonRegression(), _counts()),
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),
+    "sbl with missing entries": lambda: _sbl(is_complex=False, missing=True),
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
 # Those that have an E-step, and one of each kind that can be split into batches.

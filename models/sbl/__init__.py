@@ -11,7 +11,7 @@ recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
 """
 
 from probkit.models.sbl.examples import irs
-from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours
+from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours, smooth
 from probkit.models.sbl.measurements import Measurements, simulate
 from probkit.models.sbl.metrics import (
     credible_support,
@@ -35,6 +35,7 @@ __all__ = [
     "neighbours",
     "nmse",
     "simulate",
+    "smooth",
     "support",
     "support_recovery",
 ]

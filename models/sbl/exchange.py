@@ -5,6 +5,7 @@ No small change of the variances leaves such an optimum, and all restarts may en
 """
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -21,8 +22,8 @@ from probkit.models.sbl.updates import Scales, bound_step
 # Pairs of atoms that are tried in a round, steps of the bound after each, rounds, and how
 # many of the best pairs of a round are pruned.
 PAIRS, STEPS, ROUNDS, BEST = 128, 20, 5, 2
-# With more coefficients a round takes too long.
-MOST_COEFFICIENTS = 100_000
+# With more coefficients, or seen entries of an incomplete grid, a round takes too long.
+MOST_COEFFICIENTS, MOST_SEEN = 100_000, 300
 
 
 def exchanged(data: Measurements, found: Pruned, worth: Worth, atol: float) -> Pruned:
@@ -38,7 +39,9 @@ def exchanged(data: Measurements, found: Pruned, worth: Worth, atol: float) -> P
         The optimum itself, or a better one.
     """
     several = sum(not frozen for frozen in found.scales.frozen) > 1
-    if worth is None or not several or np.prod(data.num_atoms) > MOST_COEFFICIENTS:
+    too_large = math.prod(data.num_atoms) > MOST_COEFFICIENTS
+    too_dense = data.places is not None and len(data) > MOST_SEEN
+    if worth is None or not several or too_large or too_dense:
         return found
     random = np.random.default_rng(0)
     highest = max(prices(worth, data, [g.size for g in found.scales.local]))

@@ -13,14 +13,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform
 
-from probkit.distributions import InUnits
-from probkit.distributions.kronecker import KroneckerNormal
+from probkit.distributions import InUnits, KroneckerNormal, SeenNormal
 from probkit.linalg import abs2, mode_products
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
+from probkit.models.sbl.coordinates import Matrices, grams
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Matrices, Posterior, grams, posterior
+from probkit.models.sbl.posterior import Posterior, posterior
 from probkit.models.sbl.updates import (
     NOISE_FLOOR,
     Evidence,
@@ -84,6 +84,41 @@ def blocks(labels: Any) -> np.ndarray:
     return np.eye(len(found))[block]
 
 
+def smooth(places: Any, num_knots: int) -> np.ndarray:
+    """A coupling by which the variances of a mode are a smooth function of a place.
+
+    Each knot has one variance, and between two knots the variance of an atom is
+    interpolated. With few measurements this keeps a fit from taking noise for signal.
+
+    Args:
+        places: a number for each atom, shape `(N,)`, such as the log of its frequency.
+        num_knots: number of knots, 2 or more. They are evenly spaced from the smallest to
+            the largest place.
+
+    Returns:
+        $C$, shape `(N, num_knots)`; its rows sum to one.
+
+    Raises:
+        ValueError: if the places are no list of two different numbers or more, or there
+            are fewer than two knots, or so many that one has no atom near it.
+    """
+    at = np.asarray(as_array(places, "smooth(places=...)"))
+    count = whole("smooth(num_knots", 2)(num_knots)
+    if at.ndim != 1 or len(np.unique(at)) < 2:
+        raise ValueError(
+            f"`smooth(places=...)` has shape {at.shape}; it takes one number per atom, not "
+            "all equal."
+        )
+    knots = np.linspace(at.min(), at.max(), count)
+    C = np.stack([np.interp(at, knots, hat) for hat in np.eye(count)], 1)
+    if not C.any(0).all():
+        raise ValueError(
+            f"`smooth(num_knots={count})`: a knot has no atom within one step of it; use "
+            "fewer knots, or places that are more even."
+        )
+    return C
+
+
 def _coupling(mode: str, value: Any) -> Coupling:
     what = f"KroneckerSBL(coupling={{{mode!r}: ...}})"
     array = np.asarray(as_array(value, what), float)
@@ -138,7 +173,7 @@ class KroneckerSBL(AbstractEMModel):
             snapshots, with an identity dictionary, freezing it gives M-SBL.
         coupling: a dict from modes to the weight of the two neighbours of each atom (a
             number in [0, 1]), or to a matrix $C_p ≥ 0$ with one row per atom. See
-            `neighbours` and `blocks`. Modes that are not named are not coupled.
+            `neighbours`, `blocks` and `smooth`. Modes that are not named are not coupled.
         global_scale: scale of the prior of $τ$, relative to the $τ$ at which the prior
             explains the power of the signal. Dimensionless.
         noise_scale: scale of the prior of $σ$, relative to the root mean square of `y`.
@@ -192,15 +227,17 @@ class KroneckerSBL(AbstractEMModel):
             priors["noise_sd"] = _half_cauchy(self.noise_scale * one, rms)
         return priors
 
-    def evidence(self, sites: Sites, data: Measurements) -> KroneckerNormal:
+    def evidence(self, sites: Sites, data: Measurements) -> KroneckerNormal | SeenNormal:
         r"""$p(y \mid τ, λ, σ)$, with the coefficients integrated out."""
-        variance = self.scales(sites, data).variance()
-        return KroneckerNormal(
-            grams(data, variance),
-            self.noise(sites, data),
-            is_complex=data.is_complex,
-            bases=data.reduced.bases,
-        )
+        variance, noise = self.scales(sites, data).variance(), self.noise(sites, data)
+        core, complex_too = data.reduced, data.is_complex
+        factors, bases = core.grams(variance), core.bases
+        seen = KroneckerNormal(factors, noise, is_complex=complex_too, bases=bases)
+        if data.places is None:
+            return seen
+        factors = grams(data.dictionaries, variance)
+        whole = KroneckerNormal(factors, noise, is_complex=complex_too)
+        return SeenNormal(whole, seen, data.places)
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
         """The prior variances at the sites, in squared units of the coefficients."""
@@ -270,8 +307,8 @@ class KroneckerSBL(AbstractEMModel):
     def prior_units(self, data: Measurements) -> tuple[Float[Array, ""], Float[Array, ""]]:
         r"""The two scales in which priors are given.
 
-        The sum of the signal's squares has prior mean
-        $τ^2 \prod_p \sum_{ki} |A_{p,ki}|^2 (C_p 1)_i$ at $λ = 1$.
+        The sum of the signal's squares over the seen entries $k$ has prior mean
+        $τ^2 \sum_k \prod_p \sum_i |A_{p,k_p i}|^2 (C_p 1)_i$ at $λ = 1$.
 
         Args:
             data: the measurements.
@@ -290,8 +327,8 @@ class KroneckerSBL(AbstractEMModel):
         power = data.power
         noise = FIRST_NOISE * power if data.noise_sd is None else data.noise_sd**2
         pairs = zip(data.dictionaries, self.couplings(data), strict=True)
-        parts = [jnp.sum(abs2(a) @ jnp.asarray(c.sum(1), power.dtype)) for a, c in pairs]
-        expected = math.prod(parts) / data.y.size
+        parts = tuple(abs2(a) @ jnp.asarray(c.sum(1), power.dtype) for a, c in pairs)
+        expected = data.sum_of_seen(parts) / len(data)
         signal = jnp.maximum(power - noise, 0.01 * power)
         return jnp.sqrt(signal / expected), jnp.sqrt(power)
 
@@ -325,7 +362,10 @@ class KroneckerSBL(AbstractEMModel):
         }
 
     def pointwise(self, sites, data):
-        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others."""
+        r"""$\log p(y_i \mid y_{-i}, τ, λ, σ)$ of each measurement given all the others.
+
+        It is zero where nothing was measured.
+        """
         return {"y": self.evidence(sites, data).leave_one_out(data.y)}
 
     def inputs(self, given: Any, data: Measurements) -> Inputs:
@@ -477,7 +517,7 @@ def _health(model: KroneckerSBL, sites: Sites, data: Measurements):
     """Share of the measurements explained, signal over noise, noise over its floor."""
     post = model.posterior(sites, data)
     return (
-        post.num_explained() / data.y.size,
+        post.num_explained() / len(data),
         post.spectrum.max() / post.noise,
         post.noise / (NOISE_FLOOR * data.power),
     )
@@ -497,6 +537,8 @@ def scattered(sites: Sites, key: PRNGKeyArray, log_sd: Any) -> Sites:
         log_sd: sd of the normal log factors.
     """
     local = {name: a for name, a in sites.items() if a.ndim}
+    if not local:  # all modes are frozen
+        return sites
     # One call for all modes: drawing normals is slow to compile.
     sizes = [a.size for a in local.values()]
     noise = jax.random.normal(key, (sum(sizes),), sites["global_scale"].dtype)

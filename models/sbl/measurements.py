@@ -8,37 +8,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray
 
-from probkit.linalg import mode_products
+from probkit.linalg import mode_products, outer
 from probkit.model import AbstractData
+from probkit.models.sbl.coordinates import (
+    Places,
+    Reduced,
+    Scattered,
+    Vectors,
+    coordinates,
+)
 from probkit.validate import as_array, as_key, positive, short
-
-
-class Reduced(eqx.Module):
-    """The measurements in coordinates in which no dictionary is tall.
-
-    A dictionary with more rows than atoms is tall. With its QR decomposition
-    `A_p = Q_p R_p`, `y` splits into `⟦y; Q_p^H⟧`, which depends on the coefficients, and a
-    rest, which is noise alone.
-
-    Attributes:
-        y: the part that depends on the coefficients, a tensor.
-        dictionaries: `R_p` if the dictionary is tall, else `A_p`.
-        bases: `Q_p` if the dictionary is tall, else None.
-        rest: the squared norm of the rest, in squared units of `y`.
-        num_rest: number of dimensions of the rest.
-    """
-
-    y: Inexact[Array, "..."]
-    dictionaries: tuple[Inexact[Array, "_m _n"], ...]
-    bases: tuple[Inexact[Array, "_m _n"] | None, ...]
-    rest: Float[Array, ""]
-    num_rest: int = eqx.field(static=True)
-
 
 # A known noise variance is at least so many rounding units of the power of `y`.
 ROUNDING_UNITS = 10
+# With several modes and missing entries, the most that may be seen: their covariance is
+# dense, and each step of a fit decomposes it.
+MOST_SEEN = 3000
 
 
 class Measurements(AbstractData):
@@ -55,13 +42,20 @@ class Measurements(AbstractData):
         power: a mean square, in squared units of `y`, to which the scales of the priors
             are relative. The default is the mean square of `y`. Give it to hold the priors
             fixed while the data change.
+        seen: a truth value for each entry of `y`, False where nothing was measured. What
+            `y` has there does not matter, be it NaN. By default all entries were measured,
+            and NaN is refused, so that it is never taken for missing by mistake.
+
+    With several modes and missing entries a fit costs $O(m^3)$ per step for $m$ seen ones,
+    of which there may be 3,000.
 
     Raises:
-        ValueError: for shapes that do not match, a column of zeros, NaN, a noise or power
-            that is not positive, a noise variance of a few rounding units of the power, a
-            complex `y` with real dictionaries or the reverse, a `y` of zeros, squares out
-            of the range of the dtype, or names of modes that are no identifiers, repeat, or
-            name another axis of a fit.
+        ValueError: for shapes that do not match, a column of zeros (where something was
+            seen), NaN, a noise or power that is not positive, a noise variance of a few
+            rounding units of the power, a complex `y` with real dictionaries or the
+            reverse, a `y` of zeros, squares out of the range of the dtype, names of modes
+            that are no identifiers, repeat, or name another axis of a fit, a `seen` that
+            holds other than truth values or no True, or too many seen entries.
     """
 
     y: Inexact[Array, "..."]
@@ -69,7 +63,8 @@ class Measurements(AbstractData):
     noise_sd: Float[Array, ""] | None
     modes: tuple[str, ...] = eqx.field(static=True)
     power: Float[Array, ""]
-    reduced: Reduced
+    places: Places | None  # of the seen entries; None if all are seen
+    reduced: Reduced | Scattered
 
     def __init__(
         self,
@@ -78,31 +73,36 @@ class Measurements(AbstractData):
         noise_sd: Any = None,
         modes: Sequence[str] | None = None,
         power: Any = None,
+        seen: Any = None,
     ):
         matrices = _matrices(dictionaries)
         self.modes = _mode_names(modes, len(matrices))
-        for name, matrix in zip(self.modes, matrices, strict=True):
-            _refuse_zero_columns(name, matrix)
-        y = as_array(y, "Measurements(y=...)", complex_too=True)
+        y, mask = _values(y, seen)
         _refuse_mixed_fields(y, matrices)
         dtype = jnp.result_type(y, *matrices)
         self.dictionaries = tuple(matrix.astype(dtype) for matrix in matrices)
         self.y = _as_tensor(y, self.dictionaries, self.modes).astype(dtype)
+        self.places = None if mask is None else _places(mask.reshape(self.y.shape))
+        for p, (name, matrix) in enumerate(zip(self.modes, matrices, strict=True)):
+            rows = slice(None) if self.places is None else self.places[p]
+            _refuse_zero_columns(name, matrix[rows])
         if not bool(jnp.any(self.y != 0)):
             raise ValueError(
                 "`Measurements(y=...)` is zero everywhere; nothing can be learned from it."
             )
         real = self.y.real.dtype
         self.noise_sd = _positive(noise_sd, "noise_sd", "to have it learned", real)
-        own = jnp.mean(jnp.abs(self.y) ** 2)
+        own = jnp.sum(jnp.abs(self.y) ** 2) / len(self)
         given = _positive(power, "power", "for that of `y`", real)
         self.power = own if given is None else given
         _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         _refuse_too_little(self.noise_sd, own)
-        self.reduced = _reduce(self.y, self.dictionaries)
+        self.reduced = coordinates(self.y, self.dictionaries, self.places)
 
     @classmethod
-    def snapshots(cls, y: Any, dictionary: Any, noise_sd: Any = None) -> "Measurements":
+    def snapshots(
+        cls, y: Any, dictionary: Any, noise_sd: Any = None, seen: Any = None
+    ) -> "Measurements":
         """Several measurements with one dictionary, as columns of `y`.
 
         The second mode, `snapshot`, has the identity as its dictionary. With
@@ -112,6 +112,7 @@ class Measurements(AbstractData):
             y: shape `(M, L)`, one column per snapshot.
             dictionary: shape `(M, N)`, one column per atom.
             noise_sd: as for `Measurements`, in the units of `y`.
+            seen: as for `Measurements`, of the shape of `y`.
 
         Returns:
             Measurements with the modes `atom` and `snapshot`.
@@ -119,17 +120,18 @@ class Measurements(AbstractData):
         Raises:
             ValueError: as for `Measurements`, or if `y` is not a matrix.
         """
-        y = as_array(y, "Measurements.snapshots(y=...)", complex_too=True)
+        y, mask = _values(y, seen, "Measurements.snapshots")
         if y.ndim != 2:
             raise ValueError(
                 f"`Measurements.snapshots(y=...)` has shape {y.shape}; it takes (M, L), "
                 "one column per snapshot."
             )
-        each = np.eye(y.shape[1], dtype=y.dtype)
-        return cls(y, (dictionary, each), noise_sd, modes=("atom", "snapshot"))
+        each, modes = np.eye(y.shape[1], dtype=y.dtype), ("atom", "snapshot")
+        return cls(y, (dictionary, each), noise_sd, modes, seen=mask)
 
     def __len__(self) -> int:
-        return self.y.size
+        """The number of entries that were seen."""
+        return self.y.size if self.places is None else len(self.places[0])
 
     def take(self, indices) -> "Measurements":
         """Refused, because all measurements depend on the same coefficients."""
@@ -144,18 +146,18 @@ class Measurements(AbstractData):
             for mode, matrix in zip(self.modes, self.dictionaries, strict=True)
         }
         known = {} if self.noise_sd is None else {"noise_sd": self.noise_sd}
-        return {"y": self.y, "power": self.power, **named, **known}
+        y = self.y if self.places is None else jnp.where(self.seen, self.y, jnp.nan)
+        return {"y": y, "power": self.power, **named, **known}
 
     def fields(self) -> dict[str, Any]:
         return {"modes": self.modes}
 
     @classmethod
     def restore(cls, arrays, fields) -> "Measurements":
-        modes = tuple(fields["modes"])
+        modes, y = tuple(fields["modes"]), arrays["y"]
         dictionaries = [arrays[f"dictionary_{mode}"] for mode in modes]
-        return cls(
-            arrays["y"], dictionaries, arrays.get("noise_sd"), modes, arrays["power"]
-        )
+        known = arrays.get("noise_sd")
+        return cls(y, dictionaries, known, modes, arrays["power"], ~np.isnan(y))
 
     @property
     def is_complex(self) -> bool:
@@ -165,6 +167,23 @@ class Measurements(AbstractData):
     def num_atoms(self) -> tuple[int, ...]:
         """$N_1, …, N_P$: the number of atoms of each mode."""
         return tuple(matrix.shape[1] for matrix in self.dictionaries)
+
+    @property
+    def seen(self) -> Bool[Array, "..."]:
+        """Whether each entry of `y` was measured."""
+        if self.places is None:
+            return jnp.ones(self.y.shape, bool)
+        return jnp.zeros(self.y.shape, bool).at[self.places].set(True)
+
+    def sum_of_seen(self, vectors: Vectors) -> Float[Array, ""]:
+        r"""The sum of the entries of $v_1 ⊗ … ⊗ v_P$ that were seen.
+
+        Args:
+            vectors: $v_p$, shape `(M_p,)`.
+        """
+        if self.places is None:
+            return jnp.prod(jnp.stack([v.sum() for v in vectors]))
+        return outer(vectors)[self.places].sum()
 
 
 def simulate(
@@ -205,6 +224,43 @@ def simulate(
     signal = mode_products(x, matrices)
     y = signal + σ * jax.random.normal(key, signal.shape, signal.dtype)
     return Measurements(y, matrices, σ if noise_known else None, modes)
+
+
+def _values(
+    y: Any, seen: Any, what: str = "Measurements"
+) -> tuple[Array, np.ndarray | None]:
+    """`y` with zeros for what was not seen, and `seen`, or None if all was."""
+    mask = None if seen is None else _mask(seen, what)
+    remedy = "say what was measured, such as `seen=~np.isnan(y)`, or impute the rest"
+    array = as_array(y, f"{what}(y=...)", complex_too=True, seen=mask, remedy=remedy)
+    return array, None if mask is None or mask.all() else mask
+
+
+def _mask(seen: Any, what: str) -> np.ndarray:
+    try:
+        mask = np.asarray(seen)
+    except ValueError:
+        raise ValueError(f"`{what}(seen=...)` is ragged: its rows differ.") from None
+    if mask.dtype != bool:
+        raise ValueError(
+            f"`{what}(seen=...)` holds {mask.dtype}; it takes truth values, True where "
+            "something was measured, such as `~np.isnan(y)`."
+        )
+    if not mask.any():
+        raise ValueError(f"`{what}(seen=...)` is False everywhere: nothing was measured.")
+    return mask
+
+
+def _places(mask: np.ndarray) -> Places:
+    count = int(mask.sum())
+    if mask.ndim > 1 and count > MOST_SEEN:
+        raise ValueError(
+            f"`Measurements(seen=...)` is True for {count:,} of {mask.size:,} entries; "
+            f"with several modes and missing entries it takes at most {MOST_SEEN:,}, as "
+            "their covariance is dense. Cut the grid, so that fewer are seen or none is "
+            "missing."
+        )
+    return tuple(jnp.asarray(i) for i in np.nonzero(mask))
 
 
 def _matrices(given: Any) -> list[Array]:
@@ -330,19 +386,3 @@ def _refuse_too_little(noise_sd: Array | None, power: Array) -> None:
             f"the covariance of `y` in {power.dtype}: give {least:.2g} or more, or None to "
             "have it learned."
         )
-
-
-def _reduce(y: Array, dictionaries: tuple[Array, ...]) -> Reduced:
-    bases, small = [], []
-    for matrix in dictionaries:
-        tall = matrix.shape[0] > matrix.shape[1]
-        basis, core = jnp.linalg.qr(matrix) if tall else (None, matrix)
-        bases.append(basis)
-        small.append(core)
-    if all(basis is None for basis in bases):
-        return Reduced(y, dictionaries, tuple(bases), jnp.zeros((), y.real.dtype), 0)
-    reach = mode_products(y, [None if b is None else b.conj().T for b in bases])
-    inside = mode_products(reach, bases)
-    # From the residual: the difference of two squared norms would cancel.
-    rest = jnp.sum(jnp.abs(y - inside) ** 2)
-    return Reduced(reach, tuple(small), tuple(bases), rest, y.size - reach.size)

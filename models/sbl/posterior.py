@@ -8,7 +8,8 @@ $$Σ_y = σ^2 I + A \,\mathrm{diag}(γ)\, A^H = U \,\mathrm{diag}(d)\, U^H, \qua
 
 Nothing here is an approximation, because the covariances of signal and noise are both
 Kronecker products. With two or more modes, no matrix has a side as long as all measurements
-or all coefficients.
+or all coefficients. If measurements are missing, $U$ and $d$ are those of the dense
+covariance of the seen ones (see `coordinates`), and all else is the same.
 """
 
 import math
@@ -21,10 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
+from probkit.models.sbl.coordinates import AbstractBasis, Vectors
 from probkit.models.sbl.measurements import Measurements
-
-Vectors = tuple[Float[Array, " _n"], ...]
-Matrices = tuple[Inexact[Array, "_r _c"], ...]
 
 
 class Posterior(eqx.Module):
@@ -34,19 +33,22 @@ class Posterior(eqx.Module):
         variance: prior variances $γ_p$ of each mode, shape `(N_p,)`. Their product is in
             squared units of the coefficients.
         noise: $σ^2$, in squared units of `y`.
-        bases: $A_p^H U_p$, shape `(N_p, m_p)`.
-        spectrum: $d$, eigenvalues of $Σ_y$, shape `(m_1, …, m_P)`.
+        basis: $B = A^H U$.
+        spectrum: $d$, eigenvalues of $Σ_y$, shape `(m_1, …, m_P)`, or `(m,)` if
+            measurements are missing.
         rotated: $Z = U^H y$, of the same shape.
         rest: squared norm of the part of `y` that no coefficients can change.
         num_rest: number of dimensions of that part.
 
     With $m$ rows and $n$ atoms in each mode, the cost is $O(m^3 + n m^2)$ per mode for the
-    eigenproblems and $O(n m^P + … + n^P m)$ per tensor computed from them.
+    eigenproblems and $O(n m^P + … + n^P m)$ per tensor computed from them. If measurements
+    are missing, with $m$ seen, it is $O(m^3)$ for the eigenproblem and $m$ times that of a
+    tensor for variances.
     """
 
     variance: Vectors
     noise: Float[Array, ""]
-    bases: Matrices
+    basis: AbstractBasis
     spectrum: Float[Array, "..."]
     rotated: Inexact[Array, "..."]
     rest: Float[Array, ""]
@@ -81,11 +83,11 @@ class Posterior(eqx.Module):
 
     def score(self) -> Inexact[Array, "..."]:
         r"""$q = A^H Σ_y^{-1} y$, how each atom correlates with the residual."""
-        return mode_products(self.rotated / self.spectrum, self.bases)
+        return self.basis.back(self.rotated / self.spectrum)
 
     def leverage(self) -> Float[Array, "..."]:
         r"""$w = \mathrm{diag}(A^H Σ_y^{-1} A)$."""
-        return mode_products(1 / self.spectrum, [abs2(b) for b in self.bases])
+        return self.basis.squares(1 / self.spectrum)
 
     # The noise.
 
@@ -138,12 +140,14 @@ class Posterior(eqx.Module):
         Returns:
             A number, in squared units of the coefficients.
         """
-        pairs = zip(self.variance, self.bases, one, other, strict=True)
-        rows = [g[i] * g[j] * (b[i] * jnp.conj(b[j]))[None] for g, b, i, j in pairs]
-        explained = mode_products(1 / self.spectrum, rows).reshape(())
+        γ, γ_other = (
+            math.prod(g[i] for g, i in zip(self.variance, place, strict=True))
+            for place in (one, other)
+        )
+        row, column = self.basis.row(one), self.basis.row(other).conj()
+        explained = γ * γ_other * (row * column / self.spectrum).sum()
         same = jnp.all(jnp.asarray(one) == jnp.asarray(other))
-        prior = math.prod(g[i] for g, i in zip(self.variance, one, strict=True))
-        return jnp.where(same, prior, 0.0) - explained
+        return jnp.where(same, γ, 0.0) - explained
 
     def sample(self, key: PRNGKeyArray) -> Inexact[Array, "..."]:
         """One joint draw of all coefficients, shape `(N_1, …, N_P)`.
@@ -161,9 +165,8 @@ class Posterior(eqx.Module):
         prior = self.prior_variance
         x = jnp.sqrt(prior) * jax.random.normal(key_prior, shape, dtype)
         noise = jax.random.normal(key_noise, self.rotated.shape, dtype)
-        drawn = mode_products(x, [b.conj().T for b in self.bases])
-        gap = self.rotated - drawn - jnp.sqrt(self.noise) * noise
-        return x + prior * mode_products(gap / self.spectrum, self.bases)
+        gap = self.rotated - self.basis.forward(x) - jnp.sqrt(self.noise) * noise
+        return x + prior * self.basis.back(gap / self.spectrum)
 
     def at(self, rows: Sequence[Any]) -> tuple[Inexact[Array, "..."], Float[Array, "..."]]:
         r"""Mean and variance of $(R_1 ⊗ … ⊗ R_P)\, x$, without noise.
@@ -178,18 +181,9 @@ class Posterior(eqx.Module):
         rows = tuple(jnp.asarray(r) for r in rows)
         mean = mode_products(self.mean(), rows)
         prior = mode_products(self.prior_variance, [abs2(r) for r in rows])
-        reached = [
-            abs2(r @ (g[:, None] * b))
-            for r, g, b in zip(rows, self.variance, self.bases, strict=True)
-        ]
-        explained = mode_products(1 / self.spectrum, reached)
+        weighted = [r * g for r, g in zip(rows, self.variance, strict=True)]
+        explained = self.basis.times(weighted).squares(1 / self.spectrum)
         return mean, jnp.maximum(prior - explained, 0.0)
-
-
-def grams(data: Measurements, variance: Vectors) -> Matrices:
-    r"""$A_p\, \mathrm{diag}(γ_p)\, A_p^H$ of each mode, in reduced coordinates."""
-    pairs = zip(data.reduced.dictionaries, variance, strict=True)
-    return tuple((a * g) @ a.conj().T for a, g in pairs)
 
 
 def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) -> Posterior:
@@ -201,13 +195,10 @@ def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) ->
         noise: $σ^2$, in squared units of `y`.
     """
     core = data.reduced
-    spectrum, rotation = eigh(KroneckerPlusNoise(grams(data, variance), noise))
-    rotations = rotation.factors
-    bases = [a.conj().T @ u for a, u in zip(core.dictionaries, rotations, strict=True)]
-    rotated = mode_products(core.y, [u.conj().T for u in rotations])
-    return Posterior(
-        variance, noise, tuple(bases), spectrum, rotated, core.rest, core.num_rest
-    )
+    spectrum, rotation = eigh(KroneckerPlusNoise(core.grams(variance), noise))
+    basis = core.basis(rotation.factors)
+    rotated = mode_products(core.y, [u.conj().T for u in rotation.factors])
+    return Posterior(variance, noise, basis, spectrum, rotated, core.rest, core.num_rest)
 
 
 def contract_others(

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 from probkit.method.climb import Climb, at_foot, climbed, is_done
 from probkit.method.variances import fewer
 from probkit.model.check import Check
+from probkit.models.sbl.coordinates import Vectors
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Vectors, posterior
+from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.updates import NOISE_FLOOR, Scales, bound_step
 from probkit.validate import positive, short
 

@@ -19,13 +19,15 @@ from probkit.method.climb import check_fall, largest_fall
 from probkit.models.sbl.gibbs import check_draws, drawn, refuse_draws
 from probkit.models.sbl.kronecker import FIRST_NOISE, KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import posterior
+from probkit.models.sbl.posterior import Posterior, posterior
 from probkit.models.sbl.prune import Worth, as_worth, check_surplus, prices, surplus
 from probkit.models.sbl.updates import Scales, moved_noise, noise_variance
 from probkit.validate import positive, whole
 
 # A known noise variance is approached by this factor at a time.
 FALL = 0.1
+# At most so much of the noise variance is rounding of the covariance of the measurements.
+MOST_ROUNDING = 0.1
 
 
 class SequentialState(NamedTuple):
@@ -38,6 +40,7 @@ class SequentialState(NamedTuple):
     gain: Float[Array, ""]  # of the last step that was taken
     since: Int[Array, ""]  # steps since the last refresh
     num_steps: Int[Array, ""]
+    slack: Float[Array, ""]  # the rounding of the objective
     falling: Bool[Array, ""]  # whether the noise has yet to fall to the known one
     done: Bool[Array, ""]
     result: Any
@@ -54,7 +57,8 @@ class Sequential(AbstractIterativeMethod):
 
     Args:
         max_steps: the largest number of steps.
-        atol: the run ends when no change of one atom gains more than this, in nats.
+        atol: the run ends when no change of one atom gains more than this, or more than
+            rounding explains, in nats.
         prune: the evidence that an atom must add to enter and to stay: "ebic", "bic" or a
             number of nats, as in `TypeII`. None is 0.
         refresh: after so many steps, precision, score and leverage are recomputed, because
@@ -64,6 +68,11 @@ class Sequential(AbstractIterativeMethod):
     Raises:
         ValueError: for a setting out of its range. A model with coupled or frozen modes,
             or data with several dictionaries, are refused when the model is fitted.
+
+    Rounding limits how little noise a fit can have, because the covariance of the
+    measurements has an error of about $ε$ times its largest eigenvalue. A learned $σ^2$
+    stays above ten times that, so that in float32 it is too large from about 45 dB on. A
+    known $σ^2$ below it ends the run as `imprecise`.
 
     Source: Tipping & Faul (2003), "Fast marginal likelihood maximisation for sparse
     Bayesian models". Departs: the noise moves to the minimum of a bound, so that the
@@ -91,7 +100,7 @@ class Sequential(AbstractIterativeMethod):
         else:
             (variance,) = model.scales(start, data).variance()
             noise = model.noise(start, data)
-        objective = self._worth(data, variance, noise)
+        objective, slack = self._worth(data, variance, noise)
         far = jnp.full((), jnp.inf, real)
         count = jnp.zeros((), jnp.int32)
         precision, leverage, score = _from_scratch(data, variance, noise)
@@ -105,6 +114,7 @@ class Sequential(AbstractIterativeMethod):
             gain=far,
             since=count,
             num_steps=count,
+            slack=slack,
             falling=self._falls(data, noise),
             done=jnp.zeros((), bool),
             result=RESULTS.no_steps,
@@ -116,7 +126,7 @@ class Sequential(AbstractIterativeMethod):
         best, gains = best_variances(state.variance, state.leverage, state.score, price)
         i = jnp.argmax(gains)
         gain = half * gains[i]
-        nothing = gain <= self.atol
+        nothing = gain <= jnp.maximum(self.atol, state.slack)
         fresh = nothing | (state.since >= self.refresh)
         state = jax.lax.cond(
             fresh,
@@ -125,19 +135,23 @@ class Sequential(AbstractIterativeMethod):
             state,
         )
         finite = jnp.isfinite(state.objective)
-        result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
+        result = choose(finite, state.result, RESULTS.nonfinite)
         return state._replace(num_steps=state.num_steps + 1, result=result)
 
     def _refreshed(self, data, state, nothing):
         """Estimate the noise again, and recompute everything else from scratch."""
+        post = posterior(data, (state.variance,), state.noise)
+        least = _least_noise(post)
         if data.noise_sd is None:
-            post = posterior(data, (state.variance,), state.noise)
-            noise = noise_variance(moved_noise("mm", post), data)
+            moved = noise_variance(moved_noise("mm", post), data)
+            noise = jnp.maximum(moved, least)
         else:
             lower = jnp.where(nothing, FALL * state.noise, state.noise)
             noise = jnp.maximum(lower, data.noise_sd**2)
-        objective = self._worth(data, state.variance, noise)
+        objective, slack = self._worth(data, state.variance, noise)
+        result = choose(noise < least, RESULTS.imprecise, RESULTS.successful)
         gain = objective - state.objective
+        settled = jnp.abs(gain) <= jnp.maximum(self.atol, slack)
         precision, leverage, score = _from_scratch(data, state.variance, noise)
         return state._replace(
             noise=noise,
@@ -147,18 +161,21 @@ class Sequential(AbstractIterativeMethod):
             objective=objective,
             gain=gain,
             since=jnp.zeros((), jnp.int32),
+            slack=slack,
             falling=self._falls(data, noise),
-            done=nothing & (jnp.abs(gain) <= self.atol) & ~state.falling,
+            done=nothing & settled & ~state.falling,
+            result=result,
         )
 
     def _falls(self, data, noise) -> Bool[Array, ""]:
         known = noise if data.noise_sd is None else data.noise_sd**2
         return noise > known
 
-    def _worth(self, data, variance, noise) -> Float[Array, ""]:
-        """The evidence, less the price of the atoms."""
-        evidence = posterior(data, (variance,), noise).log_evidence()
-        return evidence - self._price(data) * (variance > 0).sum()
+    def _worth(self, data, variance, noise) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The evidence, less the price of the atoms, and its rounding."""
+        post = posterior(data, (variance,), noise)
+        spent = self._price(data) * (variance > 0).sum()
+        return post.log_evidence() - spent, post.rounding()
 
     def _price(self, data) -> float:
         """The evidence that an atom must add, in nats."""
@@ -200,6 +217,7 @@ class Sequential(AbstractIterativeMethod):
         facts = {
             "evidence": evidence,
             "surplus": surplus(data, scales, evidence, self.prune or 0.0),
+            "slack": float(state.slack),
             "largest_fall": largest_fall(end.trace["objective"], rounded=False),
             "num_atoms": count,
             "settled": settled,
@@ -210,13 +228,19 @@ class Sequential(AbstractIterativeMethod):
         return (
             check_fall(
                 facts,
-                limit=1e-7 * abs(facts["evidence"]),
+                limit=max(1e-7 * abs(facts["evidence"]), facts.get("slack", 0.0)),
                 remedy="rounding has accumulated: lower `refresh`, or use float64",
                 note="nats",
             ),
             *check_surplus(facts),
             *check_draws(facts),
         )
+
+
+def _least_noise(post: Posterior) -> Float[Array, ""]:
+    """The least noise variance of which no more than a share is rounding."""
+    eps = jnp.finfo(post.spectrum.dtype).eps
+    return eps / MOST_ROUNDING * (post.spectrum.max() - post.noise)
 
 
 def best_variances(
@@ -227,22 +251,28 @@ def best_variances(
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     r"""The best variance of each atom while the others are held, and the gain.
 
-    Without atom $i$, leverage and score are $s = S/(1 - γS)$ and $q = Q/(1 - γS)$. The
-    atom adds $\log(1 + γs) - |q|^2 γ/(1 + γs)$ to the cost
-    $\log|Σ_y| + y^H Σ_y^{-1} y$, and `price` if its variance is positive.
+    With $γ + δ$ in place of $γ$ the atom changes the cost
+    $\log|Σ_y| + y^H Σ_y^{-1} y$ by $\log(1 + δS) - |Q|^2 δ/(1 + δS)$, and by `price` if it
+    enters or leaves. The minimum is at $γ + δ = (|Q|^2 - S\,(1 - γS))/S^2$. In the paper's
+    $s = S/(1 - γS)$ and $q = Q/(1 - γS)$ it is the same. But $1 - γS$, the share of the
+    prior variance that the data leave, is next to zero for a strong atom, and rounding
+    makes it negative. Here nothing is divided by it, except if the atom leaves.
 
     Returns:
         The variances, and the decreases of the cost, which are not negative.
     """
-    out = 1 - variance * leverage
-    s, q2 = leverage / out, abs2(score) / out**2
-
-    def cost(γ):
-        return jnp.log1p(γ * s) - q2 * γ / (1 + γ * s) + price * (γ > 0)
-
-    best = jnp.maximum(q2 - s, 0.0) / s**2
-    best = jnp.where(cost(best) < 0, best, 0.0)  # out of the model it costs nothing
-    return best, cost(variance) - cost(best)
+    S, Q2 = leverage, abs2(score)
+    # A strong atom costs too much to leave, however much of a rounding unit is left.
+    out = jnp.maximum(1 - variance * S, jnp.finfo(S.dtype).eps)
+    known = jnp.where(S > 0, S, 1.0)
+    best = jnp.where(S > 0, jnp.maximum(Q2 - S * out, 0.0) / known**2, 0.0)
+    at_best = out + best * S
+    present = price * (variance > 0)
+    staying = jnp.log(at_best) - Q2 * (best - variance) / at_best + price - present
+    leaving = jnp.log(out) + Q2 * variance / out - present
+    stays = (best > 0) & (staying < leaving)
+    best, change = jnp.where(stays, best, 0.0), jnp.where(stays, staying, leaving)
+    return best, jnp.maximum(-change, 0.0)
 
 
 def _moved(data, state, i, variance, gain):
@@ -260,6 +290,7 @@ def _moved(data, state, i, variance, gain):
         objective=state.objective + gain,
         gain=gain,
         since=state.since + 1,
+        result=RESULTS.successful,
     )
 
 

@@ -30,11 +30,12 @@ from probkit.method.climb import (
     largest_fall,
 )
 from probkit.model.density import Sites
+from probkit.models.sbl.coordinates import Vectors
 from probkit.models.sbl.exchange import exchanged
 from probkit.models.sbl.gibbs import check_draws, drawn, refuse_draws
 from probkit.models.sbl.kronecker import KroneckerSBL, scattered
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Vectors, posterior
+from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.prune import Pruned, Worth, as_worth, check_surplus, pruned, surplus
 from probkit.models.sbl.updates import (
     GENERAL,

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 
 from probkit.linalg import abs2, outer
 from probkit.method.variances import ratio
+from probkit.models.sbl.coordinates import Vectors
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Posterior, Vectors, contract_others
+from probkit.models.sbl.posterior import Posterior, contract_others
 
 Rule = Literal["mm", "mackay", "em", "svd", "kl"]
 RULES: tuple[Rule, ...] = ("mm", "mackay", "em", "svd", "kl")

@@ -6,6 +6,7 @@ from probkit.distributions.dense import DenseNormal
 from probkit.distributions.factor import FactorNormal
 from probkit.distributions.kronecker import KroneckerNormal
 from probkit.distributions.partial import PartialKroneckerNormal
+from probkit.distributions.seen import SeenNormal
 
 __all__ = [
     "DenseNormal",
@@ -15,5 +16,6 @@ __all__ = [
     "InUnits",
     "KroneckerNormal",
     "PartialKroneckerNormal",
+    "SeenNormal",
     "log_normal",
 ]

@@ -6,7 +6,7 @@ from probkit.linalg.block_diagonal import BlockDiagonal
 from probkit.linalg.gram_plus_noise import KroneckerGramPlusNoise
 from probkit.linalg.jitter import with_jitter
 from probkit.linalg.khatri_rao import KhatriRao
-from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.kronecker import Kronecker, submatrix
 from probkit.linalg.kronecker_sum import KroneckerSum
 from probkit.linalg.least_squares import Regression, regress
 from probkit.linalg.low_rank import PlusLowRank
@@ -66,6 +66,7 @@ __all__ = [
     "solve",
     "sqrt",
     "stochastic_logdet",
+    "submatrix",
     "trace",
     "with_jitter",
 ]

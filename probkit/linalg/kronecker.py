@@ -1,5 +1,6 @@
 """Kronecker products of any number of factors."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -53,6 +54,20 @@ class Kronecker(AbstractStructured):
 
     def transpose(self):
         return Kronecker([F.T for F in self.factors])
+
+
+def submatrix(factors: Sequence[Array], places: Sequence[Array]) -> Array:
+    r"""The rows and columns of $F_1 ⊗ … ⊗ F_P$ at some places, and nothing else of it.
+
+    Args:
+        factors: square arrays, `(m_p, m_p)`.
+        places: the indices of the places, one array of shape `(k,)` per factor.
+
+    Returns:
+        Dense, `(k, k)`: the products of entries of the factors.
+    """
+    pairs = zip(factors, places, strict=True)
+    return functools.reduce(jnp.multiply, [F[i[:, None], i] for F, i in pairs])
 
 
 class Inverse(AbstractStructured):

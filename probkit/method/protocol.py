@@ -49,6 +49,11 @@ class RESULTS(eqx.Enumeration):
         "The objective is not finite. Look for extreme values in the data, use float64 "
         "(`pk.enable_x64()`), or start elsewhere (another `key`, or `start=`)."
     )
+    imprecise = (
+        "The signal is so far above the noise that rounding leaves no digits to fit it by. "
+        "Use float64 (`pk.enable_x64()` at the top). If you do, give a larger noise, or "
+        "None to have it learned."
+    )
 
 
 def message(result: Any) -> str:

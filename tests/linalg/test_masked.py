@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from probkit import linalg
+from probkit.distributions import KroneckerNormal, PartialKroneckerNormal, SeenNormal
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,36 @@ def test_the_estimate_lowers_for_cuda():
     program = jax.jit(jax.value_and_grad(value))
     exported = jax.export.export(program, platforms=["cuda"])(0.5, jax.random.key(0))
     assert exported.platforms == ("cuda",)
+
+
+# The dense matrix of what is observed
+
+
+@pytest.fixture(scope="module")
+def places():
+    rng = np.random.default_rng(3)
+    roots = [rng.normal(size=(n, n)) for n in (3, 4, 2)]
+    factors = [jnp.asarray(r @ r.T) for r in roots]
+    seen = rng.uniform(size=(3, 4, 2)) < 0.6
+    return factors, seen, tuple(map(jnp.asarray, np.nonzero(seen)))
+
+
+def test_a_submatrix_is_a_part_of_the_dense_product(places):
+    factors, seen, at = places
+    dense = functools.reduce(np.kron, factors)[np.ix_(seen.ravel(), seen.ravel())]
+    np.testing.assert_allclose(linalg.submatrix(factors, at), dense, rtol=1e-13)
+
+
+def test_the_normal_of_the_seen_entries_is_that_without_the_others(places):
+    factors, seen, at = places
+    y = jnp.asarray(np.random.default_rng(0).normal(size=seen.shape))
+    whole = KroneckerNormal(factors, 0.3)
+    ours = SeenNormal(whole, KroneckerNormal([linalg.submatrix(factors, at)], 0.3), at)
+    missing = jnp.asarray(np.flatnonzero(~seen))
+    other = PartialKroneckerNormal(0.0, factors, 0.3, missing)
+    np.testing.assert_allclose(ours.log_prob(y), other.log_prob(y), rtol=1e-10)
+    np.testing.assert_allclose(ours.leave_one_out(y), other.leave_one_out(y), rtol=1e-9)
+    batch = ours.log_prob(jnp.stack([y, 2 * y]))
+    np.testing.assert_allclose(batch[0], ours.log_prob(y), rtol=1e-12)
+    assert ours.sample(jax.random.key(0), (5,)).shape == (5, 3, 4, 2)
+    np.testing.assert_array_equal(ours.variance, whole.variance)

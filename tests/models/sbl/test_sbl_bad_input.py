@@ -68,7 +68,10 @@ MEASUREMENTS = {
         r"column 3 of mode `mode0` is zero \(1 of 8 are\): .*; drop it",
     ),
     "a ragged dictionary": ((Y, [A, [[1, 2], [3]]]), r"\[1\]` is ragged"),
-    "a NaN": ((with_one(np.nan, Y), [A, B]), r"y=.* 1 value .*NaN.* first at \(2, 1\)"),
+    "a NaN": (
+        (with_one(np.nan, Y), [A, B]),
+        r"y=.* 1 value .*NaN.* first at \(2, 1\); .* such as `seen=~np.isnan\(y\)`",
+    ),
     "an infinity": ((Y, [with_one(np.inf, A), B]), r"\[0\]` has 1 value .*infinite"),
     "an imaginary NaN": ((with_one(complex(0, np.nan), Y), [A + 0j, B]), r"has 1 value"),
     "None for y": ((None, [A, B]), r"`Measurements\(y=...\)` got a NoneType"),
@@ -114,6 +117,54 @@ def test_noise_and_power_are_positive_numbers_or_none(name, value):
     if value is not None:
         pattern = rf"`Measurements\({name}=.*{POSITIVE}, or None"
         refused(lambda: sbl.Measurements(Y, [A, B], **{name: value}), pattern)
+
+
+SOME = np.ones(Y.shape, bool)
+SOME[2, 1] = False
+WHERE = r"it takes truth values, True where something was measured"
+SEEN = {
+    "numbers": (
+        SOME.astype(float),
+        Y,
+        r"`Measurements\(seen=...\)` holds float64; " + WHERE,
+    ),
+    "a word": ("all", Y, r"holds <U3; " + WHERE),
+    "NaN": (with_one(np.nan, Y), Y, r"holds float64; " + WHERE),
+    "ragged": ([[True], [True, False]], Y, r"`Measurements\(seen=...\)` is ragged"),
+    "another shape": (SOME.T, Y, r"y=.* shape \(6, 5\), but `seen` has \(5, 6\); give one"),
+    "one truth value": (True, Y, r"shape \(6, 5\), but `seen` has \(\); give one truth"),
+    "nothing seen": (~SOME & SOME, Y, r"seen=...\)` is False everywhere: nothing was"),
+    "a seen NaN": (
+        SOME,
+        with_one(np.nan, Y.T).T,
+        r"y=.* 1 value .*NaN.* first at \(1, 2\)",
+    ),
+    "zeros where seen": (~SOME, 0 * Y, r"`Measurements\(y=...\)` is zero everywhere"),
+}
+
+
+@pytest.mark.parametrize("seen, y, pattern", SEEN.values(), ids=SEEN.keys())
+def test_seen_refuses(seen, y, pattern):
+    refused(lambda: sbl.Measurements(y, [A, B], seen=seen), pattern)
+
+
+def test_an_atom_that_no_seen_row_measures_is_refused():
+    rows = np.ones((6, 5), bool)
+    rows[3] = False
+    pattern = r"column 3 of mode `atom` is zero .* nothing measures that atom"
+    each = np.eye(6)
+    refused(lambda: sbl.Measurements(Y[:, 0], each, seen=rows[:, 0]), pattern)
+    pattern = pattern.replace("atom` is", "mode0` is")
+    refused(lambda: sbl.Measurements(Y, [each, B], seen=rows), pattern)
+
+
+def test_too_many_seen_entries_are_refused():
+    seen = np.ones((60, 60), bool)
+    seen[0, 0] = False
+    pattern = r"seen=...\)` is True for 3,599 of 3,600 entries; .* at most 3,000"
+    refused(
+        lambda: sbl.Measurements(np.ones((60, 60)), [np.eye(60)] * 2, seen=seen), pattern
+    )
 
 
 SNAPSHOTS = {
@@ -209,6 +260,17 @@ COUPLINGS = {
     "one word": (lambda: sbl.blocks("aab"), r"`blocks\(labels='aab'\)`: .* one label"),
     "a table": (lambda: sbl.blocks([[0, 1]]), r"`blocks\(labels=\[\[0, 1\]\]\)`: .* one "),
     "a gap": (lambda: sbl.blocks([0, "a", None]), r"all numbers or all text"),
+    "places alike": (
+        lambda: sbl.smooth([1, 1], 2),
+        r"`smooth\(places=...\)` .* not all eq",
+    ),
+    "a place": (lambda: sbl.smooth(3.0, 2), r"places=...\)` has shape \(\); .* one number"),
+    "text": (lambda: sbl.smooth(["a", "b"], 2), r"`smooth\(places=...\)` holds text"),
+    "one knot": (lambda: sbl.smooth([1, 2], 1), r"`smooth\(num_knots=1\)`: .* whole"),
+    "too many knots": (
+        lambda: sbl.smooth([0, 1, 2, 9], 8),
+        r"`smooth\(num_knots=8\)`: a knot has no atom within one step of it; use fewer",
+    ),
 }
 
 
@@ -366,6 +428,31 @@ def test_any_arrays_of_the_same_numbers_are_the_same_data(data, given):
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(data), strict=True):
         assert one.dtype == np.float64
         np.testing.assert_array_equal(one, other)
+
+
+def test_seen_may_be_of_any_kind_that_y_may_be():
+    hidden = np.ma.masked_array(with_one(9.0, Y), ~SOME)
+    usual = sbl.Measurements(Y, [A, B], seen=SOME)
+    assert len(usual) == 29
+    for y, seen in (
+        (with_one(np.nan, Y).tolist(), SOME.tolist()),
+        (with_one(np.nan, Y).ravel(), SOME.ravel()),
+        (pd.DataFrame(with_one(np.nan, Y)), pd.DataFrame(SOME)),
+        (xr.DataArray(Y), xr.DataArray(SOME)),
+        (hidden, ~hidden.mask),
+        (np.where(SOME, Y, None), SOME),
+    ):
+        again = sbl.Measurements(y, [A, B], seen=seen)
+        assert jax.tree.structure(again) == jax.tree.structure(usual)
+        for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(usual), strict=True):
+            np.testing.assert_array_equal(one, other)
+    each = sbl.Measurements.snapshots(Y, A, seen=SOME)
+    assert len(each) == 29 and each.modes == ("atom", "snapshot")
+
+
+def test_smooth_interpolates_between_its_knots():
+    C = sbl.smooth([0, 1, 2, 4], 3)
+    np.testing.assert_allclose(C, [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])
 
 
 @pytest.mark.parametrize("single", [A, pd.DataFrame(A), [A], (A.tolist(),)])

@@ -101,12 +101,36 @@ def test_signal_far_above_the_noise_is_fitted(method, snr_db):
     assert [c.name for c in report.checks if not c.ok] == ["noise over its floor"]
 
 
+@METHODS
 @pytest.mark.parametrize("snr_db", [20, 30, 60])
-def test_in_float32_a_right_fit_is_not_refused(snr_db):
+def test_in_float32_a_right_fit_is_not_refused(method, snr_db):
     data, x = three_atoms(snr_db, dtype=np.float32)
     assert data.y.dtype == jnp.float32
-    mean, kept = mean_and_kept(fitted(data, sbl.TypeII()))
+    fit = fitted(data, method)
+    mean, kept = mean_and_kept(fit)
     assert kept == 3 and np.sum((mean - x) ** 2) < 10 ** (-snr_db / 10) * np.sum(x**2)
+    # From 30 dB on a check asks for float64.
+    lost = pk.diagnose(fit)["digits lost to the range of signal over noise"]
+    assert lost.ok == (snr_db < 30) and "float64" in lost.remedy
+
+
+def with_known_noise(dtype, sd):
+    data, x = three_atoms(50, dtype=dtype)
+    return sbl.Measurements(data.y, data.dictionaries, noise_sd=sd), x
+
+
+def test_a_known_noise_below_rounding_is_named_as_the_cause():
+    data, _ = with_known_noise(np.float32, 0.005)
+    with pytest.raises(pk.FitError, match=r"^Sequential: .* rounding .* Use float64"):
+        fitted(data, sbl.Sequential())
+
+
+@pytest.mark.parametrize("dtype, sd", [(np.float32, 0.02), (np.float64, 0.005)])
+def test_a_known_noise_above_rounding_is_fitted(dtype, sd):
+    data, x = with_known_noise(dtype, sd)
+    mean, kept = mean_and_kept(fitted(data, sbl.Sequential()))
+    assert kept == 3
+    np.testing.assert_allclose(mean, x, atol=0.01)
 
 
 @METHODS
