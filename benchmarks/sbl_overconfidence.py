@@ -1,9 +1,12 @@
 """How overconfident type-II estimation is: how often 90 % intervals contain the truth.
 
 Sparse coefficients on a product support, with two modes and estimated noise. `sbl.TypeII`
-treats the best hyperparameters as if they were known, and prunes. NUTS averages over the
-hyperparameters, and does not prune. Both get the same data. On the support the coefficients
-are normal, so that some are smaller than the noise. Off the support they are zero.
+treats the best hyperparameters as if they were known, and prunes. With `num_draws` it draws
+supports and variances around them: `drawn` are the intervals of the coefficients,
+`unshrunk` those with a flat prior on the coefficient in question. NUTS averages over the
+hyperparameters, and does not prune. All get the same data. On the support the coefficients
+are normal, so that some are smaller than the noise. Off the support they are zero. `oracle`
+knows the support, the variances and the noise: no intervals of this length hold more.
 """
 
 import argparse
@@ -22,7 +25,7 @@ MODEL = sbl.KroneckerSBL()
 SIZES = ((8, 12), (10, 12))  # rows and atoms of each mode
 KEPT = 3  # atoms of each mode in the support
 NOISE_SDS = (0.1, 0.2)  # columns have length one, coefficients sd one
-LEVEL = 0.9
+LEVEL, NUM_DRAWS = 0.9, 200
 
 
 def simulate(seed: int, noise_sd: float) -> tuple[sbl.Measurements, np.ndarray, np.ndarray]:
@@ -47,14 +50,42 @@ def by_type_ii(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
     return mean - half, mean + half, pk.diagnose(fitted).ok
 
 
+def from_draws(fitted, key, name) -> tuple[np.ndarray, np.ndarray]:
+    drawn = pk.recover(fitted, key=key)[name]
+    low, high = drawn.quantile([0.5 - LEVEL / 2, 0.5 + LEVEL / 2], ("chain", "draw")).values
+    return low, high
+
+
+def by_draws(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The same from draws of supports and variances."""
+    fitted = pk.fit(MODEL, data, method, key=key, progress=False, throw=False)
+    return *from_draws(fitted, key, "coefficient"), pk.diagnose(fitted).ok
+
+
+def unshrunk(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
+    fitted = pk.fit(MODEL, data, method, key=key, progress=False, throw=False)
+    return *from_draws(fitted, key, "coefficient_unshrunk"), pk.diagnose(fitted).ok
+
+
 def by_nuts(data, key, method) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The same from draws. Here the check is that the chains agree."""
+    """From draws of all scales. Here the check is that the chains agree."""
     key_fit, key_draw = jax.random.split(key)
     fitted = pk.fit(MODEL, data, method, key=key_fit, progress=False, throw=False)
-    drawn = pk.recover(fitted, key=key_draw)["coefficient"]
-    ends = drawn.quantile([0.5 - LEVEL / 2, 0.5 + LEVEL / 2], ("chain", "draw")).values
     rhat = pk.diagnose(fitted)["R-hat of the log density"].value
-    return ends[0], ends[1], rhat < 1.05
+    return *from_draws(fitted, key_draw, "coefficient"), rhat < 1.05
+
+
+def by_the_truth(data, x, inside, noise_sd) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The posterior given the support, the variances of one, and the noise."""
+    first, second = (np.asarray(a) for a in data.dictionaries)
+    rows, columns = inside.any(1), inside.any(0)
+    atoms = np.kron(first[:, rows], second[:, columns])
+    covariance = np.linalg.inv(np.eye(atoms.shape[1]) + atoms.T @ atoms / noise_sd**2)
+    mean = covariance @ atoms.T @ np.ravel(data.y) / noise_sd**2
+    half = stats.norm.ppf(0.5 + LEVEL / 2) * np.sqrt(np.diag(covariance))
+    low, high = np.zeros(x.shape), np.zeros(x.shape)
+    low[inside], high[inside] = mean - half, mean + half
+    return low, high, True
 
 
 def summary(rounds: list[dict]) -> dict[str, dict[str, float]]:
@@ -103,12 +134,16 @@ def main() -> None:
     args = parser.parse_args()
     pk.enable_x64()
     number = args.datasets or (8 if args.quick else 100)
-    by_draws = args.nuts if args.nuts is not None else (2 if args.quick else 20)
+    few = args.nuts if args.nuts is not None else (2 if args.quick else 20)
     nuts = pk.NUTS(num_chains=2, num_warmup=300, num_samples=300)
+    averaged = sbl.TypeII(num_draws=NUM_DRAWS)
     sides = {
+        "oracle": (None, None, number),
         "TypeII": (by_type_ii, sbl.TypeII(), number),
+        "TypeII, drawn": (by_draws, averaged, number),
+        "TypeII, unshrunk": (unshrunk, averaged, number),
         "TypeII, unpruned": (by_type_ii, sbl.TypeII(prune=None), number),
-        "NUTS": (by_nuts, nuts, by_draws),
+        "NUTS": (by_nuts, nuts, few),
     }
     where, results = machine(), {}
     for noise_sd in NOISE_SDS:
@@ -116,7 +151,10 @@ def main() -> None:
             rounds = []
             for i in range(count):
                 data, x, inside = simulate(args.seed + i, noise_sd)
-                low, high, ok = intervals(data, jax.random.key(i), method)
+                if intervals is None:
+                    low, high, ok = by_the_truth(data, x, inside, noise_sd)
+                else:
+                    low, high, ok = intervals(data, jax.random.key(i), method)
                 counts = counted(low, high, x, inside)
                 rounds.append({"ok": bool(ok), "counts": counts})
             side = {
@@ -125,7 +163,7 @@ def main() -> None:
                 "share_ok": np.mean([r["ok"] for r in rounds]) if rounds else None,
                 "coverage": summary(rounds),
                 # For a fair comparison: only the data sets that NUTS had too.
-                "on_those_of_nuts": summary(rounds[:by_draws]),
+                "on_those_of_nuts": summary(rounds[:few]),
                 "rounds": rounds,
             }
             results[f"{name}, noise {noise_sd}"] = side

@@ -33,9 +33,9 @@ from probkit.linalg import abs2, mode_products, outer
 from probkit.method import repeated
 from probkit.model.check import Check
 from probkit.model.density import Sites
+from probkit.models.sbl.coordinates import Reduced, Vectors
 from probkit.models.sbl.kronecker import KroneckerSBL
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Vectors, grams
 from probkit.models.sbl.updates import NOISE_FLOOR, Scales
 
 # Sweeps before the first draw, and per draw.
@@ -124,6 +124,11 @@ def refuse_draws(method: Any, model: KroneckerSBL, data: Measurements) -> None:
     if model.coupling:
         raise ValueError(
             f"`{what}` has no rule for coupled modes; use `num_draws=1`, or `pk.NUTS()`."
+        )
+    if not isinstance(data.reduced, Reduced):
+        raise ValueError(
+            f"`{what}` has no rule for several modes with unseen entries; use "
+            "`num_draws=1`, or `pk.NUTS()`."
         )
     entries = data.reduced.y.size * max(data.reduced.y.shape)
     if entries > MOST_ENTRIES:
@@ -256,7 +261,7 @@ class Chain(eqx.Module):
 
     def sweep(self, key, place: Place) -> tuple[Place, Float[Array, ""]]:
         """All moves once; the evidence after them."""
-        eigen = [_eigen(gram) for gram in grams(self.data, place.local)]
+        eigen = [_eigen(gram) for gram in self.data.reduced.grams(place.local)]
         keys = jax.random.split(key, len(eigen) + 1)
         for p, frozen in enumerate(self.frozen):
             if frozen:
