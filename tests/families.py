@@ -31,6 +31,13 @@ def _sbl(*, is_complex: bool):
     return sbl.KroneckerSBL(), sbl.Measurements(y, (rows, columns))
 
 
+def _sbl_table():
+    rng = np.random.default_rng(13)
+    x = rng.normal(size=(12, 3)) * [1.0, 10.0, 0.1] + 50
+    y = x[:, 0] + 0.3 * rng.normal(size=12)
+    return sbl.KroneckerSBL(), sbl.Measurements.table(y, x)
+
+
 def _pde():
     x = np.linspace(0.1, 1.9, 12)
     problem = pde.Problem(
@@ -86,6 +93,7 @@ FAMILIES = {
     "a program alone": lambda: (own.PoissonRegression(), _counts()),
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),
+    "sbl a table with an intercept": _sbl_table,
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
 # Those that have an E-step, and one of each kind that can be split into batches.

@@ -20,7 +20,13 @@ from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Matrices, Posterior, grams, posterior
+from probkit.models.sbl.posterior import (
+    Matrices,
+    Posterior,
+    grams,
+    in_units,
+    posterior,
+)
 from probkit.models.sbl.updates import (
     NOISE_FLOOR,
     Evidence,
@@ -124,7 +130,8 @@ class KroneckerSBL(AbstractEMModel):
     out. `recover` draws them again. One mode is classic sparse Bayesian learning.
 
     Sites:
-        `global_scale`: $τ$, a number, in the units of the coefficients.
+        `global_scale`: $τ$, a number, in the units of the coefficients, or of `y` if the
+            data normalise their columns.
         `local_scale_<mode>`: $λ_p$ of each mode that is not frozen, one entry per atom or
             per group of atoms, dimensionless.
         `noise_sd`: $σ$, a number, in the units of `y`. No site if the data have it.
@@ -200,10 +207,11 @@ class KroneckerSBL(AbstractEMModel):
             self.noise(sites, data),
             is_complex=data.is_complex,
             bases=data.reduced.bases,
+            level=None if data.reduced.center is None else data.reduced.center.y,
         )
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
-        """The prior variances at the sites, in squared units of the coefficients."""
+        """The prior variances at the sites, of coefficients of normalised columns."""
         coupling, frozen = self.structure(data)
         real, sizes = data.y.real.dtype, self.num_scales(data)
         local = tuple(
@@ -289,7 +297,7 @@ class KroneckerSBL(AbstractEMModel):
             )
         power = data.power
         noise = FIRST_NOISE * power if data.noise_sd is None else data.noise_sd**2
-        pairs = zip(data.dictionaries, self.couplings(data), strict=True)
+        pairs = zip(data.reduced.dictionaries, self.couplings(data), strict=True)
         parts = [jnp.sum(abs2(a) @ jnp.asarray(c.sum(1), power.dtype)) for a, c in pairs]
         expected = math.prod(parts) / data.y.size
         signal = jnp.maximum(power - noise, 0.01 * power)
@@ -304,16 +312,33 @@ class KroneckerSBL(AbstractEMModel):
             sites: one draw, `{site: value}`.
             data: the measurements.
         """
+        return in_units(self._posterior(sites, data), data)
+
+    def _posterior(self, sites: Sites, data: Measurements) -> Posterior:
+        """The same of the coefficients of normalised columns."""
         variance = self.scales(sites, data).variance()
         return posterior(data, variance, self.noise(sites, data))
 
     def recover(self, sites, data, key):
-        """`coefficient`, one joint draw, and its exact mean and sd given the sites."""
+        """`coefficient`, one joint draw, and its exact mean and sd given the sites.
+
+        If the data have an intercept: `intercept`, `intercept_mean` and `intercept_sd`.
+        """
+        key_x, key_intercept = jax.random.split(key)
         post = self.posterior(sites, data)
-        return {
-            "coefficient": post.sample(key),
+        x = post.sample(key_x)
+        found = {
+            "coefficient": x,
             "coefficient_mean": post.mean(),
             "coefficient_sd": jnp.sqrt(post.variances()),
+        }
+        if not data.intercept:
+            return found
+        mean, variance = post.at([jnp.zeros((1, *data.num_atoms), x.dtype)])
+        return found | {
+            "intercept": post.intercept(x, key_intercept),
+            "intercept_mean": mean[0],
+            "intercept_sd": jnp.sqrt(variance[0]),
         }
 
     def pointwise(self, sites, data):
@@ -353,11 +378,11 @@ class KroneckerSBL(AbstractEMModel):
 
         The mean and sd are exact given the sites. They need no draw.
         """
-        key_x, key_noise = jax.random.split(key)
+        key_x, key_intercept, key_noise = jax.random.split(key, 3)
         post = self.posterior(sites, inputs.data)
         mean, variance = post.at(inputs.rows)
         x = post.sample(key_x)
-        signal = mode_products(x, inputs.rows)
+        signal = mode_products(x, inputs.rows) + post.intercept(x, key_intercept)
         noise = jax.random.normal(key_noise, signal.shape, signal.dtype)
         return {
             "y": signal + jnp.sqrt(post.noise) * noise,
@@ -383,7 +408,7 @@ class KroneckerSBL(AbstractEMModel):
 
     def e_step(self, sites, data):
         """The posterior of the coefficients, and the log evidence."""
-        post = self.posterior(sites, data)
+        post = self._posterior(sites, data)
         return post, post.log_evidence()
 
     def m_step(self, moments, sites, data, use_prior):
@@ -405,7 +430,9 @@ class KroneckerSBL(AbstractEMModel):
 
     def dims(self, data):
         measured = tuple(f"{mode}_measured" for mode in data.modes)
-        alone = ("global_scale", "noise_sd", "power")
+        alone = ["global_scale", "noise_sd", "power"]
+        if data.intercept:
+            alone += ["intercept", "intercept_mean", "intercept_sd"]
         dims: dict[str, tuple[str, ...]] = dict.fromkeys(alone, ())
         for mode, rows in zip(data.modes, measured, strict=True):
             dims[f"local_scale_{mode}"] = (self._scale_axis(mode),)

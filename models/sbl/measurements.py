@@ -1,5 +1,6 @@
 """The data of sparse Bayesian learning: measurements and their dictionaries."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,21 @@ from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from probkit.linalg import mode_products
 from probkit.model import AbstractData
-from probkit.validate import as_array, as_key, positive, short
+from probkit.validate import as_array, as_flag, as_key, positive, short
+
+
+class Center(eqx.Module):
+    """Where an intercept and the coefficients are independent: the mean of the rows.
+
+    Attributes:
+        y: the mean of the measurements, in their units.
+        row: the mean of the rows of the dictionary, shape `(N,)`.
+        count: $M$, the number of measurements.
+    """
+
+    y: Inexact[Array, ""]
+    row: Inexact[Array, " n"]
+    count: int = eqx.field(static=True)
 
 
 class Reduced(eqx.Module):
@@ -20,14 +35,19 @@ class Reduced(eqx.Module):
 
     A dictionary with more rows than atoms is tall. With its QR decomposition
     `A_p = Q_p R_p`, `y` splits into `⟦y; Q_p^H⟧`, which depends on the coefficients, and a
-    rest, which is noise alone.
+    rest, which is noise alone. An intercept with a flat prior is integrated out by leaving
+    the direction of the ones out; white noise stays white in the other coordinates.
 
     Attributes:
         y: the part that depends on the coefficients, a tensor.
-        dictionaries: `R_p` if the dictionary is tall, else `A_p`.
-        bases: `Q_p` if the dictionary is tall, else None.
+        dictionaries: `R_p` if the dictionary is tall, else `A_p`, of normalised columns.
+        bases: what leads from these coordinates to the measurements, with orthonormal
+            columns; None if they are the same.
         rest: the squared norm of the rest, in squared units of `y`.
         num_rest: number of dimensions of the rest.
+        lengths: root mean square of each column, about its mean if there is an intercept,
+            by which it was divided; None for a mode that was not normalised.
+        center: the means, if there is an intercept.
     """
 
     y: Inexact[Array, "..."]
@@ -35,6 +55,8 @@ class Reduced(eqx.Module):
     bases: tuple[Inexact[Array, "_m _n"] | None, ...]
     rest: Float[Array, ""]
     num_rest: int = eqx.field(static=True)
+    lengths: tuple[Float[Array, " _n"] | None, ...]
+    center: Center | None = None
 
 
 # A known noise variance is at least so many rounding units of the power of `y`.
@@ -53,15 +75,23 @@ class Measurements(AbstractData):
             For complex noise it is the root of $E|n_i|^2$. If None, it is learned.
         modes: one name per mode. By default `atom` for one mode, else `mode0, mode1, …`.
         power: a mean square, in squared units of `y`, to which the scales of the priors
-            are relative. The default is the mean square of `y`. Give it to hold the priors
-            fixed while the data change.
+            are relative. The default is the mean square of `y`, about its mean if there is
+            an intercept. Give it to hold the priors fixed while the data change.
+        intercept: whether an unknown constant is added to all measurements of one mode. Its
+            prior is flat, and it is integrated out.
+        normalise: whether the prior of a coefficient is relative to the length of its
+            column (about the mean of the column, if there is an intercept), so that the fit
+            does not depend on the units of columns. Coefficients stay in the user's units;
+            $τ$ is then in those of `y`. By default the lengths count, because a longer
+            column of a dictionary may mean that its atom matters more.
 
     Raises:
         ValueError: for shapes that do not match, a column of zeros, NaN, a noise or power
             that is not positive, a noise variance of a few rounding units of the power, a
             complex `y` with real dictionaries or the reverse, a `y` of zeros, squares out
             of the range of the dtype, or names of modes that are no identifiers, repeat, or
-            name another axis of a fit.
+            name another axis of a fit. With an intercept: for a constant column, fewer than
+            two measurements, or several modes.
     """
 
     y: Inexact[Array, "..."]
@@ -69,6 +99,8 @@ class Measurements(AbstractData):
     noise_sd: Float[Array, ""] | None
     modes: tuple[str, ...] = eqx.field(static=True)
     power: Float[Array, ""]
+    intercept: bool = eqx.field(static=True)
+    normalise: bool = eqx.field(static=True)
     reduced: Reduced
 
     def __init__(
@@ -78,9 +110,13 @@ class Measurements(AbstractData):
         noise_sd: Any = None,
         modes: Sequence[str] | None = None,
         power: Any = None,
+        intercept: bool = False,
+        normalise: bool = False,
     ):
         matrices = _matrices(dictionaries)
         self.modes = _mode_names(modes, len(matrices))
+        self.intercept = as_flag("Measurements(intercept")(intercept)
+        self.normalise = as_flag("Measurements(normalise")(normalise)
         for name, matrix in zip(self.modes, matrices, strict=True):
             _refuse_zero_columns(name, matrix)
         y = as_array(y, "Measurements(y=...)", complex_too=True)
@@ -88,18 +124,49 @@ class Measurements(AbstractData):
         dtype = jnp.result_type(y, *matrices)
         self.dictionaries = tuple(matrix.astype(dtype) for matrix in matrices)
         self.y = _as_tensor(y, self.dictionaries, self.modes).astype(dtype)
-        if not bool(jnp.any(self.y != 0)):
+        if not self.intercept and not bool(jnp.any(self.y != 0)):
             raise ValueError(
                 "`Measurements(y=...)` is zero everywhere; nothing can be learned from it."
             )
         real = self.y.real.dtype
         self.noise_sd = _positive(noise_sd, "noise_sd", "to have it learned", real)
-        own = jnp.mean(jnp.abs(self.y) ** 2)
+        center, y, inside = None, self.y, self.dictionaries
+        if self.intercept:
+            center, y, inside = _centered(y, inside)
+        own = jnp.mean(jnp.abs(y) ** 2)
+        if not bool(own > 0):  # all is intercept; what is left is below its rounding
+            size = jnp.abs(self.y).max()
+            own = (jnp.finfo(real).eps * jnp.where(size > 0, size, 1.0)) ** 2
         given = _positive(power, "power", "for that of `y`", real)
         self.power = own if given is None else given
         _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         _refuse_too_little(self.noise_sd, own)
-        self.reduced = _reduce(self.y, self.dictionaries)
+        lengths = tuple(_rms(a) if self.normalise else None for a in inside)
+        pairs = zip(inside, lengths, strict=True)
+        inside = tuple(a if length is None else a / length for a, length in pairs)
+        reduced = beside(ones(len(y)), y, *inside) if center else reduce(y, inside)
+        self.reduced = dataclasses.replace(reduced, lengths=lengths, center=center)
+
+    @classmethod
+    def table(cls, y: Any, x: Any, noise_sd: Any = None) -> "Measurements":
+        """A regression of one column on others, in any units, with an intercept.
+
+        The columns may have any units and any zero: the same as `Measurements` with
+        `intercept=True` and `normalise=True`. It is a constructor of its own because a
+        dictionary of physical atoms wants neither, and a table of readings wants both.
+
+        Args:
+            y: shape `(n,)`, in any units.
+            x: shape `(n, p)`, one column per regressor, none of them constant.
+            noise_sd: as for `Measurements`, in the units of `y`.
+
+        Returns:
+            Measurements with the mode `atom`: one atom per column.
+
+        Raises:
+            ValueError: as for `Measurements`.
+        """
+        return cls(y, [x], noise_sd, intercept=True, normalise=True)
 
     @classmethod
     def snapshots(cls, y: Any, dictionary: Any, noise_sd: Any = None) -> "Measurements":
@@ -147,15 +214,14 @@ class Measurements(AbstractData):
         return {"y": self.y, "power": self.power, **named, **known}
 
     def fields(self) -> dict[str, Any]:
-        return {"modes": self.modes}
+        names = ("modes", "intercept", "normalise")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def restore(cls, arrays, fields) -> "Measurements":
-        modes = tuple(fields["modes"])
-        dictionaries = [arrays[f"dictionary_{mode}"] for mode in modes]
-        return cls(
-            arrays["y"], dictionaries, arrays.get("noise_sd"), modes, arrays["power"]
-        )
+        dictionaries = [arrays[f"dictionary_{mode}"] for mode in fields["modes"]]
+        known = {"noise_sd": arrays.get("noise_sd"), "power": arrays["power"]}
+        return cls(arrays["y"], dictionaries, **known, **fields)
 
     @property
     def is_complex(self) -> bool:
@@ -313,7 +379,8 @@ def _refuse_out_of_range(y: Array, matrices, noise_sd) -> None:
     info = np.finfo(dtype)
     with np.errstate(over="ignore", under="ignore"):
         power, *norms = (float(np.sum(np.abs(a) ** 2)) for a in wide)
-        squares = [power, math.prod(norms), *norms]
+        squares = [math.prod(norms), *norms]
+        squares += [power] if wide[0].any() else []
         squares += [] if noise_sd is None else [float(noise_sd) ** 2]
     if not all(float(info.tiny) <= square <= float(info.max) for square in squares):
         raise ValueError(
@@ -332,7 +399,69 @@ def _refuse_too_little(noise_sd: Array | None, power: Array) -> None:
         )
 
 
-def _reduce(y: Array, dictionaries: tuple[Array, ...]) -> Reduced:
+def _rms(matrix: Inexact[Array, "m n"]) -> Float[Array, " n"]:
+    return jnp.sqrt(jnp.mean(jnp.abs(matrix) ** 2, axis=0))
+
+
+def _centered(y: Array, matrices) -> tuple[Center, Array, tuple[Array, ...]]:
+    """The means, and measurements and dictionary without them."""
+    if y.ndim != 1 or y.size < 2:
+        raise ValueError(
+            f"`Measurements(intercept=True)` got `y` of shape {y.shape}: it takes one "
+            "dictionary and two measurements or more; with several, subtract a mean of "
+            "your own."
+        )
+    (matrix,) = matrices
+    center = Center(y.mean(), matrix.mean(0), y.size)
+    inside = matrix - center.row
+    # Rounding may give a constant column a spread just above zero.
+    least = 8 * jnp.finfo(y.real.dtype).eps
+    flat = np.flatnonzero(_rms(inside) <= least * _rms(matrix))
+    if flat.size:
+        raise ValueError(
+            f"`Measurements(intercept=True)`: column {flat[0]} of the dictionary is "
+            f"constant ({flat.size} of {matrix.shape[1]} are) and cannot be distinguished "
+            "from the intercept; drop it."
+        )
+    rest = y - center.y
+    spread = jnp.abs(rest).max() > least * jnp.abs(y).max()
+    return center, jnp.where(spread, rest, 0.0), (inside,)
+
+
+def ones(count: int) -> Float[Array, " m"]:
+    """The direction of an intercept, of length one."""
+    return jnp.full(count, count**-0.5)
+
+
+def beside(unit: Float[Array, " m"], y: Inexact[Array, " m"], matrix: Any) -> Reduced:
+    r"""The reduced measurements, without the direction $u$ in which nothing is known.
+
+    The reflection that maps $u$ to an axis, $-e_0$, takes the others to the rest of the
+    axes: for $a ⟂ u$ to $a_i - u_i a_0 / (1 + u_0)$, $i ≥ 1$. It is its own inverse.
+
+    Args:
+        unit: $u$, of length one, with $u_0 ≥ 0$.
+        y: the measurements.
+        matrix: the dictionary, shape `(m, n)`.
+    """
+    unit = unit.astype(y.real.dtype)
+    slope = unit[1:] / (1 + unit[0])
+
+    def along(a):
+        a = a - jnp.tensordot(unit, unit @ a, axes=0)
+        return a[1:] - jnp.tensordot(slope, a[0], axes=0)
+
+    inner = reduce(along(y), (along(matrix),))
+    (basis,) = inner.bases
+    basis = jnp.eye(len(slope), dtype=y.dtype) if basis is None else basis
+    first = unit[1:] @ basis
+    back = jnp.concatenate([-first[None], basis - jnp.outer(slope, first)])
+    return dataclasses.replace(inner, bases=(back,))
+
+
+def reduce(y: Inexact[Array, "..."], dictionaries: tuple[Array, ...]) -> Reduced:
+    """The reduced measurements, see `Reduced`."""
+    nothing = (None,) * len(dictionaries)
     bases, small = [], []
     for matrix in dictionaries:
         tall = matrix.shape[0] > matrix.shape[1]
@@ -340,9 +469,11 @@ def _reduce(y: Array, dictionaries: tuple[Array, ...]) -> Reduced:
         bases.append(basis)
         small.append(core)
     if all(basis is None for basis in bases):
-        return Reduced(y, dictionaries, tuple(bases), jnp.zeros((), y.real.dtype), 0)
+        none = jnp.zeros((), y.real.dtype)
+        return Reduced(y, dictionaries, tuple(bases), none, 0, nothing)
     reach = mode_products(y, [None if b is None else b.conj().T for b in bases])
     inside = mode_products(reach, bases)
     # From the residual: the difference of two squared norms would cancel.
     rest = jnp.sum(jnp.abs(y - inside) ** 2)
-    return Reduced(reach, tuple(small), tuple(bases), rest, y.size - reach.size)
+    size = y.size - reach.size
+    return Reduced(reach, tuple(small), tuple(bases), rest, size, nothing)
