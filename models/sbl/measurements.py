@@ -22,12 +22,13 @@ class Center(eqx.Module):
     Attributes:
         y: the mean of the measurements, in their units.
         row: the mean of the rows of the dictionary, shape `(N,)`.
-        count: $M$, the number of measurements.
+        count: $M$, the number of measurements; in general, how much they say about the
+            intercept, in units of the inverse noise variance.
     """
 
     y: Inexact[Array, ""]
     row: Inexact[Array, " n"]
-    count: int = eqx.field(static=True)
+    count: Float[Array, ""]
 
 
 class Reduced(eqx.Module):
@@ -61,6 +62,8 @@ class Reduced(eqx.Module):
 
 # A known noise variance is at least so many rounding units of the power of `y`.
 ROUNDING_UNITS = 10
+# Values that differ by less than so many rounding units are equal.
+SPREAD_UNITS = 8
 
 
 class Measurements(AbstractData):
@@ -130,22 +133,19 @@ class Measurements(AbstractData):
             )
         real = self.y.real.dtype
         self.noise_sd = _positive(noise_sd, "noise_sd", "to have it learned", real)
-        center, y, inside = None, self.y, self.dictionaries
         if self.intercept:
-            center, y, inside = _centered(y, inside)
-        own = jnp.mean(jnp.abs(y) ** 2)
-        if not bool(own > 0):  # all is intercept; what is left is below its rounding
-            size = jnp.abs(self.y).max()
-            own = (jnp.finfo(real).eps * jnp.where(size > 0, size, 1.0)) ** 2
+            _refuse_no_intercept(self.y, self.dictionaries)
+        if self.intercept or self.normalise:
+            self.reduced, own = _reduced(
+                self.y, self.dictionaries, self.intercept, self.normalise
+            )
+        else:
+            self.reduced = reduce(self.y, self.dictionaries)
+            own = jnp.mean(jnp.abs(self.y) ** 2)
         given = _positive(power, "power", "for that of `y`", real)
         self.power = own if given is None else given
         _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         _refuse_too_little(self.noise_sd, own)
-        lengths = tuple(_rms(a) if self.normalise else None for a in inside)
-        pairs = zip(inside, lengths, strict=True)
-        inside = tuple(a if length is None else a / length for a, length in pairs)
-        reduced = beside(ones(len(y)), y, *inside) if center else reduce(y, inside)
-        self.reduced = dataclasses.replace(reduced, lengths=lengths, center=center)
 
     @classmethod
     def table(cls, y: Any, x: Any, noise_sd: Any = None) -> "Measurements":
@@ -399,33 +399,51 @@ def _refuse_too_little(noise_sd: Array | None, power: Array) -> None:
         )
 
 
-def _rms(matrix: Inexact[Array, "m n"]) -> Float[Array, " n"]:
-    return jnp.sqrt(jnp.mean(jnp.abs(matrix) ** 2, axis=0))
+def _rms(matrix: Any) -> Any:
+    return (abs(matrix) ** 2).mean(0) ** 0.5
 
 
-def _centered(y: Array, matrices) -> tuple[Center, Array, tuple[Array, ...]]:
-    """The means, and measurements and dictionary without them."""
+def _refuse_no_intercept(y: Array, matrices) -> None:
     if y.ndim != 1 or y.size < 2:
         raise ValueError(
             f"`Measurements(intercept=True)` got `y` of shape {y.shape}: it takes one "
             "dictionary and two measurements or more; with several, subtract a mean of "
             "your own."
         )
-    (matrix,) = matrices
-    center = Center(y.mean(), matrix.mean(0), y.size)
-    inside = matrix - center.row
+    matrix = np.asarray(matrices[0])
     # Rounding may give a constant column a spread just above zero.
-    least = 8 * jnp.finfo(y.real.dtype).eps
-    flat = np.flatnonzero(_rms(inside) <= least * _rms(matrix))
+    least = SPREAD_UNITS * np.finfo(matrix.real.dtype).eps * _rms(matrix)
+    flat = np.flatnonzero(_rms(matrix - matrix.mean(0)) <= least)
     if flat.size:
         raise ValueError(
             f"`Measurements(intercept=True)`: column {flat[0]} of the dictionary is "
             f"constant ({flat.size} of {matrix.shape[1]} are) and cannot be distinguished "
             "from the intercept; drop it."
         )
-    rest = y - center.y
-    spread = jnp.abs(rest).max() > least * jnp.abs(y).max()
-    return center, jnp.where(spread, rest, 0.0), (inside,)
+
+
+@eqx.filter_jit
+def _reduced(
+    y: Array, matrices: tuple[Array, ...], intercept: bool, normalise: bool
+) -> tuple[Reduced, Float[Array, ""]]:
+    """The reduced measurements, and the power of `y` about its mean."""
+    center, size = None, jnp.abs(y).max()
+    if intercept:
+        (matrix,) = matrices
+        count = jnp.asarray(y.size, size.dtype)
+        center = Center(y.mean(), matrix.mean(0), count)
+        y, matrices = y - center.y, (matrix - center.row,)
+        rounding = SPREAD_UNITS * jnp.finfo(size.dtype).eps * size
+        y = jnp.where(jnp.abs(y).max() > rounding, y, 0.0)
+    power = jnp.mean(jnp.abs(y) ** 2)
+    # If all is intercept, what is left is below its rounding.
+    least = jnp.finfo(size.dtype).eps * jnp.where(size > 0, size, 1.0)
+    power = jnp.where(power > 0, power, least**2)
+    lengths = tuple(_rms(a) if normalise else None for a in matrices)
+    pairs = zip(matrices, lengths, strict=True)
+    matrices = tuple(a if length is None else a / length for a, length in pairs)
+    reduced = beside(ones(len(y)), y, *matrices) if intercept else reduce(y, matrices)
+    return dataclasses.replace(reduced, lengths=lengths, center=center), power
 
 
 def ones(count: int) -> Float[Array, " m"]:
