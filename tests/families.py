@@ -38,6 +38,12 @@ def _sbl_table():
     return sbl.KroneckerSBL(), sbl.Measurements.table(y, x)
 
 
+def _sbl_classes():
+    rng = np.random.default_rng(14)
+    x = rng.normal(size=(20, 3)) * [1.0, 10.0, 0.1] + 50
+    return sbl.LogisticSBL(), sbl.Classes(rng.normal(50, 1, 20) < x[:, 0], x)
+
+
 def _pde():
     x = np.linspace(0.1, 1.9, 12)
     problem = pde.Problem(
@@ -94,10 +100,15 @@ FAMILIES = {
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),
     "sbl a table with an intercept": _sbl_table,
+    "sbl two classes": _sbl_classes,
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
 # Those that have an E-step, and one of each kind that can be split into batches.
-WITH_EM = [name for name in FAMILIES if name.startswith(("moe", "sbl"))]
+WITH_EM = [
+    name
+    for name in FAMILIES
+    if name.startswith(("moe", "sbl")) and name != "sbl two classes"
+]
 OF_ROWS = ["moe one input", "a program alone", "a program alone, two columns"]
 
 

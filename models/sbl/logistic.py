@@ -82,8 +82,7 @@ class Classes(AbstractData):
         self.measured = Measurements(y - 0.5, [x], 1.0, intercept=True, normalise=True)
         self.x = self.measured.dictionaries[0]
         self.y = y.astype(self.x.dtype)
-        self.center, (scale,) = self.x.mean(0), self.measured.reduced.lengths
-        self.scale = scale
+        self.center, self.scale = self.x.mean(0), self.x.std(0)
 
     def columns(self) -> Float[Array, "n p"]:
         """The columns, standardised."""

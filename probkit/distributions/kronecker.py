@@ -144,10 +144,12 @@ class KroneckerNormal(Distribution):
         return given_others(weighted, precision, self.is_complex)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
-        if self.is_complex and not jnp.iscomplexobj(self.mean):
+        if self.is_complex and not jnp.issubdtype(
+            self.covariance.dtype, jnp.complexfloating
+        ):
             parts = self._sample(key, (2, *sample_shape))
-            return jax.lax.complex(*(parts / math.sqrt(2)))
-        return self._sample(key, sample_shape)
+            return self.mean + jax.lax.complex(*(parts / math.sqrt(2)))
+        return self.mean + self._sample(key, sample_shape)
 
     def _sample(self, key, shape):
         if all(Q is None for Q in self.bases):
@@ -161,12 +163,12 @@ class KroneckerNormal(Distribution):
         signal = jax.vmap(lambda s: linalg.mode_products(s, self.bases))(inside)
         signal = signal.reshape(*shape, *self.event_shape)
         white = jax.random.normal(key_noise, signal.shape, signal.dtype)
-        return self.mean + signal + jnp.sqrt(noise) * white
+        return signal + jnp.sqrt(noise) * white
 
     @property
     def mean(self):
-        level = 0.0 if self.level is None else self.level
-        return jnp.full(self.event_shape, level, self.covariance.dtype)
+        zero = jnp.zeros(self.event_shape, self.covariance.dtype)
+        return zero if self.level is None else zero + self.level
 
     @property
     def variance(self):

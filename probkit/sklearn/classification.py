@@ -1,5 +1,7 @@
 """Relevance vector machines that classify."""
 
+from functools import partial
+
 import numpy as np
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -19,7 +21,7 @@ class RelevanceVectorClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         kernel, lengthscale: as for `RelevanceVectorRegressor`.
-        method: `sbl.LogisticTypeII()`, the default, with its settings.
+        method: `sbl.LogisticTypeII(prune=0)`, the default, with its settings.
         random_state: an int, a `RandomState` or None, of which the key is made.
 
     Attributes:
@@ -47,13 +49,13 @@ class RelevanceVectorClassifier(ClassifierMixin, BaseEstimator):
         self.rows_ = KernelRows.of(X, self.kernel, self.lengthscale)
         rows = self.rows_(X)
         varies = varying(rows)
-        method = sbl.LogisticTypeII() if self.method is None else self.method
+        method = sbl.LogisticTypeII(prune=0) if self.method is None else self.method
         labels = range(len(self.classes_)) if len(self.classes_) > 2 else [1]
         self.fits_, self.draws_ = [], []
         for label in labels:
             fit = fitted(
                 sbl.LogisticSBL(),
-                lambda label=label: sbl.Classes(codes == label, rows[:, varies]),
+                partial(sbl.Classes, codes == label, rows[:, varies]),
                 method,
                 self.random_state,
             )

@@ -61,10 +61,11 @@ def line(
     """The fit of a line to rows. Columns that say nothing get the coefficient zero."""
     count, varies = rows.shape[1], varying(rows, intercept)
     inside = rows - rows.mean(0) if intercept else rows
-    given = {"intercept": intercept, "normalise": normalise}
     fit = fitted(
         sbl.KroneckerSBL(),
-        lambda: sbl.Measurements(y, [rows[:, varies]], **given),
+        lambda: sbl.Measurements(
+            y, [rows[:, varies]], intercept=intercept, normalise=normalise
+        ),
         sbl.TypeII() if method is None else method,
         random_state,
     )
@@ -146,7 +147,10 @@ class RelevanceVectorRegressor(RegressorMixin, BaseEstimator):
         lengthscale: of "rbf", in the units of X; "scale" is the root of half the mean
             square distance of a point to the mean of X, as in `SVC(gamma="scale")`.
         fit_intercept: whether there is an unknown constant, with a flat prior.
-        method: `sbl.Sequential()`, the default, or `sbl.TypeII()`, with their settings.
+        method: `sbl.Sequential(prune=0)`, the default, or `sbl.TypeII()`, with their
+            settings. Kernel functions of neighbours are nearly the same, so that there are
+            far fewer to choose from than points, and the price of `prune="ebic"` would be
+            too high.
         random_state: an int, a `RandomState` or None, of which the key is made.
 
     Attributes:
@@ -180,7 +184,7 @@ class RelevanceVectorRegressor(RegressorMixin, BaseEstimator):
         )
         y = y.astype(np.float64)
         self.rows_ = KernelRows.of(X, self.kernel, self.lengthscale)
-        method = sbl.Sequential() if self.method is None else self.method
+        method = sbl.Sequential(prune=0) if self.method is None else self.method
         found = line(self.rows_(X), y, self.fit_intercept, True, method, self.random_state)
         self.line_, self.fit_, self.intercept_ = found, found.fit, found.intercept
         self.relevance_ = np.flatnonzero(found.support)

@@ -7,6 +7,7 @@ import pytest
 
 import probkit as pk
 from doors import refused
+from probkit.distributions.kronecker import KroneckerNormal
 from probkit.models import sbl
 from probkit.models.sbl.kronecker import scattered
 
@@ -231,6 +232,21 @@ REFUSED = {
 @pytest.mark.usefixtures("no_checker")
 def test_what_an_intercept_cannot_have_is_refused(given, settings, words):
     refused(lambda: sbl.Measurements(*given, **{"intercept": True, **settings}), words)
+
+
+def test_a_constant_takes_a_basis_whose_columns_sum_to_zero():
+    refused(lambda: KroneckerNormal([np.eye(3)], 1.0, level=0.0), r"level=.* one factor")
+
+
+def test_simulated_measurements_lie_around_the_level_of_the_data():
+    # 2,000 draws of 9 measurements; the mean within 5 standard errors but for one seed in
+    # 1,000,000.
+    data = table(TALL)
+    evidence = MODEL.evidence(MODEL.flat_start(data), data)
+    drawn = evidence.sample(KEY, (2000,)).mean(1)
+    sd = np.sqrt(float(MODEL.noise(MODEL.flat_start(data), data)) / 9)
+    assert abs(drawn.mean() - data.y.mean()) < 5 * sd / np.sqrt(2000)
+    np.testing.assert_allclose(drawn.std(), sd, rtol=5 / np.sqrt(4000))
 
 
 # Kernel functions as columns.
