@@ -25,7 +25,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
+from numpyro.distributions.transforms import AffineTransform
 
+from probkit.distributions import InUnits
 from probkit.method import AbstractIterativeMethod, Draws, Lanes
 from probkit.method.climb import (
     Climb,
@@ -143,7 +145,10 @@ class LogisticSBL(AbstractModel):
             "standard": numpyro.sample(
                 "standard", dist.Normal(0 * one, 1.0).expand([size]).to_event(1), infer=each
             ),
-            "level": numpyro.sample("level", dist.Normal(0 * one, self.level_scale)),
+            "level": numpyro.sample(
+                "level",
+                InUnits(dist.Normal(0 * one, 1.0), [AffineTransform(0, self.level_scale)]),
+            ),
         }
         with numpyro.plate("observation", len(data)):
             logits = self.logits(sites, data)
