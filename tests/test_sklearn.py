@@ -27,7 +27,7 @@ KEY = jax.random.key(0)
 CHECKED = [
     SparseBayesRegressor(method=sbl.Sequential()),
     RelevanceVectorRegressor(),
-    RelevanceVectorClassifier(method=sbl.LogisticTypeII(prune=None)),
+    RelevanceVectorClassifier(method=sbl.LogisticTypeII(prune=None, atol=1.0)),
     MixtureOfExpertsRegressor(num_experts=1, method=pk.EM(num_restarts=1)),
 ]
 

@@ -279,7 +279,9 @@ class LogisticTypeII(AbstractIterativeMethod):
 
     Args:
         max_steps: the largest number of steps.
-        atol: tolerance on the bound, in nats, of the last gain and of all gains to come.
+        atol: tolerance on the bound, in nats, of the last gain and of all gains to come. If
+            the columns separate the classes, the evidence has no maximum, and rises ever
+            more slowly.
         prune: the evidence that an atom must add to stay, as in `TypeII`.
         num_draws: number of draws.
 
@@ -292,7 +294,7 @@ class LogisticTypeII(AbstractIterativeMethod):
     """
 
     max_steps: int = eqx.field(default=2000, converter=whole("LogisticTypeII(max_steps", 0))
-    atol: float = eqx.field(default=1e-3, converter=positive("LogisticTypeII(atol"))
+    atol: float = eqx.field(default=1e-2, converter=positive("LogisticTypeII(atol"))
     prune: Worth = eqx.field(default="ebic", converter=as_worth)
     num_draws: int = eqx.field(default=1000, converter=whole("LogisticTypeII(num_draws", 1))
 

@@ -133,6 +133,7 @@ class Measurements(AbstractData):
             )
         real = self.y.real.dtype
         self.noise_sd = _positive(noise_sd, "noise_sd", "to have it learned", real)
+        _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         if self.intercept:
             _refuse_no_intercept(self.y, self.dictionaries)
         if self.intercept or self.normalise:
@@ -144,7 +145,6 @@ class Measurements(AbstractData):
             own = jnp.mean(jnp.abs(self.y) ** 2)
         given = _positive(power, "power", "for that of `y`", real)
         self.power = own if given is None else given
-        _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         _refuse_too_little(self.noise_sd, own)
 
     @classmethod
