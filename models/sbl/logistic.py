@@ -50,7 +50,7 @@ FIRST_VARIANCE = 4.0
 # Atoms are tried again after the bound has moved, at most so many times.
 MOST_ROUNDS = 5
 # From the mean of the bound, which is close to the mode.
-NEWTON_STEPS = 20
+NEWTON_STEPS = 10
 
 
 class Classes(AbstractData):
