@@ -134,16 +134,15 @@ class LogisticSBL(AbstractModel):
                 f"`LogisticSBL` takes `sbl.Classes`, not `{type(data).__name__}`."
             )
         one, size = jnp.ones((), data.x.dtype), data.x.shape[1]
-        each = {"event_dims": ["atom"]}
         sites = {
             "global_scale": numpyro.sample(
                 "global_scale", dist.HalfCauchy(self.global_scale * one)
             ),
             "local_scale": numpyro.sample(
-                "local_scale", dist.HalfCauchy(one).expand([size]).to_event(1), infer=each
+                "local_scale", dist.HalfCauchy(one).expand([size]).to_event(1)
             ),
             "standard": numpyro.sample(
-                "standard", dist.Normal(0 * one, 1.0).expand([size]).to_event(1), infer=each
+                "standard", dist.Normal(0 * one, 1.0).expand([size]).to_event(1)
             ),
             "level": numpyro.sample(
                 "level",
@@ -173,12 +172,14 @@ class LogisticSBL(AbstractModel):
         return {"coefficient": coefficient, "intercept": intercept}
 
     def dims(self, data):
-        of_rows = {"x": ("observation", "atom"), "probability": ("observation",)}
-        return (
-            super().dims(data)
-            | of_rows
-            | {"y": ("observation",), "coefficient": ("atom",), "intercept": ()}
-        )
+        numbers = ("global_scale", "level", "intercept")
+        of_atoms = ("local_scale", "standard", "coefficient")
+        return {
+            **dict.fromkeys(numbers, ()),
+            **dict.fromkeys(of_atoms, ("atom",)),
+            **dict.fromkeys(("y", "probability"), ("observation",)),
+            "x": ("observation", "atom"),
+        }
 
     def coords(self, data):
         return {"observation": np.arange(len(data)), "atom": np.arange(data.x.shape[1])}
