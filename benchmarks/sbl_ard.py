@@ -22,6 +22,9 @@ HALF = stats.norm.ppf(0.5 + LEVEL / 2)
 SIDES = {
     "TypeII": lambda: SparseBayesRegressor(method=sbl.TypeII(), random_state=0),
     "Sequential": lambda: SparseBayesRegressor(method=sbl.Sequential(), random_state=0),
+    "Sequential, no price": lambda: SparseBayesRegressor(
+        method=sbl.Sequential(prune=0), random_state=0
+    ),
     "ARDRegression": ARDRegression,
 }
 
