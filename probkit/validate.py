@@ -262,6 +262,24 @@ def positive(what: str, *, zero: bool = False) -> Callable[[Any], float]:
     return convert
 
 
+def as_flag(what: str) -> Callable[[Any], bool]:
+    """A converter of a setting that is True or False.
+
+    Args:
+        what: its name in messages, such as `Measurements(intercept`.
+
+    Returns:
+        A function of a value that returns it as a bool, or raises ValueError.
+    """
+
+    def convert(value: Any) -> bool:
+        if not isinstance(value, bool | np.bool):
+            raise ValueError(f"`{what}={short(value)})`: it takes True or False.")
+        return bool(value)
+
+    return convert
+
+
 def optional[T](convert: Callable[[Any], T]) -> Callable[[Any], T | None]:
     """A converter of a setting that may be None.
 

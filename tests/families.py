@@ -32,6 +32,19 @@ def _sbl(*, is_complex: bool, missing: bool = False):
     return sbl.KroneckerSBL(), sbl.Measurements(y, (rows, columns), seen=seen)
 
 
+def _sbl_table():
+    rng = np.random.default_rng(13)
+    x = rng.normal(size=(12, 3)) * [1.0, 10.0, 0.1] + 50
+    y = x[:, 0] + 0.3 * rng.normal(size=12)
+    return sbl.KroneckerSBL(), sbl.Measurements.table(y, x)
+
+
+def _sbl_classes():
+    rng = np.random.default_rng(14)
+    x = rng.normal(size=(20, 3)) * [1.0, 10.0, 0.1] + 50
+    return sbl.LogisticSBL(), sbl.Classes(rng.normal(50, 1, 20) < x[:, 0], x)
+
+
 def _pde():
     x = np.linspace(0.1, 1.9, 12)
     problem = pde.Problem(
@@ -88,10 +101,16 @@ FAMILIES = {
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),
     "sbl with missing entries": lambda: _sbl(is_complex=False, missing=True),
+    "sbl a table with an intercept": _sbl_table,
+    "sbl two classes": _sbl_classes,
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
 # Those that have an E-step, and one of each kind that can be split into batches.
-WITH_EM = [name for name in FAMILIES if name.startswith(("moe", "sbl"))]
+WITH_EM = [
+    name
+    for name in FAMILIES
+    if name.startswith(("moe", "sbl")) and name != "sbl two classes"
+]
 OF_ROWS = ["moe one input", "a program alone", "a program alone, two columns"]
 
 

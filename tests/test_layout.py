@@ -21,7 +21,7 @@ FLOORS = [
     {"infer"},
     {"models"},
     {"fits"},
-    {"datasets", "plots"},
+    {"datasets", "plots", "sklearn"},
     {""},
     {"demo"},
     {"__main__"},

@@ -11,7 +11,9 @@ recovery with application to IRS-MIMO channel estimation", arXiv 2307.14719.
 """
 
 from probkit.models.sbl.examples import irs
+from probkit.models.sbl.kernels import KernelBasis
 from probkit.models.sbl.kronecker import KroneckerSBL, blocks, neighbours, smooth
+from probkit.models.sbl.logistic import Classes, LogisticSBL, LogisticTypeII
 from probkit.models.sbl.measurements import Measurements, simulate
 from probkit.models.sbl.metrics import (
     credible_support,
@@ -24,7 +26,11 @@ from probkit.models.sbl.sequential import Sequential
 from probkit.models.sbl.type_ii import TypeII
 
 __all__ = [
+    "Classes",
+    "KernelBasis",
     "KroneckerSBL",
+    "LogisticSBL",
+    "LogisticTypeII",
     "Measurements",
     "Posterior",
     "Sequential",

@@ -9,8 +9,10 @@ With its eigenvectors $U$, everything that is asked of the coefficients goes thr
   one dense matrix, made of entries of the small ones, and $U$ has shape `(m, m)`.
 """
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,9 +24,12 @@ from probkit.linalg import abs2, mode_products, outer, submatrix
 Vectors = tuple[Float[Array, " _n"], ...]
 Matrices = tuple[Inexact[Array, "_r _c"], ...]
 Places = tuple[Int[Array, " m"], ...]
+Lengths = tuple[Float[Array, " _n"] | None, ...]
 
 # Eigenvectors that are taken to the coefficients at the same time.
 BLOCK = 64
+# Values that differ by less than so many rounding units are equal.
+SPREAD_UNITS = 8
 
 
 class AbstractBasis(eqx.Module):
@@ -33,6 +38,10 @@ class AbstractBasis(eqx.Module):
     @abstractmethod
     def times(self, matrices: Sequence[Array]) -> "AbstractBasis":
         """$(F_1 ⊗ … ⊗ F_P)\\, B$, from one matrix per mode."""
+
+    @abstractmethod
+    def scaled(self, lengths: Lengths) -> "AbstractBasis":
+        """With the entries of each coefficient times a length per mode, or times one."""
 
     @abstractmethod
     def back(self, rotated: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
@@ -59,6 +68,9 @@ class KroneckerBasis(AbstractBasis):
     def times(self, matrices):
         pairs = zip(matrices, self.factors, strict=True)
         return KroneckerBasis(tuple(F @ b for F, b in pairs))
+
+    def scaled(self, lengths):
+        return KroneckerBasis(_scaled(self.factors, lengths))
 
     def back(self, rotated):
         return mode_products(rotated, self.factors)
@@ -88,6 +100,10 @@ class ScatteredBasis(AbstractBasis):
 
     def times(self, matrices):
         adjoints = tuple(F @ a for F, a in zip(matrices, self.adjoints, strict=True))
+        return ScatteredBasis(adjoints, self.places, self.vectors)
+
+    def scaled(self, lengths):
+        adjoints = _scaled(self.adjoints, lengths)
         return ScatteredBasis(adjoints, self.places, self.vectors)
 
     def back(self, rotated):
@@ -123,6 +139,21 @@ class ScatteredBasis(AbstractBasis):
         return grid.at[(..., *self.places)].set(seen)
 
 
+class Center(eqx.Module):
+    """Where an intercept and the coefficients are independent: the mean of the rows.
+
+    Attributes:
+        y: the mean of the measurements, in their units.
+        row: the mean of the rows of the dictionary, shape `(N,)`.
+        count: $M$, the number of measurements; in general, how much they say about the
+            intercept, in units of the inverse noise variance.
+    """
+
+    y: Inexact[Array, ""]
+    row: Inexact[Array, " n"]
+    count: Float[Array, ""]
+
+
 class AbstractCoordinates(eqx.Module):
     """Measurements, and the covariance of their signal, as a Kronecker product.
 
@@ -132,6 +163,9 @@ class AbstractCoordinates(eqx.Module):
         bases: for each factor None, or $Q_p$ with orthonormal columns that `y` refers to.
         rest: the squared norm of the other part, in squared units of `y`.
         num_rest: number of dimensions of the other part.
+        lengths: for each mode None, or the root mean square of each column, about its mean
+            if there is an intercept, by which it was divided.
+        center: the means, if there is an intercept.
     """
 
     @abstractmethod
@@ -148,10 +182,11 @@ class Reduced(AbstractCoordinates):
 
     A dictionary with more rows than atoms is tall. With its QR decomposition
     `A_p = Q_p R_p`, `y` splits into `⟦y; Q_p^H⟧`, which depends on the coefficients, and a
-    rest, which is noise alone.
+    rest, which is noise alone. An intercept with a flat prior is integrated out by leaving
+    the direction of the ones out; white noise stays white in the other coordinates.
 
     Attributes:
-        dictionaries: `R_p` if the dictionary is tall, else `A_p`.
+        dictionaries: `R_p` if the dictionary is tall, else `A_p`, of normalised columns.
     """
 
     y: Inexact[Array, "..."]
@@ -159,22 +194,26 @@ class Reduced(AbstractCoordinates):
     bases: tuple[Inexact[Array, "_m _n"] | None, ...]
     rest: Float[Array, ""]
     num_rest: int = eqx.field(static=True)
+    lengths: Lengths
+    center: Center | None = None
 
     @classmethod
     def of(cls, y: Inexact[Array, "..."], dictionaries: Matrices) -> "Reduced":
-        bases, small = [], []
+        bases, small, nothing = [], [], (None,) * len(dictionaries)
         for matrix in dictionaries:
             tall = matrix.shape[0] > matrix.shape[1]
             basis, core = jnp.linalg.qr(matrix) if tall else (None, matrix)
             bases.append(basis)
             small.append(core)
         if all(basis is None for basis in bases):
-            return cls(y, dictionaries, tuple(bases), jnp.zeros((), y.real.dtype), 0)
+            none = jnp.zeros((), y.real.dtype)
+            return cls(y, dictionaries, tuple(bases), none, 0, nothing)
         reach = mode_products(y, [None if b is None else b.conj().T for b in bases])
         inside = mode_products(reach, bases)
         # From the residual: the difference of two squared norms would cancel.
         rest = jnp.sum(jnp.abs(y - inside) ** 2)
-        return cls(reach, tuple(small), tuple(bases), rest, y.size - reach.size)
+        size = y.size - reach.size
+        return cls(reach, tuple(small), tuple(bases), rest, size, nothing)
 
     def grams(self, variance):
         return grams(self.dictionaries, variance)
@@ -198,11 +237,14 @@ class Scattered(AbstractCoordinates):
     bases: tuple[None]
     rest: Float[Array, ""]
     num_rest: int = eqx.field(static=True)
+    lengths: tuple[None, ...]
+    center: None = None
 
     @classmethod
     def of(cls, y: Inexact[Array, "..."], dictionaries, places: Places) -> "Scattered":
         none = jnp.zeros((), y.real.dtype)
-        return cls(y[places], dictionaries, places, (None,), none, 0)
+        lengths = (None,) * len(dictionaries)
+        return cls(y[places], dictionaries, places, (None,), none, 0, lengths)
 
     def grams(self, variance):
         return (submatrix(grams(self.dictionaries, variance), self.places),)
@@ -211,6 +253,11 @@ class Scattered(AbstractCoordinates):
         (vectors,) = rotations
         adjoints = tuple(a.conj().T for a in self.dictionaries)
         return ScatteredBasis(adjoints, self.places, vectors)
+
+
+def _scaled(factors: Matrices, lengths: Lengths) -> Matrices:
+    pairs = zip(factors, lengths, strict=True)
+    return tuple(b if length is None else length[:, None] * b for b, length in pairs)
 
 
 def coordinates(
@@ -230,6 +277,65 @@ def coordinates(
     # With one mode an unseen entry is a row of the dictionary that is not there.
     (rows,), (matrix,) = places, dictionaries
     return Reduced.of(y[rows], (matrix[rows],))
+
+
+@eqx.filter_jit
+def standardised(
+    y: Array, matrices: tuple[Array, ...], intercept: bool, normalise: bool
+) -> tuple[Reduced, Float[Array, ""]]:
+    """The reduced measurements, and the power of `y` about its mean."""
+    center, size = None, jnp.abs(y).max()
+    if intercept:
+        (matrix,) = matrices
+        count = jnp.asarray(y.size, size.dtype)
+        center = Center(y.mean(), matrix.mean(0), count)
+        y, matrices = y - center.y, (matrix - center.row,)
+        rounding = SPREAD_UNITS * jnp.finfo(size.dtype).eps * size
+        y = jnp.where(jnp.abs(y).max() > rounding, y, 0.0)
+    power = jnp.mean(jnp.abs(y) ** 2)
+    # If all is intercept, what is left is below its rounding.
+    least = jnp.finfo(size.dtype).eps * jnp.where(size > 0, size, 1.0)
+    power = jnp.where(power > 0, power, least**2)
+    lengths = tuple(root_mean_square(a) if normalise else None for a in matrices)
+    pairs = zip(matrices, lengths, strict=True)
+    matrices = tuple(a if length is None else a / length for a, length in pairs)
+    reduced = beside(ones(len(y)), y, *matrices) if intercept else Reduced.of(y, matrices)
+    return dataclasses.replace(reduced, lengths=lengths, center=center), power
+
+
+def ones(count: int) -> Float[Array, " m"]:
+    """The direction of an intercept, of length one."""
+    return jnp.full(count, count**-0.5)
+
+
+def beside(unit: Float[Array, " m"], y: Inexact[Array, " m"], matrix: Any) -> Reduced:
+    r"""The reduced measurements, without the direction $u$ in which nothing is known.
+
+    The reflection that maps $u$ to an axis, $-e_0$, takes the others to the rest of the
+    axes: for $a ⟂ u$ to $a_i - u_i a_0 / (1 + u_0)$, $i ≥ 1$. It is its own inverse.
+
+    Args:
+        unit: $u$, of length one, with $u_0 ≥ 0$.
+        y: the measurements.
+        matrix: the dictionary, shape `(m, n)`.
+    """
+    unit = unit.astype(y.real.dtype)
+    slope = unit[1:] / (1 + unit[0])
+
+    def along(a):
+        a = a - jnp.tensordot(unit, unit @ a, axes=0)
+        return a[1:] - jnp.tensordot(slope, a[0], axes=0)
+
+    inner = Reduced.of(along(y), (along(matrix),))
+    (basis,) = inner.bases
+    basis = jnp.eye(len(slope), dtype=y.dtype) if basis is None else basis
+    first = unit[1:] @ basis
+    back = jnp.concatenate([-first[None], basis - jnp.outer(slope, first)])
+    return dataclasses.replace(inner, bases=(back,))
+
+
+def root_mean_square(matrix: Any) -> Any:
+    return (abs(matrix) ** 2).mean(0) ** 0.5
 
 
 def grams(dictionaries: Matrices, variance: Vectors) -> Matrices:

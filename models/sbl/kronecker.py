@@ -20,7 +20,7 @@ from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.sbl.coordinates import Matrices, grams
 from probkit.models.sbl.measurements import Measurements
-from probkit.models.sbl.posterior import Posterior, posterior
+from probkit.models.sbl.posterior import Posterior, in_units, posterior
 from probkit.models.sbl.updates import (
     NOISE_FLOOR,
     Evidence,
@@ -159,7 +159,8 @@ class KroneckerSBL(AbstractEMModel):
     out. `recover` draws them again. One mode is classic sparse Bayesian learning.
 
     Sites:
-        `global_scale`: $τ$, a number, in the units of the coefficients.
+        `global_scale`: $τ$, a number, in the units of the coefficients, or of `y` if the
+            data normalise their columns.
         `local_scale_<mode>`: $λ_p$ of each mode that is not frozen, one entry per atom or
             per group of atoms, dimensionless.
         `noise_sd`: $σ$, a number, in the units of `y`. No site if the data have it.
@@ -231,8 +232,14 @@ class KroneckerSBL(AbstractEMModel):
         r"""$p(y \mid τ, λ, σ)$, with the coefficients integrated out."""
         variance, noise = self.scales(sites, data).variance(), self.noise(sites, data)
         core, complex_too = data.reduced, data.is_complex
-        factors, bases = core.grams(variance), core.bases
-        seen = KroneckerNormal(factors, noise, is_complex=complex_too, bases=bases)
+        level = None if core.center is None else core.center.y
+        seen = KroneckerNormal(
+            core.grams(variance),
+            noise,
+            is_complex=complex_too,
+            bases=core.bases,
+            level=level,
+        )
         if data.places is None:
             return seen
         factors = grams(data.dictionaries, variance)
@@ -240,7 +247,7 @@ class KroneckerSBL(AbstractEMModel):
         return SeenNormal(whole, seen, data.places)
 
     def scales(self, sites: Sites, data: Measurements) -> Scales:
-        """The prior variances at the sites, in squared units of the coefficients."""
+        """The prior variances at the sites, of coefficients of normalised columns."""
         coupling, frozen = self.structure(data)
         real, sizes = data.y.real.dtype, self.num_scales(data)
         local = tuple(
@@ -326,7 +333,8 @@ class KroneckerSBL(AbstractEMModel):
             )
         power = data.power
         noise = FIRST_NOISE * power if data.noise_sd is None else data.noise_sd**2
-        pairs = zip(data.dictionaries, self.couplings(data), strict=True)
+        grids = data.reduced.dictionaries if data.places is None else data.dictionaries
+        pairs = zip(grids, self.couplings(data), strict=True)
         parts = tuple(abs2(a) @ jnp.asarray(c.sum(1), power.dtype) for a, c in pairs)
         expected = data.sum_of_seen(parts) / len(data)
         signal = jnp.maximum(power - noise, 0.01 * power)
@@ -341,6 +349,10 @@ class KroneckerSBL(AbstractEMModel):
             sites: one draw, `{site: value}`.
             data: the measurements.
         """
+        return in_units(self._posterior(sites, data), data)
+
+    def _posterior(self, sites: Sites, data: Measurements) -> Posterior:
+        """The same of the coefficients of normalised columns."""
         variance = self.scales(sites, data).variance()
         return posterior(data, variance, self.noise(sites, data))
 
@@ -348,17 +360,26 @@ class KroneckerSBL(AbstractEMModel):
         """`coefficient`, one joint draw, and its exact mean and sd given the sites.
 
         `coefficient_unshrunk` is one draw of each coefficient by itself, with a flat prior
-        on it in place of its own, see `Posterior.unshrunk`.
+        on it in place of its own, see `Posterior.unshrunk`. If the data have an intercept,
+        there are also `intercept`, `intercept_mean` and `intercept_sd`.
         """
-        key_joint, key_each = jax.random.split(key)
+        key_x, key_each, key_intercept = jax.random.split(key, 3)
         post = self.posterior(sites, data)
-        middle, variance = post.unshrunk()
+        x, (middle, variance) = post.sample(key_x), post.unshrunk()
         noise = jax.random.normal(key_each, middle.shape, middle.dtype)
-        return {
-            "coefficient": post.sample(key_joint),
+        found = {
+            "coefficient": x,
             "coefficient_unshrunk": middle + jnp.sqrt(variance) * noise,
             "coefficient_mean": post.mean(),
             "coefficient_sd": jnp.sqrt(post.variances()),
+        }
+        if not data.intercept:
+            return found
+        mean, variance = post.at([jnp.zeros((1, *data.num_atoms), x.dtype)])
+        return found | {
+            "intercept": post.intercept(x, key_intercept),
+            "intercept_mean": mean[0],
+            "intercept_sd": jnp.sqrt(variance[0]),
         }
 
     def pointwise(self, sites, data):
@@ -401,11 +422,11 @@ class KroneckerSBL(AbstractEMModel):
 
         The mean and sd are exact given the sites. They need no draw.
         """
-        key_x, key_noise = jax.random.split(key)
+        key_x, key_intercept, key_noise = jax.random.split(key, 3)
         post = self.posterior(sites, inputs.data)
         mean, variance = post.at(inputs.rows)
         x = post.sample(key_x)
-        signal = mode_products(x, inputs.rows)
+        signal = mode_products(x, inputs.rows) + post.intercept(x, key_intercept)
         noise = jax.random.normal(key_noise, signal.shape, signal.dtype)
         return {
             "y": signal + jnp.sqrt(post.noise) * noise,
@@ -431,7 +452,7 @@ class KroneckerSBL(AbstractEMModel):
 
     def e_step(self, sites, data):
         """The posterior of the coefficients, and the log evidence."""
-        post = self.posterior(sites, data)
+        post = self._posterior(sites, data)
         return post, post.log_evidence()
 
     def m_step(self, moments, sites, data, use_prior):
@@ -453,7 +474,9 @@ class KroneckerSBL(AbstractEMModel):
 
     def dims(self, data):
         measured = tuple(f"{mode}_measured" for mode in data.modes)
-        alone = ("global_scale", "noise_sd", "power")
+        alone = ["global_scale", "noise_sd", "power"]
+        if data.intercept:
+            alone += ["intercept", "intercept_mean", "intercept_sd"]
         dims: dict[str, tuple[str, ...]] = dict.fromkeys(alone, ())
         for mode, rows in zip(data.modes, measured, strict=True):
             dims[f"local_scale_{mode}"] = (self._scale_axis(mode),)

@@ -13,13 +13,16 @@ from jaxtyping import Array, Bool, Float, Inexact, PRNGKeyArray
 from probkit.linalg import mode_products, outer
 from probkit.model import AbstractData
 from probkit.models.sbl.coordinates import (
+    SPREAD_UNITS,
     Places,
     Reduced,
     Scattered,
     Vectors,
     coordinates,
+    root_mean_square,
+    standardised,
 )
-from probkit.validate import as_array, as_key, positive, short
+from probkit.validate import as_array, as_flag, as_key, positive, short
 
 # A known noise variance is at least so many rounding units of the power of `y`.
 ROUNDING_UNITS = 10
@@ -40,11 +43,19 @@ class Measurements(AbstractData):
             For complex noise it is the root of $E|n_i|^2$. If None, it is learned.
         modes: one name per mode. By default `atom` for one mode, else `mode0, mode1, …`.
         power: a mean square, in squared units of `y`, to which the scales of the priors
-            are relative. The default is the mean square of `y`. Give it to hold the priors
-            fixed while the data change.
+            are relative. The default is the mean square of `y`, about its mean if there is
+            an intercept. Give it to hold the priors fixed while the data change.
+        intercept: whether an unknown constant is added to all measurements of one mode. Its
+            prior is flat, and it is integrated out.
+        normalise: whether the prior of a coefficient is relative to the length of its
+            column (about the mean of the column, if there is an intercept), so that the fit
+            does not depend on the units of columns. Coefficients stay in the user's units;
+            $τ$ is then in those of `y`. By default the lengths count, because a longer
+            column of a dictionary may mean that its atom matters more.
         seen: a truth value for each entry of `y`, False where nothing was measured. What
             `y` has there does not matter, be it NaN. By default all entries were measured,
-            and NaN is refused, so that it is never taken for missing by mistake.
+            and NaN is refused, so that it is never taken for missing by mistake. Not with
+            an intercept or normalised columns.
 
     With several modes and missing entries a fit costs $O(m^3)$ per step for $m$ seen ones,
     of which there may be 3,000.
@@ -56,6 +67,8 @@ class Measurements(AbstractData):
             reverse, a `y` of zeros, squares out of the range of the dtype, names of modes
             that are no identifiers, repeat, or name another axis of a fit, a `seen` that
             holds other than truth values or no True, or too many seen entries.
+            With an intercept: for a constant column, fewer than two measurements, or
+            several modes.
     """
 
     y: Inexact[Array, "..."]
@@ -64,6 +77,8 @@ class Measurements(AbstractData):
     modes: tuple[str, ...] = eqx.field(static=True)
     power: Float[Array, ""]
     places: Places | None  # of the seen entries; None if all are seen
+    intercept: bool = eqx.field(static=True)
+    normalise: bool = eqx.field(static=True)
     reduced: Reduced | Scattered
 
     def __init__(
@@ -74,10 +89,19 @@ class Measurements(AbstractData):
         modes: Sequence[str] | None = None,
         power: Any = None,
         seen: Any = None,
+        intercept: bool = False,
+        normalise: bool = False,
     ):
         matrices = _matrices(dictionaries)
         self.modes = _mode_names(modes, len(matrices))
+        self.intercept = as_flag("Measurements(intercept")(intercept)
+        self.normalise = as_flag("Measurements(normalise")(normalise)
         y, mask = _values(y, seen)
+        if mask is not None and (self.intercept or self.normalise):
+            raise ValueError(
+                "`Measurements(seen=...)` takes neither `intercept` nor `normalise`; with "
+                "one dictionary leave out the rows that were not measured."
+            )
         _refuse_mixed_fields(y, matrices)
         dtype = jnp.result_type(y, *matrices)
         self.dictionaries = tuple(matrix.astype(dtype) for matrix in matrices)
@@ -86,18 +110,46 @@ class Measurements(AbstractData):
         for p, (name, matrix) in enumerate(zip(self.modes, matrices, strict=True)):
             rows = slice(None) if self.places is None else self.places[p]
             _refuse_zero_columns(name, matrix[rows])
-        if not bool(jnp.any(self.y != 0)):
+        if not self.intercept and not bool(jnp.any(self.y != 0)):
             raise ValueError(
                 "`Measurements(y=...)` is zero everywhere; nothing can be learned from it."
             )
         real = self.y.real.dtype
         self.noise_sd = _positive(noise_sd, "noise_sd", "to have it learned", real)
-        own = jnp.sum(jnp.abs(self.y) ** 2) / len(self)
+        _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
+        if self.intercept:
+            _refuse_no_intercept(self.y, self.dictionaries)
+        if self.intercept or self.normalise:
+            self.reduced, own = standardised(
+                self.y, self.dictionaries, self.intercept, self.normalise
+            )
+        else:
+            self.reduced = coordinates(self.y, self.dictionaries, self.places)
+            own = jnp.sum(jnp.abs(self.y) ** 2) / len(self)
         given = _positive(power, "power", "for that of `y`", real)
         self.power = own if given is None else given
-        _refuse_out_of_range(self.y, self.dictionaries, self.noise_sd)
         _refuse_too_little(self.noise_sd, own)
-        self.reduced = coordinates(self.y, self.dictionaries, self.places)
+
+    @classmethod
+    def table(cls, y: Any, x: Any, noise_sd: Any = None) -> "Measurements":
+        """A regression of one column on others, in any units, with an intercept.
+
+        The columns may have any units and any zero: the same as `Measurements` with
+        `intercept=True` and `normalise=True`. It is a constructor of its own because a
+        dictionary of physical atoms wants neither, and a table of readings wants both.
+
+        Args:
+            y: shape `(n,)`, in any units.
+            x: shape `(n, p)`, one column per regressor, none of them constant.
+            noise_sd: as for `Measurements`, in the units of `y`.
+
+        Returns:
+            Measurements with the mode `atom`: one atom per column.
+
+        Raises:
+            ValueError: as for `Measurements`.
+        """
+        return cls(y, [x], noise_sd, intercept=True, normalise=True)
 
     @classmethod
     def snapshots(
@@ -150,14 +202,16 @@ class Measurements(AbstractData):
         return {"y": y, "power": self.power, **named, **known}
 
     def fields(self) -> dict[str, Any]:
-        return {"modes": self.modes}
+        names = ("modes", "intercept", "normalise")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def restore(cls, arrays, fields) -> "Measurements":
-        modes, y = tuple(fields["modes"]), arrays["y"]
-        dictionaries = [arrays[f"dictionary_{mode}"] for mode in modes]
-        known = arrays.get("noise_sd")
-        return cls(y, dictionaries, known, modes, arrays["power"], ~np.isnan(y))
+        dictionaries = [arrays[f"dictionary_{mode}"] for mode in fields["modes"]]
+        known = {"noise_sd": arrays.get("noise_sd"), "power": arrays["power"]}
+        missing = np.isnan(arrays["y"])
+        seen = ~missing if missing.any() else None
+        return cls(arrays["y"], dictionaries, **known, seen=seen, **fields)
 
     @property
     def is_complex(self) -> bool:
@@ -369,7 +423,8 @@ def _refuse_out_of_range(y: Array, matrices, noise_sd) -> None:
     info = np.finfo(dtype)
     with np.errstate(over="ignore", under="ignore"):
         power, *norms = (float(np.sum(np.abs(a) ** 2)) for a in wide)
-        squares = [power, math.prod(norms), *norms]
+        squares = [math.prod(norms), *norms]
+        squares += [power] if wide[0].any() else []
         squares += [] if noise_sd is None else [float(noise_sd) ** 2]
     if not all(float(info.tiny) <= square <= float(info.max) for square in squares):
         raise ValueError(
@@ -385,4 +440,23 @@ def _refuse_too_little(noise_sd: Array | None, power: Array) -> None:
             f"`Measurements(noise_sd={float(noise_sd):.3g})` is less than the rounding of "
             f"the covariance of `y` in {power.dtype}: give {least:.2g} or more, or None to "
             "have it learned."
+        )
+
+
+def _refuse_no_intercept(y: Array, matrices) -> None:
+    if y.ndim != 1 or y.size < 2:
+        raise ValueError(
+            f"`Measurements(intercept=True)` got `y` of shape {y.shape}: it takes one "
+            "dictionary and two measurements or more; with several, subtract a mean of "
+            "your own."
+        )
+    matrix = np.asarray(matrices[0])
+    # Rounding may give a constant column a spread just above zero.
+    least = SPREAD_UNITS * np.finfo(matrix.real.dtype).eps * root_mean_square(matrix)
+    flat = np.flatnonzero(root_mean_square(matrix - matrix.mean(0)) <= least)
+    if flat.size:
+        raise ValueError(
+            f"`Measurements(intercept=True)`: column {flat[0]} of the dictionary is "
+            f"constant ({flat.size} of {matrix.shape[1]} are) and cannot be distinguished "
+            "from the intercept; drop it."
         )

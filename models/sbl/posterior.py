@@ -12,6 +12,7 @@ or all coefficients. If measurements are missing, $U$ and $d$ are those of the d
 covariance of the seen ones (see `coordinates`), and all else is the same.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
-from probkit.models.sbl.coordinates import AbstractBasis, Vectors
+from probkit.models.sbl.coordinates import AbstractBasis, Center, Vectors
 from probkit.models.sbl.measurements import Measurements
 
 
@@ -39,6 +40,8 @@ class Posterior(eqx.Module):
         rotated: $Z = U^H y$, of the same shape.
         rest: squared norm of the part of `y` that no coefficients can change.
         num_rest: number of dimensions of that part.
+        center: means of the data, if they have an intercept. Given the coefficients it is
+            normal, $b \mid x \sim N(\bar y - \bar a x,\ σ^2 / M)$.
 
     With $m$ rows and $n$ atoms in each mode, the cost is $O(m^3 + n m^2)$ per mode for the
     eigenproblems and $O(n m^P + … + n^P m)$ per tensor computed from them. If measurements
@@ -53,6 +56,7 @@ class Posterior(eqx.Module):
     rotated: Inexact[Array, "..."]
     rest: Float[Array, ""]
     num_rest: int = eqx.field(static=True)
+    center: Center | None = None
 
     @property
     def prior_variance(self) -> Float[Array, "..."]:
@@ -168,22 +172,44 @@ class Posterior(eqx.Module):
         gap = self.rotated - self.basis.forward(x) - jnp.sqrt(self.noise) * noise
         return x + prior * self.basis.back(gap / self.spectrum)
 
-    def at(self, rows: Sequence[Any]) -> tuple[Inexact[Array, "..."], Float[Array, "..."]]:
-        r"""Mean and variance of $(R_1 ⊗ … ⊗ R_P)\, x$, without noise.
+    def at(
+        self, rows: Sequence[Any], intercept: bool = True
+    ) -> tuple[Inexact[Array, "..."], Float[Array, "..."]]:
+        r"""Mean and variance of $b + (R_1 ⊗ … ⊗ R_P)\, x$, without noise.
 
         Args:
             rows: one matrix $R_p$ per mode, shape `(k_p, N_p)`: new rows of the
                 dictionary, or a matrix that maps coefficients to an image.
+            intercept: whether $b$ is added, if the data have an intercept.
 
         Returns:
             Two tensors of shape `(k_1, …, k_P)`.
         """
         rows = tuple(jnp.asarray(r) for r in rows)
+        center = self.center if intercept else None
+        if center is not None:
+            rows = (rows[0] - center.row,)
         mean = mode_products(self.mean(), rows)
         prior = mode_products(self.prior_variance, [abs2(r) for r in rows])
         weighted = [r * g for r, g in zip(rows, self.variance, strict=True)]
         explained = self.basis.times(weighted).squares(1 / self.spectrum)
-        return mean, jnp.maximum(prior - explained, 0.0)
+        variance = jnp.maximum(prior - explained, 0.0)
+        if center is None:
+            return mean, variance
+        return mean + center.y, variance + self.noise / center.count
+
+    def intercept(self, x: Inexact[Array, "..."], key: PRNGKeyArray) -> Inexact[Array, ""]:
+        """A draw of the intercept given the coefficients; zero if the data have none.
+
+        Args:
+            x: the coefficients.
+            key: a JAX random key.
+        """
+        if self.center is None:
+            return jnp.zeros((), self.rotated.dtype)
+        sd = jnp.sqrt(self.noise / self.center.count)
+        white = jax.random.normal(key, (), self.rotated.dtype)
+        return self.center.y - self.center.row @ x + sd * white
 
 
 def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) -> Posterior:
@@ -199,6 +225,22 @@ def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) ->
     basis = core.basis(rotation.factors)
     rotated = mode_products(core.y, [u.conj().T for u in rotation.factors])
     return Posterior(variance, noise, basis, spectrum, rotated, core.rest, core.num_rest)
+
+
+def in_units(post: Posterior, data: Measurements) -> Posterior:
+    """The posterior of the coefficients of the columns as the user gave them.
+
+    Args:
+        post: that of the coefficients of normalised columns.
+        data: the measurements.
+    """
+    core = data.reduced
+    variance = tuple(
+        g if length is None else g / length**2
+        for g, length in zip(post.variance, core.lengths, strict=True)
+    )
+    basis = post.basis.scaled(core.lengths)
+    return dataclasses.replace(post, variance=variance, basis=basis, center=core.center)
 
 
 def contract_others(

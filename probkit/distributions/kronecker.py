@@ -30,6 +30,10 @@ class KroneckerNormal(Distribution):
         bases: for each mode None, or $Q_p$ with orthonormal columns, `(M_p, m_p)`. The
             covariance is then $(⊗Q_p)(⊗G_p)(⊗Q_p)^H + σ² I$. The cost of eigenproblems
             follows from the small sizes $m_p$.
+        level: if given, an unknown constant with a flat prior is added to all entries, and
+            integrated out: the density is that of the differences, of $M - 1$ dimensions.
+            It takes one factor, with a basis orthogonal to a constant. Draws have the
+            constant `level`, in units of $Y$.
 
     Values are tensors of shape `(m_1, …, m_P)` (or $M_p$), flattened in C order. First and
     second derivatives of `log_prob` in factors, noise and value are exact also if factors
@@ -41,7 +45,7 @@ class KroneckerNormal(Distribution):
     """
 
     arg_constraints: ClassVar[dict] = {}
-    pytree_data_fields = ("covariance", "bases")
+    pytree_data_fields = ("covariance", "bases", "level")
     pytree_aux_fields = ("is_complex",)
 
     def __init__(
@@ -51,6 +55,7 @@ class KroneckerNormal(Distribution):
         *,
         is_complex: bool = False,
         bases=None,
+        level=None,
         validate_args: bool | None = None,
     ):
         # Within the span of the bases.
@@ -65,6 +70,12 @@ class KroneckerNormal(Distribution):
                 f"`KroneckerNormal(bases=...)` has {inside} columns for factors of sizes "
                 f"{sizes}; basis p must have as many columns as factor p."
             )
+        if level is not None and (len(sizes) != 1 or self.bases[0] is None):
+            raise ValueError(
+                "`KroneckerNormal(level=...)` takes one factor, with a basis whose columns "
+                "sum to zero."
+            )
+        self.level = level
         self.is_complex = is_complex or jnp.issubdtype(
             self.covariance.dtype, jnp.complexfloating
         )
@@ -86,12 +97,14 @@ class KroneckerNormal(Distribution):
         # A circular complex number is a pair of real ones of half the variance each.
         halves, unit = (2, math.pi) if self.is_complex else (1, 2 * math.pi)
         size, reached = math.prod(self.event_shape), self.covariance.shape[0]
+        size = size if self.level is None else size - 1
         constant = size * math.log(unit) + linalg.logdet(self.covariance)
         constant = constant + (size - reached) * jnp.log(self.covariance.noise)
         return -0.5 * halves * (constant + form(jnp.asarray(value)))
 
     def _form(self, y):
         """$y^H Σ^{-1} y$, summed within the span of the bases and outside it."""
+        y = self._centered(y)
         if all(Q is None for Q in self.bases):
             return linalg.inverse_quadratic_form(self.covariance, y.reshape(-1))
         back = [None if Q is None else Q.conj().T for Q in self.bases]
@@ -100,6 +113,12 @@ class KroneckerNormal(Distribution):
         beyond = jnp.abs(y - linalg.mode_products(inside, self.bases)) ** 2
         form = linalg.inverse_quadratic_form(self.covariance, inside.reshape(-1))
         return form + beyond.sum() / self.covariance.noise
+
+    def _centered(self, y):
+        if self.level is None:
+            return y
+        y = y - self.level  # first, so that the mean loses no digits
+        return y - y.mean()
 
     def leave_one_out(self, value: Inexact[Array, "..."]) -> Float[Array, "..."]:
         r"""$\log p(y_i \mid y_{-i})$ of each entry given all the others.
@@ -116,16 +135,21 @@ class KroneckerNormal(Distribution):
         U = [u if Q is None else Q @ u for Q, u in pairs]
         # Outside the span of the bases there is only noise.
         gain = 1 / d - 1 / noise
+        value = self._centered(value)
         rotated = linalg.mode_products(value, [u.conj().T for u in U])
         weighted = value / noise + linalg.mode_products(gain * rotated, U)
-        precision = 1 / noise + linalg.mode_products(gain, [linalg.abs2(u) for u in U])
+        # Without the direction of a constant, the identity has the diagonal 1 - 1/M.
+        alone = 1.0 if self.level is None else 1 - 1 / len(value)
+        precision = alone / noise + linalg.mode_products(gain, [linalg.abs2(u) for u in U])
         return given_others(weighted, precision, self.is_complex)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()):
-        if self.is_complex and not jnp.iscomplexobj(self.mean):
+        if self.is_complex and not jnp.issubdtype(
+            self.covariance.dtype, jnp.complexfloating
+        ):
             parts = self._sample(key, (2, *sample_shape))
-            return jax.lax.complex(*(parts / math.sqrt(2)))
-        return self._sample(key, sample_shape)
+            return self.mean + jax.lax.complex(*(parts / math.sqrt(2)))
+        return self.mean + self._sample(key, sample_shape)
 
     def _sample(self, key, shape):
         if all(Q is None for Q in self.bases):
@@ -143,7 +167,8 @@ class KroneckerNormal(Distribution):
 
     @property
     def mean(self):
-        return jnp.zeros(self.event_shape, self.covariance.dtype)
+        zero = jnp.zeros(self.event_shape, self.covariance.dtype)
+        return zero if self.level is None else zero + self.level
 
     @property
     def variance(self):

@@ -1,0 +1,53 @@
+"""One fit inside an estimator: in float64, with a key from a random state."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from probkit.fits.fit import fit
+from probkit.fits.value import Fit
+from probkit.method import RESULTS, AbstractMethod, message
+from probkit.model import AbstractData, AbstractModel
+
+
+def in_float64[T](function: Callable[[], T]) -> T:
+    """The result of a function that computes in float64, whatever JAX is set to."""
+    with jax.enable_x64(True):
+        return function()
+
+
+def fitted(
+    model: AbstractModel,
+    data: Callable[[], AbstractData],
+    method: AbstractMethod,
+    random_state: Any,
+) -> Fit:
+    """A fit. A run that has not settled warns, as estimators of scikit-learn do.
+
+    Args:
+        model: the model.
+        data: a function that makes the data.
+        method: the method.
+        random_state: None, an int, or a `RandomState` of NumPy.
+
+    Raises:
+        ValueError: if the density is not finite.
+    """
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+    def run():
+        key = jax.random.key(seed)
+        return fit(model, data(), method, key=key, throw=False, progress=False)
+
+    found = in_float64(run)
+    if found.result != "successful":
+        text = f"{type(method).__name__}: {message(getattr(RESULTS, found.result))}"
+        if found.result == "nonfinite":
+            raise ValueError(text)
+        warnings.warn(text, ConvergenceWarning, stacklevel=3)
+    return found
