@@ -16,6 +16,7 @@ from numpyro.distributions.transforms import AffineTransform
 from probkit.distributions import InUnits
 from probkit.distributions.kronecker import KroneckerNormal
 from probkit.linalg import abs2, mode_products
+from probkit.method.programs import jit_for_one_run
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
@@ -304,8 +305,8 @@ class KroneckerSBL(AbstractEMModel):
             sites: one draw, `{site: value}`.
             data: the measurements.
         """
-        variance = self.scales(sites, data).variance()
-        return posterior(data, variance, self.noise(sites, data))
+        # Numbers become arrays, so that another draw is not another program.
+        return _posterior(self, jax.tree.map(jnp.asarray, sites), data)
 
     def recover(self, sites, data, key):
         """`coefficient`, one joint draw, and its exact mean and sd given the sites."""
@@ -464,7 +465,13 @@ class KroneckerSBL(AbstractEMModel):
         return tuple(checks)
 
 
-@eqx.filter_jit
+@jit_for_one_run
+def _posterior(model: KroneckerSBL, sites: Sites, data: Measurements) -> Posterior:
+    variance = model.scales(sites, data).variance()
+    return posterior(data, variance, model.noise(sites, data))
+
+
+@jit_for_one_run
 def _health(model: KroneckerSBL, sites: Sites, data: Measurements):
     """Share of the measurements explained, signal over noise, noise over its floor."""
     post = model.posterior(sites, data)

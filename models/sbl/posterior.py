@@ -18,9 +18,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
 
 from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
+from probkit.method.programs import jit_for_one_run
 from probkit.models.sbl.measurements import Measurements
 
 Vectors = tuple[Float[Array, " _n"], ...]
@@ -59,6 +60,7 @@ class Posterior(eqx.Module):
 
     # The evidence.
 
+    @jit_for_one_run
     def log_evidence(self) -> Float[Array, ""]:
         r"""$\log p(y \mid γ, σ^2)$, of a normal or a circular complex normal vector."""
         log_det = jnp.log(self.spectrum).sum() + self.num_rest * jnp.log(self.noise)
@@ -104,10 +106,12 @@ class Posterior(eqx.Module):
 
     # The coefficients.
 
+    @jit_for_one_run
     def mean(self) -> Inexact[Array, "..."]:
         """Posterior mean of the coefficients, shape `(N_1, …, N_P)`."""
         return self.prior_variance * self.score()
 
+    @jit_for_one_run
     def variances(self) -> Float[Array, "..."]:
         r"""Posterior variances, $γ - γ^2 w$; of complex coefficients $E|x - μ|^2$."""
         prior = self.prior_variance
@@ -123,6 +127,11 @@ class Posterior(eqx.Module):
         Returns:
             A number, in squared units of the coefficients.
         """
+        # As arrays, so that other places are not another program.
+        return self._covariance(jnp.asarray(one), jnp.asarray(other))
+
+    @jit_for_one_run
+    def _covariance(self, one: Int[Array, " _p"], other: Int[Array, " _p"]):
         pairs = zip(self.variance, self.bases, one, other, strict=True)
         rows = [g[i] * g[j] * (b[i] * jnp.conj(b[j]))[None] for g, b, i, j in pairs]
         explained = mode_products(1 / self.spectrum, rows).reshape(())
@@ -130,6 +139,7 @@ class Posterior(eqx.Module):
         prior = math.prod(g[i] for g, i in zip(self.variance, one, strict=True))
         return jnp.where(same, prior, 0.0) - explained
 
+    @jit_for_one_run
     def sample(self, key: PRNGKeyArray) -> Inexact[Array, "..."]:
         """One joint draw of all coefficients, shape `(N_1, …, N_P)`.
 
@@ -160,7 +170,10 @@ class Posterior(eqx.Module):
         Returns:
             Two tensors of shape `(k_1, …, k_P)`.
         """
-        rows = tuple(jnp.asarray(r) for r in rows)
+        return self._at(tuple(jnp.asarray(r) for r in rows))
+
+    @jit_for_one_run
+    def _at(self, rows: Matrices):
         mean = mode_products(self.mean(), rows)
         prior = mode_products(self.prior_variance, [abs2(r) for r in rows])
         reached = [

@@ -1,6 +1,7 @@
 """Type-II maximum likelihood: variances at the maximum of the evidence."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -30,6 +31,8 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.keys import two_keys
+from probkit.method.programs import jit_for_one_run
 from probkit.model.density import Sites
 from probkit.models.sbl.exchange import exchanged
 from probkit.models.sbl.kronecker import KroneckerSBL, scattered
@@ -44,6 +47,7 @@ from probkit.models.sbl.updates import (
     Rule,
     Scales,
     bound_sweep,
+    is_small,
     moved,
     moved_noise,
     noise_variance,
@@ -216,8 +220,11 @@ class TypeII(AbstractIterativeMethod):
     def step_limit(self):
         return self.max_steps
 
+    def runs_once(self, data):
+        return is_small(data, self.num_restarts)
+
     def begin(self, model, data, key, start):
-        key_start, key_run = jax.random.split(key)
+        key_start, key_run = two_keys(key)
         method = self
         if start is None:
             start = self._starts(model, data, key_start)
@@ -226,15 +233,14 @@ class TypeII(AbstractIterativeMethod):
         return Begin(method, model, start, key_run, key_end=key_start)
 
     def finish(self, model, data, end):
-        found = _pruned(self, model, data, end.states.here)
-        worth = np.array(found.worth)
+        found = jax.device_get(_pruned(self, model, data, end.states.here))
+        worth = found.worth
         best = best_lane(worth)
-        searched = end.lane(best)
-        one = jax.tree.map(lambda a: a[best], found)
+        searched, one = _lane(end.states, best), _lane(found, best)
         one = exchanged(data, one, self.prune, 0.1 * self.atol)
         moved_on = one.climb.num_steps > 0
         climb = one.climb if moved_on else searched.climb
-        sites = model.sites(one.scales, one.noise, data)
+        sites = _sites(model, one.scales, one.noise, data)
         result, settled = self.outcome(searched._replace(climb=climb), climb.result)
         trace = end.trace_of_ends("objective", worth, best)
         # During the search the objective is not the evidence.
@@ -265,7 +271,7 @@ class TypeII(AbstractIterativeMethod):
     def _starts(self, model, data, key) -> Sites:
         log_sds = np.full(self.num_restarts, self.spread, data.y.real.dtype)
         log_sds[0] = 0.0  # the first start is flat
-        return _starts(model, data, jax.random.split(key, len(log_sds)), log_sds)
+        return _starts(model, data, key, log_sds)
 
     def checks(self, tree, facts):
         checks = [check_remaining(facts, facts["evidence"], self.atol)]
@@ -275,15 +281,27 @@ class TypeII(AbstractIterativeMethod):
         return (*checks, *check_surplus(facts), *check_restarts(facts))
 
 
-@eqx.filter_jit
-def _starts(model: KroneckerSBL, data: Measurements, keys, log_sds) -> Sites:
+def _lane(tree, best: int):
+    return jax.tree.map(lambda a: np.asarray(a[best]), tree)
+
+
+@jit_for_one_run
+def _sites(model: KroneckerSBL, scales: Scales, noise, data: Measurements) -> Sites:
+    return model.sites(scales, noise, data)
+
+
+@jit_for_one_run
+def _starts(model: KroneckerSBL, data: Measurements, key, log_sds) -> Sites:
     flat = model.flat_start(data)
     if len(log_sds) == 1:  # drawing normals is slow to compile
         return jax.tree.map(lambda a: a[None], flat)
+    keys = jax.random.split(key, len(log_sds))
     return jax.vmap(lambda key, sd: scattered(flat, key, sd))(keys, log_sds)
 
 
-@eqx.filter_jit
+@partial(
+    jit_for_one_run, is_short=lambda method, model, data, squares: method.runs_once(data)
+)
 def _pruned(
     method: TypeII, model: KroneckerSBL, data: Measurements, squares: Squares
 ) -> Pruned:
