@@ -54,6 +54,7 @@ def session(name: str) -> dict[str, dict[str, float]]:
         seconds[stage], begin = now - begin, now
         programs[stage], count = count, 0
 
+    import arviz_base  # noqa: F401 (which the first fit would import)
     import jax
 
     import probkit as pk
