@@ -79,7 +79,7 @@ def surplus(data: Measurements, scales: Scales, evidence: float, worth: Worth) -
     alone = float(_noise_alone(data))
     price = prices(None if worth is None else "ebic", data, [g.size for g in scales.local])
     counts = [
-        0 if frozen else np.count_nonzero(g)
+        0 if frozen else int(np.count_nonzero(g))
         for g, frozen in zip(scales.local, scales.frozen, strict=True)
     ]
     return evidence - alone - sum(p * n for p, n in zip(price, counts, strict=True))
