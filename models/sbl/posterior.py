@@ -18,11 +18,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
 
 from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
 from probkit.method.programs import jit_for_one_run
 from probkit.models.sbl.measurements import Measurements
+from probkit.validate import short
 
 Vectors = tuple[Float[Array, " _n"], ...]
 Matrices = tuple[Inexact[Array, "_r _c"], ...]
@@ -126,9 +128,13 @@ class Posterior(eqx.Module):
 
         Returns:
             A number, in squared units of the coefficients.
+
+        Raises:
+            ValueError: for a place that no coefficient has.
         """
+        sizes = tuple(len(g) for g in self.variance)
         # As arrays, so that other places are not another program.
-        return self._covariance(jnp.asarray(one), jnp.asarray(other))
+        return self._covariance(_place(one, sizes), _place(other, sizes))
 
     @jit_for_one_run
     def _covariance(self, one: Int[Array, " _p"], other: Int[Array, " _p"]):
@@ -182,6 +188,18 @@ class Posterior(eqx.Module):
         ]
         explained = mode_products(1 / self.spectrum, reached)
         return mean, jnp.maximum(prior - explained, 0.0)
+
+
+def _place(given: Any, sizes: tuple[int, ...]) -> Int[Array, " _p"]:
+    if any(isinstance(i, jax.core.Tracer) for i in jax.tree.leaves(given)):
+        return jnp.asarray(given)
+    place = np.asarray(given)
+    if place.shape != (len(sizes),) or not np.all((place < sizes) & (place + sizes >= 0)):
+        raise ValueError(
+            f"`covariance(...)` got the place {short(given)}: it takes one index per mode, "
+            f"within the shape {sizes} of the coefficients."
+        )
+    return jnp.asarray(place % sizes)  # counted from the end if below zero
 
 
 def grams(data: Measurements, variance: Vectors) -> Matrices:
