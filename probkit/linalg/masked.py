@@ -43,11 +43,12 @@ class MaskedKroneckerPlusNoise(AbstractHermitian):
         noise: $σ² > 0$, a variance, one number, in the units of the product of factors.
             Answers are NaN if $Σ$ is not positive definite.
         mask: True where a cell is observed, shape `(m_1, …, m_P)`.
-        rtol: `solve` ends when $|b - A x| / |b|$ is below this number, or below ten
-            rounding units if that is more.
+        rtol: `solve` ends when $|b - A x| / |b|$ is below this number, or $|b - A x|$ below
+            ten rounding units of $A x$ if that is more.
         max_steps: the largest number of steps; after these `solve` returns NaN.
 
-    `solve` uses conjugate gradients, preconditioned by the inverse over the whole grid.
+    `solve` uses conjugate gradients, preconditioned by the inverse over the whole grid and
+    then also by the largest eigenvalues, of which up to 256 vectors are kept.
     There is no exact rule for the log-determinant; use `stochastic_logdet`.
 
     Raises:
