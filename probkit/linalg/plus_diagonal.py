@@ -8,10 +8,9 @@ from jaxtyping import Array
 from probkit.linalg.arguments import check_vector
 from probkit.linalg.beside import Beside
 from probkit.linalg.compiled import compiled
+from probkit.linalg.eigenvalues import AbstractSpectral
 from probkit.linalg.gradients import Equation
 from probkit.linalg.kronecker import Kronecker
-from probkit.linalg.kronecker_sum import KroneckerSum
-from probkit.linalg.plus_noise import KroneckerPlusNoise
 from probkit.linalg.questions import (
     diagonal,
     eigh,
@@ -23,7 +22,6 @@ from probkit.linalg.questions import (
     sqrt,
     times,
 )
-from probkit.linalg.shifted import ShiftedKronecker
 from probkit.linalg.structured import AbstractStructured, adjoint
 
 # As in `MaskedKroneckerPlusNoise`, where they are settings.
@@ -61,9 +59,7 @@ class PlusDiagonal(AbstractStructured):
 
 
 @plus_diagonal.register(Kronecker)
-@plus_diagonal.register(KroneckerPlusNoise)
-@plus_diagonal.register(ShiftedKronecker)
-@plus_diagonal.register(KroneckerSum)
+@plus_diagonal.register(AbstractSpectral)
 def _(op, amounts):
     return PlusDiagonal(op, amounts)
 
