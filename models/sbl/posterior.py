@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Inexact, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
 from probkit.method.programs import jit_for_one_run
@@ -137,7 +137,7 @@ class Posterior(eqx.Module):
         return self._covariance(_place(one, sizes), _place(other, sizes))
 
     @jit_for_one_run
-    def _covariance(self, one: Int[Array, " _p"], other: Int[Array, " _p"]):
+    def _covariance(self, one: Array, other: Array):
         pairs = zip(self.variance, self.bases, one, other, strict=True)
         rows = [g[i] * g[j] * (b[i] * jnp.conj(b[j]))[None] for g, b, i, j in pairs]
         explained = mode_products(1 / self.spectrum, rows).reshape(())
@@ -190,7 +190,7 @@ class Posterior(eqx.Module):
         return mean, jnp.maximum(prior - explained, 0.0)
 
 
-def _place(given: Any, sizes: tuple[int, ...]) -> Int[Array, " _p"]:
+def _place(given: Any, sizes: tuple[int, ...]) -> Array | np.ndarray:
     if any(isinstance(i, jax.core.Tracer) for i in jax.tree.leaves(given)):
         return jnp.asarray(given)
     place = np.asarray(given)
@@ -199,7 +199,7 @@ def _place(given: Any, sizes: tuple[int, ...]) -> Int[Array, " _p"]:
             f"`covariance(...)` got the place {short(given)}: it takes one index per mode, "
             f"within the shape {sizes} of the coefficients."
         )
-    return jnp.asarray(place % sizes)  # counted from the end if below zero
+    return place % sizes  # counted from the end if below zero
 
 
 def grams(data: Measurements, variance: Vectors) -> Matrices:
