@@ -137,7 +137,7 @@ class Posterior(eqx.Module):
         return self._covariance(_place(one, sizes), _place(other, sizes))
 
     @jit_for_one_run
-    def _covariance(self, one: Array, other: Array):
+    def _covariance(self, one: Array | np.ndarray, other: Array | np.ndarray):
         pairs = zip(self.variance, self.bases, one, other, strict=True)
         rows = [g[i] * g[j] * (b[i] * jnp.conj(b[j]))[None] for g, b, i, j in pairs]
         explained = mode_products(1 / self.spectrum, rows).reshape(())
