@@ -1,9 +1,10 @@
 """Kronecker products: probkit compared with NumPy, linear_operator, gpjax and dense SciPy.
 
 All sides run in one process, in turn. Timed are the matrix-vector product with three equal
-factors, and `solve` + `logdet` of such a product plus noise, within `jax.jit` and called
-outside it, and `solve` of a Toeplitz matrix with many right-hand sides. The result also has
-the flop limit of the same cores, the memory, and the slope of cost over size.
+factors, n from 10^3 to 10^6, and `solve` and `logdet` of such a product plus noise, each
+within `jax.jit` and called outside it; and `solve` of a Toeplitz matrix with one and with
+many right-hand sides. Ratios are to the fastest other side of the same row. The result also
+has the flop limit of the same cores, the memory, and the slope of cost over size.
 """
 
 import argparse
@@ -101,43 +102,55 @@ def dense_matvec(factors, v):
     return lambda: K @ v
 
 
-def ours_solve(factors, v):
+# The sides of `solve` and `logdet` of a product plus noise take the question too.
+
+
+def ours_asked(question, factors, v):
     import jax
     import jax.numpy as jnp
 
+    run = jax.jit(lambda F, v: _ours(question, F, v))
+    F, v = [jnp.asarray(A) for A in factors], jnp.asarray(v)
+    return lambda: run(F, v).block_until_ready()
+
+
+def _ours(question, F, v):
     from probkit import linalg
 
-    def both(F, v):
-        op = linalg.KroneckerPlusNoise(F, NOISE)
-        return linalg.solve(op, v), linalg.logdet(op)
-
-    run = jax.jit(both)
-    F, v = [jnp.asarray(A) for A in factors], jnp.asarray(v)
-    return lambda: jax.block_until_ready(run(F, v))
+    op = linalg.KroneckerPlusNoise(F, NOISE)
+    return linalg.solve(op, v) if question == "solve" else linalg.logdet(op)
 
 
-def ours_uncompiled_solve(factors, v):
-    import jax
+def ours_uncompiled_asked(question, factors, v):
     import jax.numpy as jnp
 
     from probkit import linalg
 
     op = linalg.KroneckerPlusNoise([jnp.asarray(A) for A in factors], NOISE)
     v = jnp.asarray(v)
-    return lambda: jax.block_until_ready((linalg.solve(op, v), linalg.logdet(op)))
+    if question == "solve":
+        return lambda: linalg.solve(op, v).block_until_ready()
+    return lambda: linalg.logdet(op).block_until_ready()
 
 
-def numpy_solve(factors, v):
-    def run():
+def numpy_asked(question, factors, v):
+    def spectrum(values):
+        return functools.reduce(np.multiply.outer, values) + NOISE
+
+    def solve():
         pairs = [np.linalg.eigh(F) for F in factors]
-        values = functools.reduce(np.multiply.outer, [w for w, _ in pairs]) + NOISE
-        T = numpy_reshape_matvec([U.T for _, U in pairs], v)() / values
-        return numpy_reshape_matvec([U for _, U in pairs], T)(), np.log(values).sum()
+        T = numpy_reshape_matvec([U.T for _, U in pairs], v)()
+        return numpy_reshape_matvec(
+            [U for _, U in pairs], T / spectrum([w for w, _ in pairs])
+        )()
 
-    return run
+    def logdet():
+        return np.log(spectrum([np.linalg.eigvalsh(F) for F in factors])).sum()
+
+    return solve if question == "solve" else logdet
 
 
-def linear_operator_solve(factors, v):
+def linear_operator_asked(question, factors, v):
     import torch
     from linear_operator.operators import (
         ConstantDiagLinearOperator,
@@ -155,41 +168,44 @@ def linear_operator_solve(factors, v):
             ConstantDiagLinearOperator(noise, len(v)),
         )
         with torch.no_grad():
-            return op.solve(v), op.logdet()
+            return op.solve(v) if question == "solve" else op.logdet()
 
     return run
 
 
-def dense_solve(factors, v):
+def dense_asked(question, factors, v):
     import scipy.linalg
 
     S = functools.reduce(np.kron, factors) + NOISE * np.eye(len(v))
 
-    def run():
-        factor = scipy.linalg.cho_factor(S)
-        return scipy.linalg.cho_solve(factor, v), 2 * np.log(np.diag(factor[0])).sum()
+    def solve():
+        return scipy.linalg.cho_solve(scipy.linalg.cho_factor(S), v)
 
-    return run
+    def logdet():
+        return 2 * np.log(np.diag(scipy.linalg.cholesky(S))).sum()
+
+    return solve if question == "solve" else logdet
 
 
-def gpjax_solve(factors, v):
+def gpjax_asked(question, factors, v):
     import gpjax.linalg
     import jax
     import jax.numpy as jnp
     import lineax as lx
 
-    def both(F, v):
+    def ask(F, v):
         matrices = [lx.MatrixLinearOperator(A) for A in F]
         inner = gpjax.linalg.Kronecker(matrices[1], matrices[2])
         K = gpjax.linalg.Kronecker(matrices[0], inner)
         S = K.as_matrix() + NOISE * jnp.eye(len(v), dtype=v.dtype)
         op = lx.MatrixLinearOperator(S, lx.positive_semidefinite_tag)
-        solution = lx.linear_solve(op, v, lx.Cholesky()).value
-        return solution, gpjax.linalg.logdet(op)
+        if question == "solve":
+            return lx.linear_solve(op, v, lx.Cholesky()).value
+        return gpjax.linalg.logdet(op)
 
-    run = jax.jit(both)
+    run = jax.jit(ask)
     F, v = [jnp.asarray(A) for A in factors], jnp.asarray(v)
-    return lambda: jax.block_until_ready(run(F, v))
+    return lambda: run(F, v).block_until_ready()
 
 
 DENSE = 5_000  # most rows of a dense matrix, so that it fits and does not take too long
@@ -202,15 +218,22 @@ MATVEC = {
     "gpjax": (gpjax_matvec, "gpjax", None),
     "scipy dense": (dense_matvec, None, DENSE),
 }
-SOLVE = {
-    "probkit": (ours_solve, None, None),
-    "probkit, no jit": (ours_uncompiled_solve, None, None),
-    "numpy eigh": (numpy_solve, None, None),
-    "linear_operator": (linear_operator_solve, "linear_operator", None),
-    # gpjax has no rule for a product plus noise, so this side is dense.
-    "gpjax": (gpjax_solve, "gpjax", DENSE),
-    "scipy dense": (dense_solve, None, DENSE),
-}
+
+
+def asked(question: str) -> dict:
+    sides = {
+        "probkit": (ours_asked, None, None),
+        "probkit, no jit": (ours_uncompiled_asked, None, None),
+        "numpy eigh": (numpy_asked, None, None),
+        "linear_operator": (linear_operator_asked, "linear_operator", None),
+        # gpjax has no rule for a product plus noise, so this side is dense.
+        "gpjax": (gpjax_asked, "gpjax", DENSE),
+        "scipy dense": (dense_asked, None, DENSE),
+    }
+    return {
+        name: (functools.partial(make, question), needs, limit)
+        for name, (make, needs, limit) in sides.items()
+    }
 
 
 def _repeat(run, count):
@@ -299,7 +322,8 @@ def against_the_limit(result: dict) -> dict:
 
 
 def race_toeplitz(n: int, columns: int, repeats: int) -> dict:
-    """Times of `solve` of an exponential covariance with many right-hand sides."""
+    """Times of `solve` of an exponential covariance with one or more right-hand sides."""
+    import jax
     import jax.numpy as jnp
     import scipy.linalg
 
@@ -313,8 +337,12 @@ def race_toeplitz(n: int, columns: int, repeats: int) -> dict:
         factor = scipy.linalg.cho_factor(scipy.linalg.toeplitz(column))
         return scipy.linalg.cho_solve(factor, B)
 
+    if columns == 1:
+        B, right = B[:, 0], right[:, 0]
+    compiled = jax.jit(linalg.solve)
     runs = {
-        "probkit": lambda: linalg.solve(op, right).block_until_ready(),
+        "probkit": lambda: compiled(op, right).block_until_ready(),
+        "probkit, no jit": lambda: linalg.solve(op, right).block_until_ready(),
         "scipy Toeplitz": lambda: scipy.linalg.solve_toeplitz(column, B),
         "scipy dense": dense,
     }
@@ -323,7 +351,13 @@ def race_toeplitz(n: int, columns: int, repeats: int) -> dict:
         {name: lambda _, run=run: seconds(run) for name, run in runs.items()}, repeats
     )
     apart = {name: _apart(parts, first["probkit"]) for name, parts in first.items()}
-    return {"n": n, "columns": columns, "seconds": rounds, "apart": apart}
+    return {
+        "n": n,
+        "columns": columns,
+        "seconds": rounds,
+        "apart": apart,
+        "absent": {},
+    }
 
 
 MEMORY = """
@@ -367,19 +401,34 @@ def slope(races: list[dict]) -> float:
     return float(np.polyfit(np.log(n), np.log(times), 1)[0])
 
 
+OURS = ("probkit", "probkit, no jit")
+
+
+def ratios(result: dict) -> dict[str, float]:
+    """Our elapsed seconds over those of the fastest other side."""
+    wall = {name: median(rows, "wall_s") for name, rows in result["seconds"].items()}
+    fastest = min((name for name in wall if name not in OURS), key=wall.get)
+    return {"fastest": fastest} | {
+        name: wall[name] / wall[fastest] for name in OURS if name in wall
+    }
+
+
 def show(title: str, races: list[dict]) -> None:
-    print(f"\n{title}: elapsed milliseconds, median")
+    print(f"\n{title}: elapsed milliseconds, median; and ratios to the fastest other side")
     names = list(races[0]["seconds"] | races[0]["absent"])
     rows = []
     for race in races:
+        race["ratios"] = ratios(race)
         cells = [
             1e3 * median(race["seconds"][name], "wall_s")
             if name in race["seconds"]
             else race["absent"][name]
             for name in names
         ]
-        rows.append((race["n"], race["dtype"], *cells))
-    table(("n", "dtype", *names), rows)
+        shape = race["n"], race.get("columns", race.get("dtype"))
+        rows.append((*shape, *cells, *(race["ratios"].get(name, "") for name in OURS)))
+    kind = "columns" if "columns" in races[0] else "dtype"
+    table(("n", kind, *names, "ratio", "ratio, no jit"), rows)
 
 
 def main() -> None:
@@ -398,27 +447,25 @@ def main() -> None:
             importlib.metadata.version(name) if installed(name) else "not installed"
         )
 
-    sizes = (10, 22) if args.quick else (10, 16, 22, 46, 68, 100, 150, 200)
+    sizes = (10, 22) if args.quick else (10, 22, 46, 100)
     largest = 500 if args.quick else 2000
     matvec = [
         race(MATVEC, m, "float64", repeats, largest if m >= 100 or args.quick else 0)
         for m in sizes
     ]
     matvec += [race(MATVEC, sizes[-1], "float32", repeats, largest)]
-    solve = [race(SOLVE, m, "float64", repeats) for m in sizes if m <= 100]
-    shapes = ((50, 5), (50, 50)) if args.quick else ((500, 1), (500, 500), (4000, 100))
+    solve, logdet = (
+        [race(asked(question), m, "float64", repeats) for m in sizes]
+        for question in ("solve", "logdet")
+    )
+    shapes = ((50, 1), (50, 50)) if args.quick else ((500, 1), (500, 500), (4000, 100))
     toeplitz = [race_toeplitz(n, k, repeats) for n, k in shapes]
     bytes_used = memory(sizes[-1])
 
     show("mat-vec", matvec)
-    show("solve + logdet of a product plus noise", solve)
-    print("\nToeplitz, many right-hand sides: elapsed milliseconds, median")
-    names = list(toeplitz[0]["seconds"])
-    rows = []
-    for result in toeplitz:
-        times = (1e3 * median(result["seconds"][name], "wall_s") for name in names)
-        rows.append((result["n"], result["columns"], *times))
-    table(("n", "columns", *names), rows)
+    show("solve of a product plus noise", solve)
+    show("logdet of a product plus noise", logdet)
+    show("solve of a Toeplitz matrix", toeplitz)
     print("\nGFlop/s of the mat-vec, and the limit: a large GEMM in the same rounds")
     rows = []
     for result in matvec:
@@ -432,7 +479,7 @@ def main() -> None:
                 (result["n"], result["dtype"], clock, told["gflops"], *limits, *parts)
             )
     table(("n", "dtype", "clock", "ours", "XLA", "NumPy", "of XLA", "of NumPy"), rows)
-    least = 1 if args.quick else 90_000
+    least = 1 if args.quick else 10_000
     large = [r for r in matvec if r["dtype"] == "float64" and r["n"] >= least]
     exponent = slope(large)
     print(
@@ -441,7 +488,8 @@ def main() -> None:
     print(f"memory of a mat-vec: {bytes_used['times']:.2f} times input + output")
     result = {"machine": where, "repeats": repeats, "matvec": matvec}
     result |= {
-        "solve_and_logdet": solve,
+        "solve": solve,
+        "logdet": logdet,
         "toeplitz": toeplitz,
         "slope": exponent,
         "memory": bytes_used,

@@ -1,4 +1,6 @@
-"""Whether the compiled programs of a method are also programs for a GPU."""
+"""How many programs are compiled, and whether they are also programs for a GPU."""
+
+import contextlib
 
 import equinox as eqx
 import jax
@@ -6,6 +8,22 @@ import jax.numpy as jnp
 
 from probkit.method.lanes import Lanes
 from probkit.method.loop import advance_lanes, init_lanes
+
+LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
+
+
+@contextlib.contextmanager
+def programs():
+    """A list that grows by one for each program that is made."""
+    made = []
+
+    def listen(event, duration, **_):
+        if event == LOWERED:
+            made.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield made
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def lowers_for_cuda(method, model, data):

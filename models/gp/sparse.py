@@ -42,6 +42,7 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.keys import two_keys
 from probkit.method.variances import fewer, ratio
 from probkit.model.check import Check
 from probkit.model.density import Sites
@@ -183,7 +184,7 @@ class SparseWeights(AbstractIterativeMethod):
         return self.max_steps
 
     def begin(self, model, data, key, start):
-        key_start, key_run = jax.random.split(key)
+        key_start, key_run = two_keys(key)
         if start is None:
             start = _starts(self.num_starts, self.spread, model, data, key_start)
         return Begin(self, model, start, key_run, key_end=key_start)

@@ -297,7 +297,8 @@ class Closed(AbstractMethod):
 class Search(MAP):
     """The search for the maximum. The cost of a step is that of its linear algebra."""
 
-    runs_once = True
+    def runs_once(self, data):
+        return True
 
 
 class End(NamedTuple):

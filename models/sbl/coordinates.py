@@ -56,7 +56,7 @@ class AbstractBasis(eqx.Module):
         r"""The diagonal of $B\, \mathrm{diag}(w)\, B^H$, one entry per coefficient."""
 
     @abstractmethod
-    def row(self, place: Sequence[int]) -> Inexact[Array, "..."]:
+    def row(self, place: Any) -> Inexact[Array, "..."]:
         """The row of one coefficient, of the shape of the spectrum."""
 
 

@@ -6,18 +6,19 @@ No small change of the variances leaves such an optimum, and all restarts may en
 
 import itertools
 import math
+from functools import partial
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probkit.method.climb import SAME_OPTIMUM
+from probkit.method.programs import jit_for_one_run
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
 from probkit.models.sbl.prune import Pruned, Worth, prices, pruned
-from probkit.models.sbl.updates import Scales, bound_step
+from probkit.models.sbl.updates import Scales, bound_step, is_small
 
 # Pairs of atoms that are tried in a round, steps of the bound after each, rounds, and how
 # many of the best pairs of a round are pruned.
@@ -98,7 +99,7 @@ def _risen(data: Measurements, scales: Scales, noise) -> tuple[Scales, Float[Arr
     return jax.lax.fori_loop(0, STEPS, step, (scales, noise))
 
 
-@eqx.filter_jit
+@partial(jit_for_one_run, is_short=lambda data, *_: is_small(data))
 def _evidences(data, scales, noise, out, into) -> Float[Array, " k"]:
     """The evidence after each exchange, in nats."""
 
@@ -109,6 +110,6 @@ def _evidences(data, scales, noise, out, into) -> Float[Array, " k"]:
     return jax.lax.map(one, (jnp.asarray(out), jnp.asarray(into)))
 
 
-@eqx.filter_jit
+@partial(jit_for_one_run, is_short=lambda data, *_: is_small(data))
 def _after(data, scales, noise, out, into) -> tuple[Scales, Float[Array, ""]]:
     return _risen(data, _swapped(scales, out, into), noise)

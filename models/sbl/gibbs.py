@@ -142,6 +142,7 @@ def drawn(
     method: Any,
     model: KroneckerSBL,
     data: Measurements,
+    sites: Sites,
     scales: Scales,
     noise: Float[Array, ""],
     key: PRNGKeyArray,
@@ -151,17 +152,18 @@ def drawn(
     Returns:
         `{site: array[1, draw, ...]}`, and facts for `check_draws`.
     """
-    one = repeated(model.sites(scales, noise, data), 1)
+    one = repeated(sites, 1)
     if method.num_draws == 1:
         return one, {}
+    key = jax.random.fold_in(key, 1)  # restarts have used the key itself
     around = draws_around(model, data, scales, noise, method.num_draws - 1, key)
     more, evidence = jax.device_get(around)
-    sites = {name: np.concatenate([a, more[name][None]], 1) for name, a in one.items()}
+    draws = {name: np.concatenate([a, more[name][None]], 1) for name, a in one.items()}
     if len(evidence) < 4 or np.ptp(evidence) == 0:
-        return sites, {}
+        return draws, {}
     # The estimate may be larger than their number, most of all if they are few.
     effective = min(effective_sample_size(evidence[None]), len(evidence))
-    return sites, {"effective_draws": float(effective)}
+    return draws, {"effective_draws": float(effective)}
 
 
 def check_draws(facts: Mapping[str, Any]) -> tuple[Check, ...]:

@@ -15,6 +15,7 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits, KroneckerNormal, SeenNormal
 from probkit.linalg import abs2, mode_products
+from probkit.method.programs import jit_for_one_run
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import Sites
@@ -349,7 +350,8 @@ class KroneckerSBL(AbstractEMModel):
             sites: one draw, `{site: value}`.
             data: the measurements.
         """
-        return in_units(self._posterior(sites, data), data)
+        # Numbers become arrays, so that another draw is not another program.
+        return _posterior(self, jax.tree.map(jnp.asarray, sites), data)
 
     def _posterior(self, sites: Sites, data: Measurements) -> Posterior:
         """The same of the coefficients of normalised columns."""
@@ -535,10 +537,15 @@ class KroneckerSBL(AbstractEMModel):
         return tuple(checks)
 
 
-@eqx.filter_jit
+@jit_for_one_run
+def _posterior(model: KroneckerSBL, sites: Sites, data: Measurements) -> Posterior:
+    return in_units(model._posterior(sites, data), data)
+
+
+@jit_for_one_run
 def _health(model: KroneckerSBL, sites: Sites, data: Measurements):
     """Share of the measurements explained, signal over noise, noise over its floor."""
-    post = model.posterior(sites, data)
+    post = model._posterior(sites, data)
     return (
         post.num_explained() / len(data),
         post.spectrum.max() / post.noise,

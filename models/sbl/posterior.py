@@ -20,11 +20,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Inexact, PRNGKeyArray
 
 from probkit.linalg import KroneckerPlusNoise, abs2, eigh, mode_products, outer
-from probkit.models.sbl.coordinates import AbstractBasis, Center, Vectors
+from probkit.method.programs import jit_for_one_run
+from probkit.models.sbl.coordinates import AbstractBasis, Center, Matrices, Vectors
 from probkit.models.sbl.measurements import Measurements
+from probkit.validate import short
 
 
 class Posterior(eqx.Module):
@@ -65,6 +68,7 @@ class Posterior(eqx.Module):
 
     # The evidence.
 
+    @jit_for_one_run
     def log_evidence(self) -> Float[Array, ""]:
         r"""$\log p(y \mid γ, σ^2)$, of a normal or a circular complex normal vector."""
         log_det = jnp.log(self.spectrum).sum() + self.num_rest * jnp.log(self.noise)
@@ -110,16 +114,19 @@ class Posterior(eqx.Module):
 
     # The coefficients.
 
+    @jit_for_one_run
     def mean(self) -> Inexact[Array, "..."]:
         """Posterior mean of the coefficients, shape `(N_1, …, N_P)`."""
         return self.prior_variance * self.score()
 
+    @jit_for_one_run
     def variances(self) -> Float[Array, "..."]:
         r"""Posterior variances, $γ - γ^2 w$; of complex coefficients $E|x - μ|^2$."""
         prior = self.prior_variance
         # By rounding, a well-determined coefficient may have a variance just below zero.
         return jnp.maximum(prior - prior**2 * self.leverage(), 0.0)
 
+    @jit_for_one_run
     def unshrunk(self) -> tuple[Inexact[Array, "..."], Float[Array, "..."]]:
         r"""What the data say of each coefficient by itself: with a flat prior on it alone.
 
@@ -143,7 +150,16 @@ class Posterior(eqx.Module):
 
         Returns:
             A number, in squared units of the coefficients.
+
+        Raises:
+            ValueError: for a place that no coefficient has.
         """
+        sizes = tuple(len(g) for g in self.variance)
+        # As arrays, so that other places are not another program.
+        return self._covariance(_place(one, sizes), _place(other, sizes))
+
+    @jit_for_one_run
+    def _covariance(self, one: Array | np.ndarray, other: Array | np.ndarray):
         γ, γ_other = (
             math.prod(g[i] for g, i in zip(self.variance, place, strict=True))
             for place in (one, other)
@@ -153,6 +169,7 @@ class Posterior(eqx.Module):
         same = jnp.all(jnp.asarray(one) == jnp.asarray(other))
         return jnp.where(same, γ, 0.0) - explained
 
+    @jit_for_one_run
     def sample(self, key: PRNGKeyArray) -> Inexact[Array, "..."]:
         """One joint draw of all coefficients, shape `(N_1, …, N_P)`.
 
@@ -186,7 +203,10 @@ class Posterior(eqx.Module):
             Two tensors of shape `(k_1, …, k_P)`.
         """
         rows = tuple(jnp.asarray(r) for r in rows)
-        center = self.center if intercept else None
+        return self._at(rows, self.center if intercept else None)
+
+    @jit_for_one_run
+    def _at(self, rows: Matrices, center: Center | None):
         if center is not None:
             rows = (rows[0] - center.row,)
         mean = mode_products(self.mean(), rows)
@@ -198,6 +218,7 @@ class Posterior(eqx.Module):
             return mean, variance
         return mean + center.y, variance + self.noise / center.count
 
+    @jit_for_one_run
     def intercept(self, x: Inexact[Array, "..."], key: PRNGKeyArray) -> Inexact[Array, ""]:
         """A draw of the intercept given the coefficients; zero if the data have none.
 
@@ -210,6 +231,18 @@ class Posterior(eqx.Module):
         sd = jnp.sqrt(self.noise / self.center.count)
         white = jax.random.normal(key, (), self.rotated.dtype)
         return self.center.y - self.center.row @ x + sd * white
+
+
+def _place(given: Any, sizes: tuple[int, ...]) -> Array | np.ndarray:
+    if any(isinstance(i, jax.core.Tracer) for i in jax.tree.leaves(given)):
+        return jnp.asarray(given)
+    place = np.asarray(given)
+    if place.shape != (len(sizes),) or not np.all((place < sizes) & (place + sizes >= 0)):
+        raise ValueError(
+            f"`covariance(...)` got the place {short(given)}: it takes one index per mode, "
+            f"within the shape {sizes} of the coefficients."
+        )
+    return place % sizes  # counted from the end if below zero
 
 
 def posterior(data: Measurements, variance: Vectors, noise: Float[Array, ""]) -> Posterior:

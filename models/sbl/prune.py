@@ -3,21 +3,22 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.method.climb import Climb, at_foot, climbed, is_done
+from probkit.method.programs import jit_for_one_run
 from probkit.method.variances import fewer
 from probkit.model.check import Check
 from probkit.models.sbl.coordinates import Vectors
 from probkit.models.sbl.measurements import Measurements
 from probkit.models.sbl.posterior import posterior
-from probkit.models.sbl.updates import NOISE_FLOOR, Scales, bound_step
+from probkit.models.sbl.updates import NOISE_FLOOR, Scales, bound_step, is_small
 from probkit.validate import positive, short
 
 # At most so many steps of the bound after atoms were taken out.
@@ -76,18 +77,18 @@ def surplus(data: Measurements, scales: Scales, evidence: float, worth: Worth) -
         evidence: the evidence there.
         worth: the setting `prune`. Prices are at least those of "ebic", unless it is None.
     """
-    silent = tuple(jnp.zeros(n, data.power.dtype) for n in data.num_atoms)
-    alone = float(_noise_alone(data, silent))
+    alone = float(_noise_alone(data))
     price = prices(None if worth is None else "ebic", data, [g.size for g in scales.local])
     counts = [
-        0 if frozen else int((g > 0).sum())
+        0 if frozen else int(np.count_nonzero(g))
         for g, frozen in zip(scales.local, scales.frozen, strict=True)
     ]
     return evidence - alone - sum(p * n for p, n in zip(price, counts, strict=True))
 
 
-@eqx.filter_jit
-def _noise_alone(data, silent):
+@jit_for_one_run
+def _noise_alone(data):
+    silent = tuple(jnp.zeros(n, data.power.dtype) for n in data.num_atoms)
     return best_noise(data, silent)[1]
 
 
@@ -158,7 +159,7 @@ def best_noise(
     return jnp.where(is_top, top, jnp.exp(logs[largest])), jnp.maximum(best, found[largest])
 
 
-@eqx.filter_jit
+@partial(jit_for_one_run, is_short=lambda data, *_: is_small(data))
 def pruned(
     data: Measurements, scales: Scales, noise: Float[Array, ""], worth: Worth, atol: float
 ) -> Pruned:

@@ -211,7 +211,9 @@ class Sequential(AbstractIterativeMethod):
         result, settled = self.outcome(state, state.result)
         one = jnp.ones_like(state.noise)
         scales = Scales(one, (state.variance,), (None,), (False,)).normalised()
-        sites, facts_of_draws = drawn(self, model, data, scales, state.noise, end.key)
+        sites = model.sites(scales, state.noise, data)
+        around = (scales, state.noise, end.key)
+        draws, facts_of_draws = drawn(self, model, data, sites, *around)
         count = int((state.variance > 0).sum())
         evidence = float(state.objective) + self._price(data) * count
         facts = {
@@ -222,7 +224,7 @@ class Sequential(AbstractIterativeMethod):
             "num_atoms": count,
             "settled": settled,
         }
-        return Draws(sites, {}, end.trace, result, facts | facts_of_draws)
+        return Draws(draws, {}, end.trace, result, facts | facts_of_draws)
 
     def checks(self, tree, facts):
         return (

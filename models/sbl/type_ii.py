@@ -1,6 +1,7 @@
 """Type-II maximum likelihood: variances at the maximum of the evidence."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,6 +30,8 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.keys import two_keys
+from probkit.method.programs import jit_for_one_run
 from probkit.model.density import Sites
 from probkit.models.sbl.coordinates import Vectors
 from probkit.models.sbl.exchange import exchanged
@@ -45,6 +48,7 @@ from probkit.models.sbl.updates import (
     Rule,
     Scales,
     bound_sweep,
+    is_small,
     moved,
     moved_noise,
     noise_variance,
@@ -219,8 +223,11 @@ class TypeII(AbstractIterativeMethod):
     def step_limit(self):
         return self.max_steps
 
+    def runs_once(self, data):
+        return is_small(data, self.num_restarts)
+
     def begin(self, model, data, key, start):
-        key_start, key_run = jax.random.split(key)
+        key_start, key_run = two_keys(key)
         method = self
         if start is None:
             start = self._starts(model, data, key_start)
@@ -229,16 +236,16 @@ class TypeII(AbstractIterativeMethod):
         return Begin(method, model, start, key_run, key_end=key_start)
 
     def finish(self, model, data, end):
-        found = _pruned(self, model, data, end.states.here)
-        worth = np.array(found.worth)
+        found = jax.device_get(_pruned(self, model, data, end.states.here))
+        worth = found.worth
         best = best_lane(worth)
-        searched = end.lane(best)
-        one = jax.tree.map(lambda a: a[best], found)
+        searched, one = _lane(end.states, best), _lane(found, best)
         one = exchanged(data, one, self.prune, 0.1 * self.atol)
         moved_on = one.climb.num_steps > 0
         climb = one.climb if moved_on else searched.climb
-        key = jax.random.fold_in(end.key, 1)
-        sites, facts_of_draws = drawn(self, model, data, one.scales, one.noise, key)
+        sites = _sites(model, one.scales, one.noise, data)
+        around = (one.scales, one.noise, end.key)
+        draws, facts_of_draws = drawn(self, model, data, sites, *around)
         result, settled = self.outcome(searched._replace(climb=climb), climb.result)
         trace = end.trace_of_ends("objective", worth, best)
         # During the search the objective is not the evidence.
@@ -252,7 +259,7 @@ class TypeII(AbstractIterativeMethod):
             "largest_fall": largest_fall(after, rounded=False),
             "settled": settled,
         }
-        return Draws(sites, {}, trace, result, facts | facts_of_draws)
+        return Draws(draws, {}, trace, result, facts | facts_of_draws)
 
     def refuse(self, model: Any, data: Any) -> None:
         if not isinstance(model, KroneckerSBL) or not isinstance(data, Measurements):
@@ -270,7 +277,7 @@ class TypeII(AbstractIterativeMethod):
     def _starts(self, model, data, key) -> Sites:
         log_sds = np.full(self.num_restarts, self.spread, data.y.real.dtype)
         log_sds[0] = 0.0  # the first start is flat
-        return _starts(model, data, jax.random.split(key, len(log_sds)), log_sds)
+        return _starts(model, data, key, log_sds)
 
     def checks(self, tree, facts):
         checks = [check_remaining(facts, facts["evidence"], self.atol)]
@@ -285,15 +292,27 @@ class TypeII(AbstractIterativeMethod):
         )
 
 
-@eqx.filter_jit
-def _starts(model: KroneckerSBL, data: Measurements, keys, log_sds) -> Sites:
+def _lane(tree, best: int):
+    return jax.tree.map(lambda a: np.asarray(a[best]), tree)
+
+
+@jit_for_one_run
+def _sites(model: KroneckerSBL, scales: Scales, noise, data: Measurements) -> Sites:
+    return model.sites(scales, noise, data)
+
+
+@jit_for_one_run
+def _starts(model: KroneckerSBL, data: Measurements, key, log_sds) -> Sites:
     flat = model.flat_start(data)
     if len(log_sds) == 1:  # drawing normals is slow to compile
         return jax.tree.map(lambda a: a[None], flat)
+    keys = jax.random.split(key, len(log_sds))
     return jax.vmap(lambda key, sd: scattered(flat, key, sd))(keys, log_sds)
 
 
-@eqx.filter_jit
+@partial(
+    jit_for_one_run, is_short=lambda method, model, data, squares: method.runs_once(data)
+)
 def _pruned(
     method: TypeII, model: KroneckerSBL, data: Measurements, squares: Squares
 ) -> Pruned:

@@ -5,6 +5,7 @@ its leverage. Written in these, no update divides by a variance. So the variance
 that was taken out stays zero, and no update returns NaN because of it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ MONOTONE: tuple[Rule, ...] = ("mm", "em")
 # A learned noise variance stays above this share of the mean square of the measurements:
 # with more coefficients than measurements, a diffuse prior can explain noise as signal.
 NOISE_FLOOR = 1e-6
+# Up to so many coefficients, of all restarts, programs are compiled without optimisation:
+# what that would save in a fit is less than it takes. Measured for one to three modes.
+SMALL = 2**13
 
 
 class Scales(eqx.Module):
@@ -276,6 +280,11 @@ def noise_variance(moved: Float[Array, ""], data: Measurements) -> Float[Array, 
     if data.noise_sd is not None:
         return data.noise_sd**2
     return jnp.maximum(moved, NOISE_FLOOR * data.power)
+
+
+def is_small(data: Measurements, restarts: int = 1) -> bool:
+    """Whether programs for these data are compiled as by `jit_for_one_run`."""
+    return restarts * math.prod(data.num_atoms) <= SMALL
 
 
 def bound_step(

@@ -15,6 +15,7 @@ from probkit.fits.tree import tree_of
 from probkit.fits.value import SAMPLE, Fit, FitError, refuse_wrong_types
 from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
 from probkit.method.batches import map_in_batches
+from probkit.method.keys import two_keys
 from probkit.method.loop import wants_progress
 from probkit.method.programs import renew
 from probkit.model import AbstractModel, Data
@@ -77,7 +78,7 @@ def fit(
     if progress is None:
         progress = wants_progress()
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
-    key_run, key_start = jax.random.split(key)
+    key_run, key_start = two_keys(key)
     begin = None if start is None else _start_sites(start, model, data, method, key_start)
     draws = method.run(model, data, key_run, begin, running)
     model = draws.model or model

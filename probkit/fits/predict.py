@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import PRNGKeyArray
@@ -21,7 +22,8 @@ from probkit.fits.value import (
 )
 from probkit.method.batches import map_in_batches
 from probkit.method.integrated import has_own, integrate, integrate_one
-from probkit.method.programs import is_ours, renew
+from probkit.method.keys import split_keys
+from probkit.method.programs import is_ours, jit_for_one_run, one_of, renew
 from probkit.model import AbstractData, AbstractModel, Data, Sites
 from probkit.model.density import observed_names, site_shapes
 from probkit.model.labels import refuse_wrong_labels
@@ -230,8 +232,9 @@ class Thinned:
 
     def flat(self) -> Sites:
         """The draws, one after another."""
-        picked = {k: v[:, self.picked] for k, v in draws_of(self.fitted).items()}
-        return {k: v.reshape(-1, *v.shape[2:]) for k, v in picked.items()}
+        # By NumPy, because each step of JAX would be a program of its own.
+        draws = {k: np.asarray(v)[:, self.picked] for k, v in draws_of(self.fitted).items()}
+        return {k: jnp.asarray(v.reshape(-1, *v.shape[2:])) for k, v in draws.items()}
 
     def _integrated(self) -> Any:
         """`model.integrated` of each draw, kept with the fit; None if that is too much."""
@@ -254,12 +257,12 @@ class Thinned:
     def _mapped(self, function, given, key: PRNGKeyArray, args) -> dict[str, np.ndarray]:
         model, count = self.fitted.model, len(jax.tree.leaves(given)[0])
         shape = (self.fitted.posterior.sizes["chain"], len(self.picked))
-        one = jax.tree.map(lambda a: a[0], given)
-        out = jax.eval_shape(lambda: function(model, one, *args, key))
+        one = one_of(given)
+        out = eqx.filter_eval_shape(function, model, one, *args, key)
         sizes = {name: (*shape, *a.shape) for name, a in out.items()}
         _refuse_size(sizes, count, self.caller)
         renew(self.caller, model, partial(function, model), one, *args, key)
-        keys = jax.random.split(key, count)
+        keys = split_keys(key, count)
         found = jax.device_get(_map_draws(function, model, given, keys, *args))
         return {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
 
@@ -275,7 +278,7 @@ def typical_integrated(fitted: Fit) -> Any:
     kept = fitted.kept.get(tuple(every.picked))
     if kept is not None:
         return jax.tree.map(lambda a: a[best], kept)
-    sites = {k: v[best] for k, v in every.flat().items()}
+    sites = {k: jnp.asarray(np.asarray(v)[best]) for k, v in every.flat().items()}
     model = fitted.model
     if not has_own(model):
         return sites
@@ -304,12 +307,14 @@ def _refuse_size(shapes: dict[str, tuple[int, ...]], draws: int, caller: str) ->
         )
 
 
-@eqx.filter_jit
-def _map_draws(function, model, given, keys, *args):
+def _map_draws_of(function, model, given, keys, *args):
     """`function(model, one draw, *args, key)` for every draw."""
     return map_in_batches(
         lambda pair: function(model, pair[0], *args, pair[1]), (given, keys)
     )
+
+
+_map_draws = jit_for_one_run(_map_draws_of, lambda _, __, ___, keys, *args: len(keys) == 1)
 
 
 def _after(model, sites, function, data, *args):

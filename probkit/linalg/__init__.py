@@ -1,6 +1,6 @@
 """Structured operators on lineax, and functions that answer questions about them."""
 
-from probkit.linalg import combined, shifted  # noqa: F401 (their rules)
+from probkit.linalg import combined, plus_diagonal, shifted  # noqa: F401 (their rules)
 from probkit.linalg.beside import Beside
 from probkit.linalg.block_diagonal import BlockDiagonal
 from probkit.linalg.gram_plus_noise import KroneckerGramPlusNoise

@@ -1,7 +1,8 @@
 """Rules for lineax's multiples, sums and products of operators, which keep their structure.
 
 `-op`, `2 * op`, `op / 2`, `op_1 @ op_2`, `op + s I` and tagged operators are classes of
-lineax. A sum has a rule if one side is a multiple of the identity that the other takes in.
+lineax. A sum has a rule if one side is a multiple of the identity, or a diagonal, that the
+other takes in.
 """
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from probkit.linalg.questions import (
     diagonal,
     eigh,
     logdet,
+    plus_diagonal,
     plus_identity,
     quadratic_form,
     solve,
@@ -98,6 +100,11 @@ def _(op, amount):
     return plus_identity(times(op.operator, _factor(op)), amount)
 
 
+@_multiple(plus_diagonal)
+def _(op, amounts):
+    return plus_diagonal(times(op.operator, _factor(op)), amounts)
+
+
 def _real(factor, question):
     if is_complex(jnp.result_type(factor)):
         raise ValueError(
@@ -133,16 +140,24 @@ def _product(op):
 # Sums
 
 
-def _with_identity(op, question):
-    """A sum with a multiple of the identity as one operator."""
-    for A, other in ((op.operator1, op.operator2), (op.operator2, op.operator1)):
+def _as_one(op, question):
+    """A sum with a multiple of the identity, or with a diagonal, as one operator."""
+    pairs = ((op.operator1, op.operator2), (op.operator2, op.operator1))
+    for A, other in pairs:
         amount = _of_identity(other)
         if amount is not None:
             return plus_identity(A, _real(amount, question))
+    for A, other in pairs:
+        amounts = _of_diagonal(other)
+        if amounts is not None:
+            # lineax wants one dtype. With an imaginary part the sum is not Hermitian.
+            real = jnp.where(jnp.imag(amounts) == 0, jnp.real(amounts), jnp.nan)
+            return plus_diagonal(A, real)
     names = [type(A).__name__ for A in (op.operator1, op.operator2)]
     raise NotImplementedError(
         f"`{question}` has no rule for the sum of `{names[0]}` and `{names[1]}`; one of "
-        "them has to be `s * lx.IdentityLinearOperator(op.in_structure())`."
+        "them has to be `s * lx.IdentityLinearOperator(op.in_structure())` or a "
+        "`lx.DiagonalLinearOperator`."
     )
 
 
@@ -158,35 +173,52 @@ def _of_identity(op):
     return None
 
 
+def _of_diagonal(op):
+    """The diagonal if the operator is one by its class, else None."""
+    if isinstance(op, lx.DiagonalLinearOperator):
+        return op.diagonal
+    if isinstance(op, lx.MulLinearOperator | lx.DivLinearOperator | lx.NegLinearOperator):
+        inner = _of_diagonal(op.operator)
+        return None if inner is None else _factor(op) * inner
+    if isinstance(op, lx.TaggedLinearOperator):
+        return _of_diagonal(op.operator)
+    return None
+
+
 @solve.register(lx.AddLinearOperator)
 @solve_columns.register(lx.AddLinearOperator)
 def _(op, vector):
-    return solve(_with_identity(op, "solve"), vector)
+    return solve(_as_one(op, "solve"), vector)
 
 
 @logdet.register(lx.AddLinearOperator)
 def _(op):
-    return logdet(_with_identity(op, "logdet"))
+    return logdet(_as_one(op, "logdet"))
 
 
 @sqrt.register(lx.AddLinearOperator)
 def _(op):
-    return sqrt(_with_identity(op, "sqrt"))
+    return sqrt(_as_one(op, "sqrt"))
 
 
 @eigh.register(lx.AddLinearOperator)
 def _(op):
-    return eigh(_with_identity(op, "eigh"))
+    return eigh(_as_one(op, "eigh"))
 
 
 @plus_identity.register(lx.AddLinearOperator)
 def _(op, amount):
-    return plus_identity(_with_identity(op, "a sum"), amount)
+    return plus_identity(_as_one(op, "a sum"), amount)
+
+
+@plus_diagonal.register(lx.AddLinearOperator)
+def _(op, amounts):
+    return plus_diagonal(_as_one(op, "a sum"), amounts)
 
 
 @times.register(lx.AddLinearOperator)
 def _(op, factor):
-    return times(_with_identity(op, "a multiple"), factor)
+    return times(_as_one(op, "a multiple"), factor)
 
 
 @quadratic_form.register(lx.AddLinearOperator)
@@ -246,3 +278,8 @@ def _(op, factor):
 @plus_identity.register(lx.TaggedLinearOperator)
 def _(op, amount):
     return plus_identity(op.operator, amount)
+
+
+@plus_diagonal.register(lx.TaggedLinearOperator)
+def _(op, amounts):
+    return plus_diagonal(op.operator, amounts)

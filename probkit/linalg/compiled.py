@@ -29,7 +29,6 @@ def compiled[Function: Callable[..., Any]](function: Function) -> Function:
     of_rules.__name__ = function.__name__  # which a profile shows
     program = jax.jit(of_rules, static_argnums=0, inline=True)
 
-    @functools.wraps(function)
     def call(*args, **kwargs):
         try:
             return program(_rules.generation, *args, **kwargs)
@@ -39,9 +38,27 @@ def compiled[Function: Callable[..., Any]](function: Function) -> Function:
                 raise
         return function(*args, **kwargs)
 
-    if hasattr(function, "register"):
-        call.register = _anew(function.register)  # type: ignore[attr-defined]
-    return call  # type: ignore[return-value]
+    return _Compiled(function, call)  # type: ignore[return-value]
+
+
+class _Compiled:
+    """The compiled function, also as a method.
+
+    Equinox would make a module of each method that is asked for (`op.mv`), which takes
+    longer than a small product. This one is a pytree too, as Equinox wants of a method.
+    """
+
+    def __init__(self, function, call):
+        functools.update_wrapper(self, function)
+        self._call = call
+        if hasattr(function, "register"):
+            self.register = _anew(function.register)
+
+    def __call__(self, *args, **kwargs):
+        return self._call(*args, **kwargs)
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else jax.tree_util.Partial(self._call, instance)
 
 
 class _Rules:

@@ -1,37 +1,89 @@
-"""Log-determinants and solutions by the eigenvalues of the factors of a matrix."""
+"""Matrices with eigenvectors of product form, and what follows from their eigenvalues."""
 
+import abc
 import functools
+import math
 from collections.abc import Callable, Sequence
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import lineax as lx
+from jaxtyping import Array, Inexact
 
 from probkit.linalg.arguments import check_vector
 from probkit.linalg.kronecker import Kronecker
-from probkit.linalg.questions import hermitian_solve
+from probkit.linalg.product import Product
+from probkit.linalg.questions import eigh, hermitian_solve, logdet, solve, sqrt
 from probkit.linalg.spectral import eigh_of_matrix, hermitian
-from probkit.linalg.structured import adjoint
+from probkit.linalg.structured import AbstractStructured, adjoint
 
 Spectrum = Callable[[Sequence[Array], Array], Array]
 
 
-def spectral_logdet(spectrum: Spectrum, factors: Sequence[Array], noise: Array) -> Array:
-    r"""$\sum \log |d|$ with $d = φ(λ_1, …, λ_P, σ²)$, $λ_p$ the eigenvalues of $G_p$.
+class AbstractSpectral(AbstractStructured):
+    r"""$(⊗U_p)\, \mathrm{diag}(d)\, (⊗U_p)^H$ with $d = φ(λ_1, …, λ_P, s)$.
 
-    Args:
-        spectrum: $φ$, affine in each $λ_p$ by itself; a tensor with one axis per factor. It
-            is NaN where the answer has to be.
-        factors: Hermitian $G_p$, `(m_p, m_p)`.
-        noise: $σ²$, one number.
-
-    Returns:
-        One real number.
-
-    First and second derivatives are right whether or not eigenvalues coincide; third
-    derivatives only if they differ.
+    $G_p = U_p\, \mathrm{diag}(λ_p)\, U_p^H$ are the factors. A class says what $φ$ and
+    $s$ are, and has answers to `solve`, `logdet`, `eigh` and `sqrt`.
     """
-    return _logdet(spectrum, tuple(hermitian(G) for G in factors), noise)
+
+    factors: eqx.AbstractVar[tuple[Inexact[Array, "..."], ...]]
+
+    @staticmethod
+    @abc.abstractmethod
+    def spectrum(values: Sequence[Array], added: Array) -> Array:
+        """$φ$, affine in each $λ_p$ by itself; a tensor with one axis per factor.
+
+        It is NaN where `solve` and `logdet` have to be.
+        """
+
+    @abc.abstractmethod
+    def added(self) -> Array:
+        """$s$, one number."""
+
+    @property
+    def shape(self):
+        n = math.prod(len(G) for G in self.factors)
+        return n, n
+
+    @property
+    def dtype(self):
+        return jnp.result_type(*self.factors)
+
+
+@eigh.register(AbstractSpectral)
+def _(op):
+    values, U = decomposed(op.factors)
+    return op.spectrum(values, op.added()), Kronecker(U)
+
+
+@sqrt.register(AbstractSpectral)
+def _(op):
+    # R = (⊗U_p) diag(√d):  R Rᴴ = A
+    d, U = eigh(op)
+    return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
+
+
+@logdet.register(AbstractSpectral)
+def _(op):
+    # log|A| = Σ log|d|
+    return _logdet(type(op).spectrum, tuple(hermitian(G) for G in op.factors), op.added())
+
+
+@solve.register(AbstractSpectral)
+def _(op, vector):
+    # A⁻¹ b = (⊗U_p) diag(1/d) (⊗U_p)ᴴ b
+    check_vector(vector, op.shape[0], "solve")
+    factors, added = jax.lax.stop_gradient((op.factors, op.added()))
+    values, vectors = decomposed(factors)
+    d, U = op.spectrum(values, added), Kronecker(vectors)
+
+    def solution(b):
+        rotated = adjoint(U).mv(b)
+        return U.mv(rotated / d.reshape(-1))
+
+    return hermitian_solve(op, vector, solution)
 
 
 def decomposed(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
@@ -55,7 +107,9 @@ def _spectra(factors: Sequence[Array]) -> tuple[list[Array], list[Array]]:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _logdet(spectrum, factors, noise):
+def _logdet(spectrum: Spectrum, factors, noise):
+    # First and second derivatives are right whether or not eigenvalues coincide; third
+    # derivatives only if they differ.
     return _sum_of_logs(spectrum, _spectra(factors)[0], noise)
 
 
@@ -111,7 +165,7 @@ def _(spectrum, primals, tangents):
     d_T = []
     for p, (V, E_p) in enumerate(zip(U, E, strict=True)):
         one = [jnp.full_like(v, q == p) for q, v in enumerate(values)]
-        _, w = jax.jvp(functools.partial(spectrum, noise=noise), (values,), (one,))
+        _, w = jax.jvp(functools.partial(spectrum, added=noise), (values,), (one,))
         B = jnp.moveaxis(w / d, p, 0).reshape(len(V), -1)
         inside = -(B @ B.T) * E_p
         inside = jnp.where(jnp.eye(len(V), dtype=bool), jnp.diag(d_c[p]), inside)
@@ -132,17 +186,3 @@ def at_least_zero(values: Array) -> Array:
     rounding = 10 * len(values) * jnp.finfo(values.dtype).eps * jnp.abs(values).max()
     kept = jnp.where((values < 0) & (values >= -rounding), 0, values)
     return values + jax.lax.stop_gradient(kept - values)
-
-
-def spectral_solve(spectrum: Spectrum, op, noise: Array, vector: Array) -> Array:
-    """The solution by the spectrum of the factors of `op`; differentiable to any order."""
-    check_vector(vector, op.shape[0], "solve")
-    factors, noise = jax.lax.stop_gradient((op.factors, noise))
-    values, vectors = decomposed(factors)
-    d, U = spectrum(values, noise), Kronecker(vectors)
-
-    def solution(b):
-        rotated = adjoint(U).mv(b)
-        return U.mv(rotated / d.reshape(-1))
-
-    return hermitian_solve(op, vector, solution)

@@ -1,34 +1,21 @@
 """Kronecker sums: a sum of one factor per axis."""
 
 import functools
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-import lineax as lx
 from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, check_square, check_vector
 from probkit.linalg.compiled import compiled
-from probkit.linalg.eigenvalues import decomposed, spectral_logdet, spectral_solve
-from probkit.linalg.kronecker import Kronecker
+from probkit.linalg.eigenvalues import AbstractSpectral
 from probkit.linalg.modes import mode_products
-from probkit.linalg.product import Product
-from probkit.linalg.questions import (
-    diagonal,
-    eigh,
-    logdet,
-    plus_identity,
-    solve,
-    sqrt,
-    times,
-    trace,
-)
+from probkit.linalg.questions import diagonal, plus_identity, times, trace
 from probkit.linalg.spectral import hermitian
 from probkit.linalg.structured import AbstractHermitian
 
 
-class KroneckerSum(AbstractHermitian):
+class KroneckerSum(AbstractSpectral, AbstractHermitian):
     r"""$G_1 ⊕ … ⊕ G_P = \sum_p I ⊗ … ⊗ G_p ⊗ … ⊗ I$, in C order.
 
     A separable Laplacian is one. With $G_p = U_p\, \mathrm{diag}(λ_p)\, U_p^H$ it is
@@ -52,14 +39,12 @@ class KroneckerSum(AbstractHermitian):
         for G in self.factors:
             check_square(G, "KroneckerSum")
 
-    @property
-    def shape(self):
-        n = math.prod(len(G) for G in self.factors)
-        return n, n
+    def added(self):
+        return jnp.zeros((), jnp.finfo(self.dtype).dtype)
 
-    @property
-    def dtype(self):
-        return jnp.result_type(*self.factors)
+    @staticmethod
+    def spectrum(values, added):
+        return functools.reduce(jnp.add.outer, values) + added
 
     @compiled
     def mv(self, vector):
@@ -73,36 +58,9 @@ class KroneckerSum(AbstractHermitian):
         return functools.reduce(jnp.add, terms).reshape(-1)
 
 
-def _spectrum(values, noise):
-    return functools.reduce(jnp.add.outer, values) + noise
-
-
-def _nothing(op):
-    return jnp.zeros((), jnp.finfo(op.dtype).dtype)
-
-
-@eigh.register(KroneckerSum)
-def _(op):
-    # eigenvalues add, eigenvectors are Kronecker products
-    values, U = decomposed(op.factors)
-    return _spectrum(values, 0), Kronecker(U)
-
-
-@solve.register(KroneckerSum)
-def _(op, vector):
-    # A⁻¹ b = (⊗U_p) diag(1/d) (⊗U_p)ᴴ b
-    return spectral_solve(_spectrum, op, _nothing(op), vector)
-
-
-@logdet.register(KroneckerSum)
-def _(op):
-    # log|A| = Σ log|λ_1 ⊕ … ⊕ λ_P|
-    return spectral_logdet(_spectrum, op.factors, _nothing(op))
-
-
 @diagonal.register(KroneckerSum)
 def _(op):
-    return _spectrum([jnp.diagonal(G) for G in op.factors], 0).reshape(-1)
+    return op.spectrum([jnp.diagonal(G) for G in op.factors], 0).reshape(-1)
 
 
 @trace.register(KroneckerSum)
@@ -110,13 +68,6 @@ def _(op):
     # tr(⊕G_p) = Σ_p (n / n_p) tr G_p
     n = op.shape[0]
     return sum(n // len(G) * jnp.trace(G) for G in op.factors)
-
-
-@sqrt.register(KroneckerSum)
-def _(op):
-    # R = (⊗U_p) diag(√d):  R Rᴴ = A
-    d, U = eigh(op)
-    return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
 
 
 @times.register(KroneckerSum)

@@ -13,6 +13,7 @@ from probkit.linalg.questions import (
     eigh,
     hermitian_solve,
     logdet,
+    plus_diagonal,
     plus_identity,
     quadratic_form,
     solve,
@@ -159,6 +160,17 @@ def _(op, amount):
     check_square(op, "a sum with the identity")
     A = jnp.asarray(op.matrix)
     return lx.MatrixLinearOperator(A + amount * jnp.eye(len(A), dtype=A.dtype))
+
+
+@plus_diagonal.register(lx.MatrixLinearOperator)
+def _(op, amounts):
+    check_square(op, "a sum with a diagonal")
+    return lx.MatrixLinearOperator(jnp.asarray(op.matrix) + jnp.diag(amounts))
+
+
+@plus_diagonal.register(lx.DiagonalLinearOperator)
+def _(op, amounts):
+    return lx.DiagonalLinearOperator(op.diagonal + amounts)
 
 
 @plus_identity.register(lx.DiagonalLinearOperator)

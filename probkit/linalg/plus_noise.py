@@ -1,6 +1,5 @@
 """A Kronecker product plus white noise, exact through the eigenvectors of the factors."""
 
-import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -9,28 +8,14 @@ from jaxtyping import Array, ArrayLike, Inexact
 
 from probkit.linalg.arguments import as_arrays, as_noise, check_square
 from probkit.linalg.compiled import compiled
-from probkit.linalg.eigenvalues import (
-    at_least_zero,
-    decomposed,
-    spectral_logdet,
-    spectral_solve,
-)
+from probkit.linalg.eigenvalues import AbstractSpectral, at_least_zero, decomposed
 from probkit.linalg.kronecker import Kronecker
-from probkit.linalg.product import Product
-from probkit.linalg.questions import (
-    diagonal,
-    eigh,
-    logdet,
-    plus_identity,
-    solve,
-    sqrt,
-    trace,
-)
+from probkit.linalg.questions import diagonal, eigh, plus_identity, trace
 from probkit.linalg.spectral import hermitian, outer
 from probkit.linalg.structured import AbstractHermitian
 
 
-class KroneckerPlusNoise(AbstractHermitian):
+class KroneckerPlusNoise(AbstractSpectral, AbstractHermitian):
     r"""$Σ = G_1 ⊗ … ⊗ G_P + σ² I$, on vectors flattened in C order.
 
     With $G_p = U_p\, \mathrm{diag}(λ_p)\, U_p^H$ every question has an exact answer by
@@ -63,25 +48,19 @@ class KroneckerPlusNoise(AbstractHermitian):
             check_square(G, "KroneckerPlusNoise")
         self.noise = as_noise(noise, self.factors, "KroneckerPlusNoise")
 
-    @property
-    def shape(self):
-        n = math.prod(len(G) for G in self.factors)
-        return n, n
+    def added(self):
+        return self.noise
 
-    @property
-    def dtype(self):
-        return jnp.result_type(*self.factors)
+    @staticmethod
+    def spectrum(values, added):
+        # Below zero it is no covariance, and no logarithm of it is a density.
+        d = _eigenvalues(values, added)
+        return jnp.where(d < 0, jnp.nan, d)
 
     @compiled
     def mv(self, vector):
         K = Kronecker([hermitian(G) for G in self.factors])
         return K.mv(vector) + self.noise * vector
-
-
-def _spectrum(values, noise):
-    # Below zero it is no covariance, and no logarithm of it is a density.
-    d = _eigenvalues(values, noise)
-    return jnp.where(d < 0, jnp.nan, d)
 
 
 def _eigenvalues(values, noise):
@@ -90,20 +69,9 @@ def _eigenvalues(values, noise):
 
 @eigh.register(KroneckerPlusNoise)
 def _(op):
+    # whatever their sign
     values, U = decomposed(op.factors)
     return _eigenvalues(values, op.noise), Kronecker(U)
-
-
-@solve.register(KroneckerPlusNoise)
-def _(op, vector):
-    # Σ⁻¹ b = (⊗U_p) diag(1/d) (⊗U_p)ᴴ b
-    return spectral_solve(_spectrum, op, op.noise, vector)
-
-
-@logdet.register(KroneckerPlusNoise)
-def _(op):
-    # log|Σ| = Σ log(⊗λ_p + σ²)
-    return spectral_logdet(_spectrum, op.factors, op.noise)
 
 
 @diagonal.register(KroneckerPlusNoise)
@@ -114,13 +82,6 @@ def _(op):
 @trace.register(KroneckerPlusNoise)
 def _(op):
     return trace(Kronecker(op.factors)) + op.shape[0] * op.noise
-
-
-@sqrt.register(KroneckerPlusNoise)
-def _(op):
-    # R = (⊗U_p) diag(√d):  R Rᴴ = Σ
-    d, U = eigh(op)
-    return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
 
 
 @lx.tridiagonal.register(KroneckerPlusNoise)

@@ -281,6 +281,14 @@ def plus_identity(
     _no_rule("a sum with the identity", op)
 
 
+@functools.singledispatch
+def plus_diagonal(
+    op: lx.AbstractLinearOperator, amounts: Array
+) -> lx.AbstractLinearOperator:
+    """$A + D$ for a real diagonal $D$, of shape `(n,)`, as one operator."""
+    _no_rule("a sum with a diagonal", op)
+
+
 def hermitian_solve(op: lx.AbstractLinearOperator, vector: ArrayLike, solution) -> Array:
     """`solution(b)` for Hermitian `op`, with the derivatives of the equation it solves.
 

@@ -1,6 +1,5 @@
 """A Kronecker product plus a multiple of the identity, definite or not."""
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,18 +7,17 @@ import lineax as lx
 from jaxtyping import Array
 
 from probkit.linalg.compiled import compiled
-from probkit.linalg.eigenvalues import decomposed, spectral_logdet, spectral_solve
+from probkit.linalg.eigenvalues import AbstractSpectral
 from probkit.linalg.gram_plus_noise import KroneckerGramPlusNoise
 from probkit.linalg.kronecker import Kronecker
 from probkit.linalg.matrices import as_operator
 from probkit.linalg.plus_noise import KroneckerPlusNoise
-from probkit.linalg.product import Product
-from probkit.linalg.questions import eigh, logdet, plus_identity, solve, sqrt, times
+from probkit.linalg.questions import plus_identity, times
 from probkit.linalg.spectral import hermitian, outer
-from probkit.linalg.structured import AbstractStructured, dense
+from probkit.linalg.structured import dense
 
 
-class ShiftedKronecker(AbstractStructured):
+class ShiftedKronecker(AbstractSpectral):
     """$G_1 ⊗ … ⊗ G_P + s I$ for Hermitian $G_p$ and any real $s$; what a sum becomes.
 
     `KroneckerPlusNoise` is a covariance, and NaN if it is not positive definite. This is a
@@ -38,14 +36,12 @@ class ShiftedKronecker(AbstractStructured):
         dtype = jnp.finfo(jnp.result_type(*self.factors)).dtype
         self.shift = jnp.asarray(shift).astype(dtype)
 
-    @property
-    def shape(self):
-        n = math.prod(len(G) for G in self.factors)
-        return n, n
+    def added(self):
+        return self.shift
 
-    @property
-    def dtype(self):
-        return jnp.result_type(*self.factors)
+    @staticmethod
+    def spectrum(values, added):
+        return outer(values) + added
 
     @compiled
     def mv(self, vector):
@@ -54,35 +50,6 @@ class ShiftedKronecker(AbstractStructured):
 
     def transpose(self):
         return lx.conj(self)
-
-
-def _spectrum(values, noise):
-    return outer(values) + noise
-
-
-# The rules are those of `KroneckerPlusNoise`, without a bound on the eigenvalues.
-
-
-@eigh.register(ShiftedKronecker)
-def _(op):
-    values, U = decomposed(op.factors)
-    return _spectrum(values, op.shift), Kronecker(U)
-
-
-@solve.register(ShiftedKronecker)
-def _(op, vector):
-    return spectral_solve(_spectrum, op, op.shift, vector)
-
-
-@logdet.register(ShiftedKronecker)
-def _(op):
-    return spectral_logdet(_spectrum, op.factors, op.shift)
-
-
-@sqrt.register(ShiftedKronecker)
-def _(op):
-    d, U = eigh(op)
-    return Product([U, lx.DiagonalLinearOperator(jnp.sqrt(d).reshape(-1).astype(op.dtype))])
 
 
 @times.register(ShiftedKronecker)

@@ -87,26 +87,27 @@ def _levinson(column, vector):
     """
     n = len(column)
     dtype = jnp.result_type(column, vector)
-    places = jnp.arange(n)
-    backward = column[::-1]  # backward[n - 1 - m + j] = c_{m - j}
+    # c_{n-1}, …, c_1, 0, …
+    backward = jnp.concatenate([column[:0:-1], jnp.zeros(n, column.dtype)])
 
     def step(carry, m):
-        a, x, error = carry
+        a, turned, x, error = carry
         # c_m, c_{m-1}, …, c_1, 0, … against a_0, …, a_{m-1} and x_0, …, x_{m-1}
-        row = jnp.where(places < m, jnp.roll(backward, m - n + 1), 0)
+        row = jax.lax.dynamic_slice(backward, (n - 1 - m,), (n,))
         reflection = -(row @ a) / error
-        # (a_m, …, a_0, 0, …): the last m + 1 places of the reversal, moved to the front
-        turned = jnp.roll(a[::-1], m + 1).conj()
-        a = a + reflection * turned
+        # (0, conj a_{m-1}, …, conj a_0, 0, …) is carried too, so that nothing is reversed.
+        turned = jnp.concatenate([jnp.zeros(1, dtype), turned[:-1]])
+        a, turned = a + reflection * turned, turned + reflection.conj() * a
         error = error * (1 - jnp.abs(reflection) ** 2)
-        turned = jnp.roll(a[::-1], m + 1).conj()
         x = x + (vector[m] - row @ x) / error * turned
-        return (a, x, error), (error, jnp.vdot(a, a).real)
+        return (a, turned, x, error), (error, jnp.vdot(a, a).real)
 
     unit = jnp.zeros(n, dtype).at[0].set(1)
     first = column[0].real
-    start = (unit, unit * (vector[0] / first), first)
-    (a, x, _), (errors, squares) = jax.lax.scan(step, start, jnp.arange(1, n))
+    start = (unit, unit, unit * (vector[0] / first), first)
+    steps = jnp.arange(1, n)
+    # Two steps at a time, because starting one takes as long as what it does.
+    (a, _, x, _), (errors, squares) = jax.lax.scan(step, start, steps, unroll=2)
     errors = jnp.concatenate([first[None], errors])
     squares = jnp.concatenate([jnp.ones_like(first)[None], squares])
     rounding = n * jnp.finfo(dtype).eps * jnp.abs(column).max() * squares

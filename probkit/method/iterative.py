@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
+from probkit.method.keys import two_keys
 from probkit.method.lanes import Lanes
 from probkit.method.loop import State, iterate
-from probkit.method.programs import renew
+from probkit.method.programs import jit_for_one_run, one_of, renew
 from probkit.method.protocol import RESULTS, AbstractMethod, Draws
 from probkit.model import Data
 from probkit.model.density import Program, Sites
@@ -85,11 +86,9 @@ class AbstractIterativeMethod(AbstractMethod):
         unread: fields that these four do not read. The loop gets the method without them,
             so that a run with another limit of steps compiles nothing new, and resumes
             the checkpoint of a shorter run.
-        runs_once: whether steps are compiled as by `jit_for_one_run`.
     """
 
     unread: ClassVar[tuple[str, ...]] = ("max_steps", "num_draws")
-    runs_once: ClassVar[bool] = False
 
     @abstractmethod
     def lanes(self) -> Lanes:
@@ -132,7 +131,7 @@ class AbstractIterativeMethod(AbstractMethod):
         Raises:
             ValueError: if method, model, data and start do not fit together.
         """
-        return Begin(self, model, start, *jax.random.split(key))
+        return Begin(self, model, start, *two_keys(key))
 
     @abstractmethod
     def init(self, model: Any, data: Data, key: PRNGKeyArray, start: Sites | None) -> State:
@@ -180,6 +179,14 @@ class AbstractIterativeMethod(AbstractMethod):
             `{name: array}`.
         """
 
+    def runs_once(self, data: Data) -> bool:
+        """Whether steps are compiled as by `jit_for_one_run`. By default they are not.
+
+        Args:
+            data: the data.
+        """
+        return False
+
     def bare(self) -> "AbstractIterativeMethod":
         """The method without the fields that its steps do not read."""
         bare = copy.copy(self)
@@ -208,8 +215,8 @@ class AbstractIterativeMethod(AbstractMethod):
     def run(self, model, data, key, start, running):
         begun = self.begin(model, data, key, start)
         method = begun.method
-        first = jax.tree.map(lambda a: a[0], begun.start)
-        renew("steps", method, method.first_step, begun.program, data, key, first)
+        one = one_of(begun.start)
+        renew("steps", method, method.first_step, begun.program, data, key, one)
         states, trace, counts = iterate(
             method.bare(),
             begun.program,
@@ -238,8 +245,13 @@ class AbstractIterativeMethod(AbstractMethod):
             `result`, or `RESULTS.max_steps_reached` if the lane was not done; and whether
             it was done.
         """
-        settled = bool(self.terminate(state))
+        settled = bool(_terminates(self.bare(), state))
         return (result if settled else RESULTS.max_steps_reached), settled
+
+
+@jit_for_one_run
+def _terminates(method: AbstractIterativeMethod, state: State) -> Bool[Array, ""]:
+    return method.terminate(state)
 
 
 def best_lane(objective: np.ndarray, degenerate: np.ndarray | None = None) -> int:

@@ -8,7 +8,7 @@ time. It does not change the results.
 import sys
 import time
 from functools import partial
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from probkit.method.checkpoint import Checkpoint
+from probkit.method.keys import split_keys
 from probkit.method.lanes import Lanes
 from probkit.method.programs import jit_for_one_run
 from probkit.method.protocol import Running
@@ -34,16 +35,14 @@ State = Any
 class Steps(Protocol):
     """What the loop needs of a method; see `AbstractIterativeMethod`."""
 
-    runs_once: ClassVar[bool]
-
+    def runs_once(self, data) -> bool: ...
     def init(self, model, data, key, start) -> State: ...
     def step(self, model, data, state) -> State: ...
     def terminate(self, state) -> Any: ...
     def record(self, state) -> Any: ...
 
 
-@eqx.filter_jit
-def init_lanes(method, model, data, own, lanes: Lanes):
+def _init_lanes(method, model, data, own, lanes: Lanes):
     """The states before the first step; `own` has the key and the start of each lane."""
 
     def lane(data, own):
@@ -54,6 +53,10 @@ def init_lanes(method, model, data, own, lanes: Lanes):
         return jax.tree.map(lambda a: a.astype(a.dtype), state)
 
     return lanes.spread(lane, shared=data)(own)
+
+
+init_lanes = eqx.filter_jit(_init_lanes)
+_init_once = jit_for_one_run(_init_lanes)
 
 
 def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes: Lanes):
@@ -146,7 +149,9 @@ def iterate(
     Raises:
         ValueError: if the folder of the checkpoint holds another run.
     """
-    keys = jax.random.split(key, lanes.count)
+    once = method.runs_once(data)
+    init, advance = (_init_once, _advance_once) if once else (init_lanes, advance_lanes)
+    keys = split_keys(key, lanes.count)
     own = lanes.place((keys, start))
     like = eqx.filter_eval_shape(init_lanes, method, model, data, own, lanes)
     capacity = _capacity(method, like)
@@ -161,13 +166,12 @@ def iterate(
         lanes=lanes,
     )
     if keep.taken == 0:
-        states = init_lanes(method, model, data, own, lanes)
+        states = init(method, model, data, own, lanes)
     else:
         states = lanes.place(keep.states)
     taken, done = keep.taken, keep.done
 
-    program = _advance_once if method.runs_once else advance_lanes
-    advance = partial(program, method, model, data)
+    advance = partial(advance, method, model, data)
     # No steps, only compilation, so that the times below are run times.
     jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
     length = 1 if running.progress or running.checkpoint else capacity

@@ -16,6 +16,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from probkit.method.batches import on_cpu
 
@@ -79,22 +80,57 @@ def _inner_constants(jaxpr: Any) -> Iterator[np.ndarray]:
                 yield from _inner_constants(inner)
 
 
-def jit_for_one_run(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`eqx.filter_jit` for a program that runs once or a few times, not inside another.
+# With these XLA compiles a program in a quarter of the time. Loops over numbers then take
+# up to three times as long. Linear algebra, which is compiled already, takes no longer.
+LIGHT = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+_TOP = get_opaque_trace_state()
 
-    On a CPU it is compiled without optimisation, in about half the time. What costs when it
-    runs is the linear algebra, which is compiled already.
+
+def jit_for_one_run[Function: Callable[..., Any]](
+    function: Function, is_short: Callable[..., bool] = lambda *args: True
+) -> Function:
+    """`eqx.filter_jit` for a program that runs once or a few times.
+
+    On a CPU it is compiled without optimisation, because the compiler would take longer
+    than the run. Within another program it becomes part of that.
+
+    Args:
+        function: the function.
+        is_short: whether a run takes little time, from the arguments. If not, the program
+            is optimised after all.
     """
-    light = eqx.filter_jit(  # type: ignore[call-overload]  # passes it on to `jax.jit`
-        function, compiler_options={"xla_backend_optimization_level": 0}
-    )
     full = eqx.filter_jit(function)
 
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        return (light if on_cpu() else full)(*args)
+    @functools.cache
+    def light():
+        return eqx.filter_jit(function, compiler_options=_known(LIGHT))  # type: ignore[call-overload]  # passes it on to `jax.jit`
 
-    return call
+    @functools.wraps(function)
+    def call(*args):
+        if get_opaque_trace_state() != _TOP:  # JAX refuses the options inside a program
+            return function(*args)
+        return (light() if on_cpu() and is_short(*args) else full)(*args)
+
+    return call  # type: ignore[return-value]
+
+
+def _known(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of the options that this version of XLA has."""
+    return {name: value for name, value in options.items() if _is_known(name, value)}
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    try:
+        jax.jit(lambda: 0, compiler_options={name: value})()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def one_of(tree: Any) -> Any:
+    """The shapes of one entry of arrays with a leading axis, to trace a program with."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
 
 
 def renew(name: str, owner: Any, function: Callable[..., Any], *args: Any) -> None:

@@ -62,16 +62,19 @@ def fewer(
         small = here & (variance < share * variance.max(where=here, initial=0.0))
         out = (small | (jnp.arange(variance.size) == one)) & (variance > 0)
 
-        def remove(carry):
+        def attempted(carry):
             rest = jnp.where(out, 0.0, variance)
             new = evidence(rest)
             # A variance that is zero up to rounding adds only rounding.
             keep = new >= best - (worth * out).sum() - rounding(best)
             return either(keep, (rest, new), carry)
 
-        return jax.lax.cond(out.any(), remove, lambda carry: carry, carry), None
+        # The first trial takes out nothing, and computes the evidence to begin with. So the
+        # program holds the evidence once, which takes long to compile.
+        tried = out.any() | (best == -jnp.inf)
+        return jax.lax.cond(tried, attempted, lambda carry: carry, carry), None
 
-    pairs = [(g, share) for g in range(num_groups) for share in SHARES]
+    pairs = [(0, 0.0)] + [(g, share) for g in range(num_groups) for share in SHARES]
     groups, shares = (jnp.asarray(np.array(column)) for column in zip(*pairs, strict=True))
 
     def sweep(carry, _):
@@ -85,5 +88,5 @@ def fewer(
         )
         return jax.lax.scan(attempt, carry, trials)[0], None
 
-    start = (variance, evidence(variance))
+    start = (variance, jnp.full((), -jnp.inf, variance.dtype))
     return jax.lax.scan(sweep, start, None, length=2)[0]

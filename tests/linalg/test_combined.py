@@ -162,13 +162,81 @@ def test_sums_without_a_rule_are_refused():
     v = jnp.ones(6)
     with pytest.raises(NotImplementedError, match=r"sum of `KroneckerPlus.* one of them"):
         linalg.solve(op + op, v)
-    with pytest.raises(NotImplementedError, match="`DiagonalLinearOperator`; one of them"):
+    with pytest.raises(NotImplementedError, match="`logdet` has no exact rule for a Kron"):
         linalg.logdet(op + lx.DiagonalLinearOperator(v))
+    with pytest.raises(NotImplementedError, match=r"with a diagonal` has no .* `Toeplitz`"):
+        linalg.solve(linalg.Toeplitz(v) + lx.DiagonalLinearOperator(v), v)
     one = lx.IdentityLinearOperator(op.in_structure())
     with pytest.raises(NotImplementedError, match="no rule for `SumOfTwoKroneckers`"):
         linalg.logdet(linalg.SumOfTwoKroneckers(op.factors, op.factors) + one)
     with pytest.raises(ValueError, match="a complex multiple"):
         linalg.eigh(1j * _operators(True)["Kronecker"])
+
+
+def _with_diagonals(is_complex):
+    """Sums with the same noise in each cell twice, and their terms."""
+    rng = np.random.default_rng(1)
+    G = [reference.positive(rng, n, is_complex) for n in (3, 4)]
+    d = 10.0 ** rng.uniform(-2, 0, size=12)
+    K, dense = linalg.Kronecker(G), reference.kron(G)
+    D = lx.DiagonalLinearOperator(jnp.asarray(d, dense.dtype))
+    one = lx.IdentityLinearOperator(K.in_structure())
+    return {
+        "product": (K + D, dense + np.diag(d)),
+        "on the left": (2 * D + K, dense + np.diag(2 * d)),
+        "with noise": (linalg.KroneckerPlusNoise(G, 0.3) + D, dense + np.diag(d + 0.3)),
+        "and the identity": ((K + D) + 0.3 * one, dense + np.diag(d + 0.3)),
+        "a Kronecker sum": (
+            linalg.KroneckerSum(G) + D,
+            np.kron(G[0], np.eye(4)) + np.kron(np.eye(3), G[1]) + np.diag(d),
+        ),
+        "a matrix": (lx.MatrixLinearOperator(jnp.asarray(dense)) + D, dense + np.diag(d)),
+    }
+
+
+@real_and_complex
+def test_sums_with_a_diagonal(is_complex):
+    rng = np.random.default_rng(2)
+    for name, (op, dense) in _with_diagonals(is_complex).items():
+        B = reference.matrix(rng, 12, 2, is_complex)
+        expected = np.linalg.solve(dense, B)
+        close(linalg.solve(op, B), expected, rtol=1e-7, err_msg=name)
+        close(linalg.diagonal(op), np.diag(dense), err_msg=name)
+        if name == "product":
+            b, x = jnp.asarray(B[:, 0]), expected[:, 0]
+            close(lx.linear_solve(op, b, linalg.Structured()).value, x, rtol=1e-7)
+            close(linalg.inverse_quadratic_form(op, b), np.vdot(b, x).real, rtol=1e-7)
+            R = _dense(linalg.sqrt(op))
+            close(R @ R.conj().T, dense)
+
+
+def test_derivatives_of_a_sum_with_a_diagonal():
+    rng = np.random.default_rng(3)
+    G = [reference.positive(rng, n) for n in (2, 3)]
+    v, d = rng.normal(size=6), jnp.arange(1.0, 7.0)
+
+    def form(s, d):
+        op = linalg.Kronecker([s * G[0], G[1]]) + lx.DiagonalLinearOperator(d)
+        return linalg.inverse_quadratic_form(op, v)
+
+    def dense_form(s, d):
+        return v @ jnp.linalg.solve(s * np.kron(*G) + jnp.diag(d), v)
+
+    close(jax.grad(form)(0.7, d), jax.grad(dense_form)(0.7, d), rtol=1e-7)
+    close(jax.hessian(form, 1)(0.7, d), jax.hessian(dense_form, 1)(0.7, d), rtol=1e-7)
+
+
+def test_a_sum_with_a_diagonal_is_solved_or_nan():
+    G = np.array([[1.0, 0.5], [0.5, 1.0]])
+    skew = np.array([[1.0, 2.0], [0.0, 1.0]])
+    d, v = jnp.array([0.1, 1.0, 1.0, 2.0]), jnp.ones(4)
+    # Not Hermitian, complex, and of no positive sum
+    for A, diagonal in ((skew, d), (G + 0j, d + 0.1j), (G, d.at[1].set(0.0) - 2.0)):
+        op = linalg.Kronecker([A, G]) + lx.DiagonalLinearOperator(diagonal)
+        assert jnp.isnan(linalg.solve(op, v)).all()
+    assert (
+        linalg.solve(linalg.Kronecker([G, G]) + lx.DiagonalLinearOperator(d), 0 * v) == 0
+    ).all()
 
 
 @real_and_complex

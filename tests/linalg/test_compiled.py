@@ -1,31 +1,14 @@
 """Questions asked outside `jax.jit` run as one program, and transform as if it were not."""
 
-import contextlib
-
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
 
+from lowering import programs
 from probkit import linalg
-
-LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
-
-
-@contextlib.contextmanager
-def programs():
-    """A list that grows by one for each program that is made."""
-    made = []
-
-    def listen(event, duration, **_):
-        if event == LOWERED:
-            made.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield made
-    jax.monitoring.unregister_event_duration_listener(listen)
-
 
 QUESTIONS = {
     "mv": lambda op, v: op.mv(v),
@@ -121,3 +104,13 @@ def test_solve_takes_the_columns_of_a_matrix():
         linalg.solve(linalg.Kronecker(G), B[:5])
     with pytest.raises(ValueError, match=r"shape \(6, 3, 1\)"):
         linalg.solve(linalg.KroneckerPlusNoise(G, 0.5), B[:, :, None])
+
+
+def test_a_product_can_be_passed_on_as_a_function():
+    op, v = linalg.Kronecker([2 * jnp.eye(2), jnp.eye(3)]), jnp.arange(6.0)
+    for transform in (jax.jit, eqx.filter_jit):
+        assert jnp.array_equal(transform(op.mv)(v), 2 * v)
+    assert jnp.array_equal(jax.vmap(op.mv)(jnp.stack([v, -v])), 2 * jnp.stack([v, -v]))
+    assert len(jax.tree.leaves(op.mv)) == 2  # arrays, which `eqx.filter_jit` traces
+    as_function = lx.FunctionLinearOperator(op.mv, op.in_structure())
+    assert jnp.array_equal(as_function.mv(v), 2 * v)

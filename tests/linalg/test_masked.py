@@ -33,6 +33,26 @@ def test_part_of_a_grid_is_solved(part_of_a_grid):
     assert jnp.isnan(linalg.solve(hurried, jnp.asarray(y))).all()
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("length", [0.2, 0.05])
+def test_a_smooth_process_on_part_of_a_grid_is_solved_at_any_noise(length, noise):
+    # Without the largest eigenvalues apart it took thousands of steps.
+    rng = np.random.default_rng(0)
+    x = np.linspace(0, 1, 20)
+    G = np.exp(-((x[:, None] - x) ** 2) / (2 * length**2))
+    mask = rng.uniform(size=(20, 20)) < 0.6
+    seen = mask.ravel()
+    dense = (np.kron(G, G) + noise * np.eye(400))[np.ix_(seen, seen)]
+    op = linalg.MaskedKroneckerPlusNoise([G, G], noise, mask, max_steps=600)
+    for b in (np.kron(G, G) @ rng.normal(size=400), rng.normal(size=400)):
+        answer = np.asarray(linalg.solve(op, b))[seen]
+        left = np.linalg.norm(b[seen] - dense @ answer)
+        rounding = np.linalg.norm(dense, 2) * np.linalg.norm(answer)
+        size = np.linalg.norm(b[seen])
+        # As documented; `dense @ answer` has a rounding of its own.
+        assert left <= max(1e-10 * size, 20 * np.finfo(float).eps * (rounding + size))
+
+
 def test_stochastic_logdet_knows_its_error(part_of_a_grid):
     # The estimate is within 4 of its standard errors (once in 16,000 runs it would not be,
     # were it normal; the key is fixed), and its derivative is near the exact one.

@@ -12,7 +12,7 @@ import pytest
 import probkit as pk
 from own import Values
 from probkit.method import loop, programs
-from probkit.method.programs import fingerprint
+from probkit.method.programs import fingerprint, jit_for_one_run
 from probkit.model import AbstractModel
 
 KEY = jax.random.key(0)
@@ -96,6 +96,30 @@ def test_a_run_goes_on_under_a_higher_limit_of_steps(tmp_path):
     again = pk.fit(Level(), DATA, long, key=KEY, checkpoint=tmp_path)
     whole = pk.fit(Level(), DATA, long, key=KEY)
     assert again.posterior.equals(whole.posterior)
+
+
+# Programs that run once.
+
+
+@jit_for_one_run
+def cube(x):
+    return x**3
+
+
+def test_a_program_that_runs_once_becomes_part_of_another():
+    x = jnp.arange(3.0)
+    slope = jax.grad(lambda x: cube(x).sum())
+    assert jnp.array_equal(cube(x), x**3)
+    assert jnp.array_equal(jax.jit(lambda scale: scale * cube(x))(2.0), 2 * x**3)
+    assert jnp.array_equal(jax.jit(jax.vmap(cube))(x), x**3)
+    assert jnp.array_equal(jax.jit(slope)(x), 3 * x**2)
+    assert jnp.array_equal(slope(x), 3 * x**2)
+    assert jax.eval_shape(cube, x).shape == (3,)
+
+
+def test_options_that_xla_does_not_have_are_left_out():
+    options = {"xla_backend_optimization_level": 0, "xla_has_no_such_option": 1}
+    assert programs._known(options) == {"xla_backend_optimization_level": 0}
 
 
 # Fingerprints.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import probkit as pk
-from lowering import lowers_for_cuda
+from lowering import lowers_for_cuda, programs
 from probkit.linalg import outer
 from probkit.model.density import log_likelihood
 from probkit.models import sbl
@@ -107,6 +107,39 @@ def test_prediction_at_new_rows_is_that_of_the_big_matrices(sizes, field):
     np.testing.assert_allclose(mean.ravel(), R @ dense["mean"], rtol=1e-10)
     covariance = R @ dense["covariance"] @ R.conj().T
     np.testing.assert_allclose(variance.ravel(), np.diag(covariance).real, rtol=1e-9)
+
+
+def test_each_question_of_a_posterior_is_one_program():
+    data, _ = problem([(3, 5), (4, 6)])
+    model = sbl.KroneckerSBL()
+    sites, rows = model.flat_start(data), [jnp.ones((2, 5)), jnp.ones((3, 6))]
+    others = {name: 1.1 * a for name, a in sites.items()}
+    model.posterior(sites, data)  # what is asked of XLA once in a process
+    jax.clear_caches()
+    with programs() as made:
+        post = model.posterior(sites, data)
+        assert len(made) == 1
+        post.mean(), post.variances(), post.log_evidence(), post.sample(KEY), post.at(rows)
+        post.covariance((0, 1), (2, 3))
+        assert len(made) == 7
+        # Another draw, and other places
+        other = model.posterior(others, data)
+        other.mean(), other.covariance((1, 1), (2, 2))
+    assert len(made) == 7
+
+
+def test_places_are_counted_from_the_end_or_refused():
+    data, _ = problem([(3, 5), (4, 6)])
+    post = posterior(data, variances(data), jnp.asarray(0.5))
+    last = float(post.variances()[4, 5])
+    assert post.covariance((-1, -1), (4, 5)) == pytest.approx(last, rel=1e-9)
+    traced = jax.jit(lambda place: post.covariance(place, place))(jnp.array([4, 5]))
+    assert traced == pytest.approx(last, rel=1e-9)
+    for place in ((5, 0), (0, -7), (1,), 3):
+        with pytest.raises(
+            ValueError, match=r"`covariance\(...\)` got the place .*\(5, 6\)"
+        ):
+            post.covariance((0, 0), place)
 
 
 @pytest.mark.parametrize("field", [False, True], ids=["real", "complex"])
