@@ -144,7 +144,7 @@ def drawn(
     data: Measurements,
     sites: Sites,
     scales: Scales,
-    noise: Float[Array, ""],
+    noise: Any,
     key: PRNGKeyArray,
 ) -> tuple[Sites, dict[str, float]]:
     """The optimum, and `num_draws - 1` draws around it.
