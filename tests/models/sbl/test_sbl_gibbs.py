@@ -52,16 +52,19 @@ def by_importance(data, count=100_000):
         noise = np.full(count, float(data.noise_sd) ** 2)
     noise = np.maximum(noise, 2e-6 * float(data.power))
 
-    @jax.jit
-    def evidences(given):
-        def one(given):
-            total, local, noise = given
-            first, *others = local
-            return posterior(data, (total * first, *others), noise).log_evidence()
-
-        return jax.lax.map(one, given, batch_size=10_000)
-
-    log_weight = np.asarray(evidences((total, tuple(local), noise)))
+    # The covariance of each draw, dense.
+    prior = local[0]
+    for g in local[1:]:
+        prior = (prior[:, :, None] * g[:, None]).reshape(count, -1)
+    dictionary = np.asarray(data.dictionaries[0])
+    for matrix in data.dictionaries[1:]:
+        dictionary = np.kron(dictionary, np.asarray(matrix))
+    y, half = np.ravel(data.y), 1.0 if data.is_complex else 0.5
+    signal = np.einsum("ik,nk,jk->nij", dictionary, prior, dictionary.conj(), optimize=True)
+    covariance = total[:, None, None] * signal + noise[:, None, None] * np.eye(len(y))
+    solved = np.linalg.solve(covariance, np.broadcast_to(y, (count, len(y)))[..., None])
+    square = np.real(solved[..., 0] @ y.conj())
+    log_weight = -half * (np.linalg.slogdet(covariance)[1] + square)
     weight = np.exp(log_weight - log_weight.max())
     weight /= weight.sum()
     size = 1 / np.sum(weight**2)
