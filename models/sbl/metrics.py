@@ -80,8 +80,8 @@ def credible_support(mean: Any, sd: Any, level: float = 0.95) -> Bool[Array, "..
         mean: $μ$, real or complex, any shape.
         sd: $\sqrt v ≥ 0$, real, of the same shape and units. If mean and sd are both zero,
             the coefficient is not in the support.
-        level: posterior probability of the region, in (0, 1). With the posterior of a
-            type-II fit the regions are too small, because the variances are held fixed.
+        level: posterior probability of the region, in (0, 1). With the optimum of a type-II
+            fit the regions are too small, because the variances are held fixed.
 
     Returns:
         Booleans, of the same shape.
