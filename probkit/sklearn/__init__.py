@@ -3,7 +3,8 @@
 They need the extra `probkit-bayes[sklearn]`. An estimator computes in float64 inside, and
 changes no setting of JAX. Its attributes are NumPy arrays. The fit itself is `fit_`, for
 `pk.diagnose(estimator.fit_)` and the rest of the library; it holds float64 arrays, so call
-`pk.enable_x64()` at the top of a program that goes on with it, or reads it from a pickle.
+`pk.enable_x64()` at the top of a program that uses it. To keep a fit in a file, use
+`pk.save(estimator.fit_, ...)`, which is safe to read from others; a pickle is not.
 """
 
 try:
