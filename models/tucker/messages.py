@@ -1,0 +1,357 @@
+r"""Message passing: coordinate ascent on the evidence lower bound.
+
+The posterior is approximated by a product of one Gaussian per mode, over all of its points,
+and of those of the core, the level and the noise. A sweep sets each of them to its best
+given the others. Parameters of the kernels and scales are moved together with the functions
+of their mode, which are integrated out: as long as the terms of the other modes are fixed,
+the bound is the evidence of these terms and a constant. No part of a sweep lowers it.
+
+Source: Fang et al. (2024), arXiv 2311.04829, whose undamped "conditional expectation
+propagation" this is for normal observations; the bound and all learning by it are ours.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+from numpyro.distributions.transforms import biject_to
+
+from probkit.gp.state_space import Sites as Terms
+from probkit.method import (
+    RESULTS,
+    AbstractIterativeMethod,
+    Draws,
+    Lanes,
+    best_lane,
+)
+from probkit.method.climb import (
+    Climb,
+    at_foot,
+    check_fall,
+    check_remaining,
+    check_restarts,
+    climbed,
+    facts_of_ends,
+    is_done,
+    largest_fall,
+)
+from probkit.model.density import Sites
+from probkit.models.tucker.ascent import Ascent, ascended
+from probkit.models.tucker.entries import Entries
+from probkit.models.tucker.model import AbstractTucker, Tucker
+from probkit.models.tucker.observations import Noise
+from probkit.models.tucker.posterior import (
+    Factor,
+    Gaussian,
+    Posterior,
+    core_given,
+    level_given,
+    level_variance,
+    loads,
+    messages,
+    shifted,
+    surface_at,
+)
+from probkit.validate import positive, whole
+
+# Variance of the functions at a start, and sd of the noise, standardised.
+START_VARIANCE, START_NOISE = 0.01, 0.5
+
+
+class MessageState(NamedTuple):
+    posterior: Posterior
+    ascents: tuple[Ascent, ...]
+    climb: Climb
+
+
+class MessagePassing(AbstractIterativeMethod):
+    """Fit `CP` or `Tucker` by coordinate ascent on the evidence lower bound (ELBO).
+
+    Attributes:
+        num_starts: the number of random starts. The one with the highest ELBO becomes the
+            fit.
+        max_steps: the largest number of sweeps per start.
+        atol: tolerance on the ELBO, in nats. A start ends when its last gain and the
+            estimate of all later gains are below it.
+        learn: whether kernels and scales are learned. If not, they stay as in `start`, or
+            at the centre of their priors.
+        warm: the number of sweeps before they are.
+        num_draws: number of draws of the approximate posterior in the fit.
+    """
+
+    num_starts: int = eqx.field(default=4, converter=whole("MessagePassing(num_starts", 1))
+    max_steps: int = eqx.field(default=500, converter=whole("MessagePassing(max_steps", 0))
+    atol: float = eqx.field(default=0.1, converter=positive("MessagePassing(atol"))
+    learn: bool = True
+    warm: int = eqx.field(default=5, converter=whole("MessagePassing(warm", 0))
+    num_draws: int = eqx.field(default=200, converter=whole("MessagePassing(num_draws", 1))
+
+    # The three functions, for one start.
+
+    def init(self, model, data, key, start):
+        sites = centres(model, data) if start is None else _kept(model, data, start)
+        post = started(model, data, sites, key)
+        ascents = tuple(
+            Ascent.start(coordinates(model, data, sites, k)[0])
+            for k in range(len(data.axes))
+        )
+        return MessageState(post, ascents, at_foot(data.dtype))
+
+    def step(self, model, data, state):
+        post, ascents = state.posterior, list(state.ascents)
+        moves = self.learn & (state.climb.num_steps >= self.warm)
+        for k in range(len(data.axes)):
+            terms = messages(model, data, post, k)
+            if self.learn:
+                post, ascents[k] = learned(model, data, post, terms, ascents[k], k, moves)
+            post = with_factor(model, data, post, terms, k)
+        if isinstance(model, Tucker):
+            post = post._replace(core=core_given(model, data, post))
+        mean, second = surface_at(model, data, post, data.places)
+        level = level_given(model, post, mean)
+        mean, second = shifted(post, level, mean, second)
+        y, counts = standardised(model, data), jnp.ones(len(data), data.dtype)
+        noise = model.observation.noise(y, mean, second, counts, post.noise)
+        local = model.observation.local(y, mean, second, noise)
+        post = post._replace(
+            level=level, noise=noise, weight=local.weight, shift=local.shift
+        )
+        bound = elbo(model, data, post, local.bound.sum())
+        climb = climbed(state.climb, bound, may_fall=not model.observation.exact)
+        return MessageState(post, tuple(ascents), climb)
+
+    def terminate(self, state):
+        early = state.climb.num_steps < self.warm + 3
+        failed = (state.climb.result != RESULTS.successful) & (state.climb.num_steps > 0)
+        return is_done(state.climb, self.atol) & (~early | failed)
+
+    def record(self, state):
+        return {"objective": state.climb.objective}
+
+    # The run as a whole.
+
+    def lanes(self):
+        return Lanes(self.num_starts, 1, together=False)
+
+    @property
+    def label(self):
+        return f"Message passing, {self.num_starts} starts"
+
+    @property
+    def step_limit(self):
+        return self.max_steps
+
+    def refuse(self, model: Any, data: Any) -> None:
+        if not isinstance(model, AbstractTucker):
+            raise ValueError(
+                "`tucker.MessagePassing` fits `tucker.CP` and `tucker.Tucker`, not "
+                f"`{type(model).__name__}`."
+            )
+        model.refuse(data)
+
+    def finish(self, model, data, end):
+        final = np.asarray(end.states.climb.objective)
+        best = best_lane(final)
+        state = end.lane(best)
+        result, settled = self.outcome(state, state.climb.result)
+        draws = jax.device_get(drawn(model, data, state.posterior, self.num_draws, end.key))
+        trace = end.trace_of_ends("objective", final, best)
+        facts = facts_of_ends(final, best) | {
+            "elbo": float(state.climb.objective),
+            "remaining": float(state.climb.remaining),
+            "slack": float(state.climb.slack),
+            "largest_fall": largest_fall(trace["objective"], rounded=False),
+            "settled": settled,
+        }
+        return Draws(draws, {}, trace, result, facts)
+
+    def checks(self, tree, facts):
+        limit = max(1e-9 * abs(facts["elbo"]), facts["slack"])
+        return (
+            check_remaining(facts, facts["elbo"], self.atol),
+            check_fall(facts, "ELBO", limit, note="nats"),
+            *check_restarts(facts),
+        )
+
+
+def standardised(model: AbstractTucker, data: Entries) -> Float[Array, " n"]:
+    """The values in the units of the surface in a sweep."""
+    unit = model.units(data)
+    return (data.y - unit.loc) / unit.scale
+
+
+def names_of(model: AbstractTucker, data: Entries, k: int) -> list[str]:
+    """The sites that are moved together with the functions of a mode."""
+    axis = data.axes[k]
+    parameters = model.mode(axis).parameters(axis)
+    scale = f"scale_{axis.name}" if isinstance(model, Tucker) else "scale"
+    names = [scale, *(f"{p}_{axis.name}" for p in parameters)]
+    if model.effects:
+        names.append(f"sd_effect_{axis.name}")
+        names += [f"{p}_effect_{axis.name}" for p in parameters]
+    return names
+
+
+def coordinates(model: AbstractTucker, data: Entries, sites: Sites, k: int):
+    """The parameters of a mode as one unconstrained vector, and the way back."""
+    priors = model.priors(data)
+    maps = {name: biject_to(priors[name].support) for name in names_of(model, data, k)}
+    flat, unravel = ravel_pytree({name: t.inv(sites[name]) for name, t in maps.items()})
+
+    def back(z: Float[Array, " m"]) -> Sites:
+        return {name: maps[name](value) for name, value in unravel(z).items()}
+
+    def log_prior(found: Sites) -> Float[Array, ""]:
+        return sum((priors[name].log_prob(v) for name, v in found.items()), jnp.zeros(()))
+
+    return flat, back, log_prior
+
+
+def centres(model: AbstractTucker, data: Entries) -> Sites:
+    """Each parameter where its unconstrained coordinate is zero: its median, or mean."""
+    every = {name for k in range(len(data.axes)) for name in names_of(model, data, k)}
+    priors = model.priors(data)
+
+    def centre(prior):
+        return biject_to(prior.support)(jnp.zeros(prior.shape(), data.dtype))
+
+    return {name: centre(priors[name]) for name in sorted(every)}
+
+
+def _kept(model, data, start: Sites) -> Sites:
+    every = {name for k in range(len(data.axes)) for name in names_of(model, data, k)}
+    return {name: start[name] for name in sorted(every)}
+
+
+def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterior:
+    """Random functions of the prior, of a small variance; a normal core; noise."""
+    count = len(data.axes)
+    keys = jax.random.split(key, count + 1)
+    factors = []
+    for k in range(count):
+        prior = model.prior(sites, data, k)
+        white = jax.random.normal(keys[k], prior.white_shape, data.dtype)
+        mean = prior.color(white)
+        if model.effects:
+            mean = mean.at[:, -1].set(0.0)
+        p, c = mean.shape
+        covariance = jnp.broadcast_to(
+            START_VARIANCE * jnp.eye(c, dtype=data.dtype), (p, c, c)
+        )
+        none = Terms(jnp.zeros((p, c, c), data.dtype), jnp.zeros((p, c), data.dtype))
+        factors.append(Factor(mean, covariance, none, jnp.zeros((), data.dtype)))
+    m = int(np.prod(model.ranks(count))) if isinstance(model, Tucker) else 0
+    core = Gaussian(
+        jax.random.normal(keys[count], (m,), data.dtype),
+        START_VARIANCE * jnp.eye(m, dtype=data.dtype),
+    )
+    one = jnp.ones((), data.dtype)
+    level = Gaussian(
+        jnp.zeros(1, data.dtype), START_VARIANCE * jnp.eye(1, dtype=data.dtype)
+    )
+    half = len(data) / 2
+    noise = Noise(half * one, half * START_NOISE**2 * one)
+    y = standardised(model, data)
+    local = model.observation.local(y, jnp.zeros_like(y), jnp.ones_like(y), noise)
+    return Posterior(sites, tuple(factors), level, core, noise, local.weight, local.shift)
+
+
+def loaded(terms: Terms, load: Float[Array, " c"]) -> Terms:
+    """The terms for functions of variance one, which are multiplied by their loads."""
+    return Terms(terms.precision * load[:, None] * load, terms.shift * load)
+
+
+def with_factor(
+    model: AbstractTucker, data: Entries, post: Posterior, terms: Terms, k: int
+) -> Posterior:
+    """The functions of a mode given their terms."""
+    terms = loaded(terms, loads(model, post.sites, data, k, own=True))
+    found = model.prior(post.sites, data, k).smooth(terms)
+    second = found.covariance + found.mean[:, :, None] * found.mean[:, None]
+    expected = jnp.sum(terms.shift * found.mean) - jnp.sum(terms.precision * second) / 2
+    factor = Factor(found.mean, found.covariance, terms, expected - found.log_evidence)
+    factors = (*post.factors[:k], factor, *post.factors[k + 1 :])
+    return post._replace(factors=factors)
+
+
+def learned(
+    model: AbstractTucker,
+    data: Entries,
+    post: Posterior,
+    terms: Terms,
+    ascent: Ascent,
+    k: int,
+    moves: Array,
+) -> tuple[Posterior, Ascent]:
+    """The parameters of a mode after one step up the evidence of its terms."""
+    z, back, log_prior = coordinates(model, data, post.sites, k)
+
+    def objective(z):
+        found = back(z)
+        sites = post.sites | found
+        scaled = loaded(terms, loads(model, sites, data, k, own=True))
+        return model.prior(sites, data, k).log_evidence(scaled) + log_prior(found)
+
+    def move(ascent):
+        return ascended(objective, z, ascent)
+
+    z, ascent = jax.lax.cond(moves, move, lambda ascent: (z, ascent), ascent)
+    return post._replace(sites=post.sites | back(z)), ascent
+
+
+def elbo(
+    model: AbstractTucker, data: Entries, post: Posterior, expected: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The evidence lower bound, with the log prior of the parameters, in nats.
+
+    Args:
+        model: the model.
+        data: the data.
+        post: the posterior.
+        expected: the expected log likelihood, standardised.
+    """
+    priors = model.priors(data)
+    bound = expected - sum(f.divergence for f in post.factors)
+    bound = bound - post.level.divergence(level_variance(model))
+    bound = bound + sum(priors[name].log_prob(v) for name, v in post.sites.items())
+    if model.observation.in_units:
+        bound = bound - post.noise.divergence
+        bound = bound - len(data) * jnp.log(model.units(data).scale)
+    if isinstance(model, Tucker):
+        bound = bound - post.core.divergence()
+    return bound
+
+
+@eqx.filter_jit
+def drawn(
+    model: AbstractTucker, data: Entries, post: Posterior, num_draws: int, key: Any
+) -> Sites:
+    """Draws of the approximate posterior, `{site: array[1, draw, ...]}`, in data units."""
+    unit = model.units(data)
+
+    def one(key):
+        k_level, k_core, k_noise, *keys = jax.random.split(key, 3 + len(data.axes))
+        sites = dict(post.sites)
+        level = post.level.mean[0] + jnp.sqrt(
+            post.level.covariance[0, 0]
+        ) * jax.random.normal(k_level, (), data.dtype)
+        sites["level"] = unit.loc + unit.scale * level
+        if model.observation.in_units:
+            precision = jax.random.gamma(k_noise, post.noise.shape) / post.noise.rate
+            sites["noise_sd"] = unit.scale / jnp.sqrt(precision)
+        if isinstance(model, Tucker):
+            root = jnp.linalg.cholesky(post.core.covariance)
+            noise = jax.random.normal(k_core, post.core.mean.shape, data.dtype)
+            core = post.core.mean + root @ noise
+            sites["core"] = core.reshape(model.ranks(len(data.axes)))
+        for k, axis in enumerate(data.axes):
+            prior = model.prior(post.sites, data, k)
+            sites[f"white_{axis.name}"] = prior.sample(post.factors[k].terms, keys[k])
+        return sites
+
+    draws = jax.lax.map(one, jax.random.split(key, num_draws))
+    return jax.tree.map(lambda a: a[None], draws)

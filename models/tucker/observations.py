@@ -1,0 +1,229 @@
+r"""How entries follow from the surface: normal, with heavy tails, counts, or yes and no.
+
+Message passing needs of each entry a quadratic in $f$ below, or close to, its expected log
+likelihood: a *weight* $w$ and a *shift* $h$, so that the entry counts as
+$\exp(-\tfrac12 w f^2 + h f)$.
+"""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import digamma, gammaln
+from jaxtyping import Array, Float
+from numpyro.distributions.transforms import AffineTransform, PowerTransform
+
+from probkit.distributions import InUnits
+from probkit.validate import positive
+
+# The noise has a prior as of one observation with this residual, in sds of the values:
+# so weak that data without noise are fitted as such.
+SHAPE, RESIDUAL = 0.5, 0.01
+
+
+class Noise(NamedTuple):
+    """The precision of the noise in standardised units: gamma of this shape and rate."""
+
+    shape: Float[Array, ""]
+    rate: Float[Array, ""]
+
+    @property
+    def mean(self):
+        return self.shape / self.rate
+
+    @property
+    def mean_log(self):
+        return digamma(self.shape) - jnp.log(self.rate)
+
+    @property
+    def divergence(self):
+        """Kullback-Leibler divergence from the prior, in nats."""
+        a, b, a0, b0 = self.shape, self.rate, SHAPE, SHAPE * RESIDUAL**2
+        return (
+            (a - a0) * digamma(a)
+            - gammaln(a)
+            + gammaln(a0)
+            + a0 * (jnp.log(b) - jnp.log(b0))
+            + a * (b0 - b) / b
+        )
+
+
+class Local(NamedTuple):
+    """What each entry is replaced by.
+
+    Attributes:
+        weight: $w$, zero for an entry that does not count.
+        shift: $h$.
+        bound: the expected log likelihood, or a bound of it, in nats.
+    """
+
+    weight: Float[Array, " n"]
+    shift: Float[Array, " n"]
+    bound: Float[Array, " n"]
+
+
+class AbstractObservation(eqx.Module):
+    """The likelihood of one entry given the surface there."""
+
+    in_units: ClassVar[bool] = False
+    """Whether the surface is in units of the values, with noise in these units."""
+    exact: ClassVar[bool] = True
+    """Whether message passing maximises a lower bound of the evidence."""
+
+    @abstractmethod
+    def likelihood(self, f: Float[Array, " n"], noise_sd: Any) -> dist.Distribution:
+        """The distribution of the values, in the units of `f`."""
+
+    @abstractmethod
+    def local(
+        self,
+        y: Float[Array, " n"],
+        mean: Float[Array, " n"],
+        second: Float[Array, " n"],
+        noise: Noise,
+    ) -> Local:
+        """What replaces each entry where the surface has these moments.
+
+        Args:
+            y: the values, standardised if `in_units`.
+            mean: $E[f]$.
+            second: $E[f^2]$.
+            noise: what is known of the noise.
+        """
+
+    def noise(
+        self,
+        y: Float[Array, " n"],
+        mean: Float[Array, " n"],
+        second: Float[Array, " n"],
+        counts: Float[Array, " n"],
+        noise: Noise,
+    ) -> Noise:
+        """What is known of the noise after a sweep. By default there is none.
+
+        Args:
+            y, mean, second: as for `local`.
+            counts: how often each entry counts: one, or zero.
+            noise: what was known before.
+        """
+        return noise
+
+    def mean(self, f: Float[Array, "*b"]) -> Float[Array, "*b"]:
+        """The expected value of an observation where the surface is `f`."""
+        return f
+
+
+def _squares(y, mean, second):
+    """$E[(y - f)^2]$, which rounding must not make negative."""
+    return jnp.maximum(y**2 - 2 * y * mean + second, 0.0)
+
+
+def noise_prior(unit: Float[Array, ""]) -> dist.Distribution:
+    """Of the sd of the noise: its inverse square is gamma."""
+    base = dist.Gamma(SHAPE * jnp.ones_like(unit), 1.0)
+    scale = unit * jnp.sqrt(SHAPE) * RESIDUAL
+    power = PowerTransform(-0.5)
+    return InUnits(base, [power, AffineTransform(0.0, scale, dist.constraints.positive)])
+
+
+class Normal(AbstractObservation):
+    r"""$y = f + ε$ with $ε \sim N(0, σ^2)$. Site: `noise_sd` $σ$, in units of the values."""
+
+    in_units: ClassVar[bool] = True
+
+    def likelihood(self, f, noise_sd):
+        return dist.Normal(f, noise_sd)
+
+    def local(self, y, mean, second, noise):
+        w = jnp.broadcast_to(noise.mean, y.shape)
+        bound = (noise.mean_log - jnp.log(2 * jnp.pi) - w * _squares(y, mean, second)) / 2
+        return Local(w, w * y, bound)
+
+    def noise(self, y, mean, second, counts, noise):
+        total = jnp.sum(counts * _squares(y, mean, second))
+        return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+
+
+class StudentT(AbstractObservation):
+    r"""$y = f + σ t$ with $t$ from Student's distribution, for values with outliers.
+
+    Site: `noise_sd` $σ$, the scale, in units of the values.
+
+    Attributes:
+        df: degrees of freedom.
+    """
+
+    df: float = eqx.field(default=4.0, converter=positive("StudentT(df"))
+
+    in_units: ClassVar[bool] = True
+
+    def likelihood(self, f, noise_sd):
+        return dist.StudentT(self.df, f, noise_sd)
+
+    def _scales(self, y, mean, second, noise):
+        """The gamma posterior of the precision of each entry: shape and rate."""
+        return (self.df + 1) / 2, (self.df + noise.mean * _squares(y, mean, second)) / 2
+
+    def local(self, y, mean, second, noise):
+        a, b = self._scales(y, mean, second, noise)
+        e, log_e, half = a / b, digamma(a) - jnp.log(b), self.df / 2
+        w = noise.mean * e
+        inside = noise.mean_log + log_e - jnp.log(2 * jnp.pi)
+        expected = (inside - w * _squares(y, mean, second)) / 2
+        divergence = (
+            (a - half) * digamma(a)
+            - gammaln(a)
+            + gammaln(half)
+            + half * (jnp.log(b) - jnp.log(half))
+            + a * (half - b) / b
+        )
+        return Local(w, w * y, expected - divergence)
+
+    def noise(self, y, mean, second, counts, noise):
+        a, b = self._scales(y, mean, second, noise)
+        total = jnp.sum(counts * a / b * _squares(y, mean, second))
+        return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+
+
+class Bernoulli(AbstractObservation):
+    r"""$y \in \{0, 1\}$ with $\log \frac{p}{1 - p} = f$.
+
+    Source: Jaakkola & Jordan (2000), "Bayesian parameter estimation via variational
+    methods", for the bound.
+    """
+
+    def likelihood(self, f, noise_sd):
+        return dist.Bernoulli(logits=f)
+
+    def local(self, y, mean, second, noise):
+        c = jnp.sqrt(jnp.maximum(second, 1e-12))
+        bound = jax.nn.log_sigmoid(c) - c / 2 + (y - 0.5) * mean
+        return Local(jnp.tanh(c / 2) / (2 * c), y - 0.5, bound)
+
+    def mean(self, f):
+        return jax.nn.sigmoid(f)
+
+
+class Poisson(AbstractObservation):
+    r"""Counts with mean $e^f$.
+
+    The expectation of $e^f$ is that of a normal $f$ with the same mean and variance, so
+    that the objective is no bound of the evidence, and may fall.
+    """
+
+    exact: ClassVar[bool] = False
+
+    def likelihood(self, f, noise_sd):
+        return dist.Poisson(jnp.exp(f))
+
+    def local(self, y, mean, second, noise):
+        variance = jnp.maximum(second - mean**2, 0.0)
+        rate = jnp.exp(jnp.minimum(mean + variance / 2, 50.0))
+        bound = y * mean - rate - gammaln(y + 1)
+        return Local(rate, y - rate + rate * mean, bound)
+
+    def mean(self, f):
+        return jnp.exp(f)

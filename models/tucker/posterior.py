@@ -1,0 +1,278 @@
+"""The approximate posterior: Gaussian chains, a Gaussian core and level, a gamma noise."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probkit.gp.state_space import Sites as Terms
+from probkit.model.density import Sites
+from probkit.models.tucker.entries import Entries
+from probkit.models.tucker.model import LEVEL, AbstractTucker, Tucker
+from probkit.models.tucker.moments import (
+    AbstractInteraction,
+    Diagonal,
+    Full,
+    Moments,
+    design,
+    surface,
+)
+from probkit.models.tucker.observations import Noise
+
+# Entries at a time, so that memory does not grow with their number.
+CHUNK = 16_384
+
+
+class Gaussian(NamedTuple):
+    """Of a vector: its mean and covariance."""
+
+    mean: Float[Array, " m"]
+    covariance: Float[Array, "m m"]
+
+    @property
+    def second(self):
+        return self.covariance + jnp.outer(self.mean, self.mean)
+
+    def divergence(self, variance: float = 1.0) -> Float[Array, ""]:
+        """Kullback-Leibler divergence from $N(0, v I)$, in nats."""
+        m = len(self.mean)
+        inside = jnp.trace(self.second) / variance - m + m * jnp.log(variance)
+        return (inside - jnp.linalg.slogdet(self.covariance)[1]) / 2
+
+
+class Factor(NamedTuple):
+    """Of the functions of one mode, of variance one, at its points.
+
+    Attributes:
+        mean: `(p, c)`.
+        covariance: `(p, c, c)`, at one point.
+        terms: the sites from which they follow.
+        divergence: Kullback-Leibler divergence from the prior, in nats.
+    """
+
+    mean: Float[Array, "p c"]
+    covariance: Float[Array, "p c c"]
+    terms: Terms
+    divergence: Float[Array, ""]
+
+
+class Posterior(NamedTuple):
+    """All of it. Values are standardised: in sds of the data, from their mean.
+
+    Attributes:
+        sites: the parameters that are estimated as points, in the units of the data.
+        factors: one per mode.
+        level: of one number.
+        core: of the core as one vector; of no number for `CP`.
+        noise: the precision of the noise.
+        weight: what each entry counts, `(n,)`.
+        shift: and where it draws the surface to, `(n,)`.
+    """
+
+    sites: Sites
+    factors: tuple[Factor, ...]
+    level: Gaussian
+    core: Gaussian
+    noise: Noise
+    weight: Float[Array, " n"]
+    shift: Float[Array, " n"]
+
+
+def loads(
+    model: AbstractTucker, sites: Sites, data: Entries, k: int, own: bool
+) -> Float[Array, " c"]:
+    """What the functions of a mode are multiplied by in the surface.
+
+    Args:
+        model: the model.
+        sites: the parameters.
+        data: the data.
+        k: the number of the mode.
+        own: whether the scales of the interaction of `CP` are those of this mode.
+    """
+    axis, unit = data.axes[k], model.units(data).scale
+    rank = model.ranks(len(data.axes))[k]
+    if isinstance(model, Tucker):
+        scale = sites[f"scale_{axis.name}"]
+    else:
+        scale = sites["scale"] / unit if own else jnp.ones(rank, data.dtype)
+    if not model.effects:
+        return scale
+    return jnp.append(scale, sites[f"sd_effect_{axis.name}"] / unit)
+
+
+def moments_at(
+    model: AbstractTucker, data: Entries, post: Posterior, places: Array
+) -> list[Moments]:
+    """Those of each mode at entries with these places, with their loads."""
+    found = []
+    for k, factor in enumerate(post.factors):
+        load = loads(model, post.sites, data, k, own=False)
+        mean = factor.mean * load
+        second = factor.covariance * load[:, None] * load + mean[:, :, None] * mean[:, None]
+        if not model.effects:
+            mean = jnp.pad(mean, ((0, 0), (0, 1)))
+            second = jnp.pad(second, ((0, 0), (0, 1), (0, 1)))
+        found.append(Moments(mean[places[:, k]], second[places[:, k]]))
+    return found
+
+
+def interaction(
+    model: AbstractTucker, data: Entries, post: Posterior, unscaled: bool = False
+) -> AbstractInteraction:
+    """$I$ under the posterior.
+
+    Args:
+        model: the model.
+        data: the data.
+        post: the posterior.
+        unscaled: whether to leave out the scales of `CP`.
+    """
+    ranks = model.ranks(len(data.axes))
+    if isinstance(model, Tucker):
+        second = post.core.second.reshape(*ranks, *ranks)
+        return Full(post.core.mean.reshape(ranks), second)
+    scale = post.sites["scale"] / model.units(data).scale
+    return Diagonal(jnp.ones_like(scale) if unscaled else scale)
+
+
+def level_moments(post: Posterior) -> tuple[Array, Array]:
+    return post.level.mean[0], post.level.second[0, 0]
+
+
+def total(function, data: Entries, rows: Any) -> Any:
+    """The sum over entries of what a function returns for a part of them.
+
+    Args:
+        function: `function(places, rows, counts)` of some entries, to arrays. `counts` is
+            zero for entries that fill up the last part.
+        data: the data.
+        rows: arrays with one row per entry.
+    """
+    n = len(data)
+    if n <= CHUNK:
+        return function(data.places, rows, jnp.ones(n, data.dtype))
+    parts = -(-n // CHUNK)
+    index = jnp.minimum(jnp.arange(parts * CHUNK), n - 1).reshape(parts, CHUNK)
+    counts = (jnp.arange(parts * CHUNK) < n).astype(data.dtype).reshape(parts, CHUNK)
+
+    def one(index, counts):
+        taken = jax.tree.map(lambda a: a[index], rows)
+        return function(data.places[index], taken, counts)
+
+    zero = jax.tree.map(
+        lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(one, index[0], counts[0])
+    )
+
+    def step(sums, given):
+        return jax.tree.map(jnp.add, sums, one(*given)), None
+
+    return jax.lax.scan(step, zero, (index, counts))[0]
+
+
+def each(function, places: Array, n: int) -> Any:
+    """A function of the places of some entries, part by part, for all of them."""
+    if n <= CHUNK:
+        return function(places)
+    parts = -(-n // CHUNK)
+    index = jnp.minimum(jnp.arange(parts * CHUNK), n - 1).reshape(parts, CHUNK)
+    out = jax.lax.map(lambda i: function(places[i]), index)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], out)
+
+
+def surface_at(
+    model: AbstractTucker, data: Entries, post: Posterior, places: Array
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """$E[f]$ and $E[f^2]$ at entries, standardised."""
+    of = interaction(model, data, post)
+    level = level_moments(post)
+
+    def part(places):
+        def one(modes):
+            return surface(design(of, 0, modes, level), modes[0])
+
+        return jax.vmap(one)(moments_at(model, data, post, places))
+
+    return each(part, places, len(places))
+
+
+def messages(model: AbstractTucker, data: Entries, post: Posterior, k: int) -> Terms:
+    """The Gaussian terms for the functions of a mode, for loads of one.
+
+    All entries at one point add up to one term.
+
+    Source: funBaT's messages, averaged over all other blocks.
+    """
+    of = interaction(model, data, post, unscaled=True)
+    level = level_moments(post)
+    points = len(data.axes[k].points)
+    c = post.factors[k].mean.shape[1]
+
+    def part(places, rows, counts):
+        weight, shift = rows
+        modes = moments_at(model, data, post, places)
+        d = jax.vmap(lambda modes: design(of, k, modes, level))(modes)
+        w, h = weight * counts, shift * counts
+        precision = w[:, None, None] * d.second[:, :c, :c]
+        drawn = h[:, None] * d.mean[:, :c] - w[:, None] * d.with_offset[:, :c]
+        add = lambda a: jax.ops.segment_sum(a, places[:, k], points)  # noqa: E731
+        return Terms(add(precision), add(drawn))
+
+    return total(part, data, (post.weight, post.shift))
+
+
+def core_given(model: Tucker, data: Entries, post: Posterior) -> Gaussian:
+    """The core given all else: normal."""
+    ranks = model.ranks(len(data.axes))
+    K, m = len(ranks), post.core.mean.size
+
+    def outer(vectors):
+        args: list[Any] = []
+        for k, v in enumerate(vectors):
+            args += [v, [K, k]]
+        return jnp.einsum(*args, [K, *range(K)], optimize="greedy")
+
+    def part(places, rows, counts):
+        weight, shift = rows
+        w, h = weight * counts, shift * counts
+        modes = moments_at(model, data, post, places)
+        args: list[Any] = [w, [2 * K]]
+        for k, x in enumerate(modes):
+            args += [x.second[:, :-1, :-1], [2 * K, k, K + k]]
+        precision = jnp.einsum(*args, [*range(2 * K)], optimize="greedy")
+        means = [x.mean[:, :-1] for x in modes]
+        # E[z o]: the main effect of a mode is correlated with its components.
+        offset = post.level.mean[0]
+        drawn = jnp.tensordot(h - w * offset, outer(means), 1)
+        for k, x in enumerate(modes):
+            across = [*means[:k], x.second[:, :-1, -1], *means[k + 1 :]]
+            drawn = drawn - jnp.tensordot(w, outer(across), 1)
+        return precision.reshape(m, m), drawn.reshape(m)
+
+    precision, drawn = total(part, data, (post.weight, post.shift))
+    root = jnp.linalg.cholesky(precision + jnp.eye(m, dtype=data.dtype))
+    covariance = jax.scipy.linalg.cho_solve((root, True), jnp.eye(m, dtype=data.dtype))
+    return Gaussian(covariance @ drawn, covariance)
+
+
+def level_variance(model: AbstractTucker) -> float:
+    """Of the prior of the level, standardised."""
+    return 1.0 if model.observation.in_units else LEVEL**2
+
+
+def level_given(model: AbstractTucker, post: Posterior, mean: Array) -> Gaussian:
+    """The level given all else, where the surface has this mean at the entries."""
+    precision = 1 / level_variance(model) + post.weight.sum()
+    left = jnp.sum(post.shift - post.weight * (mean - post.level.mean[0]))
+    return Gaussian((left / precision)[None], (1 / precision)[None, None])
+
+
+def shifted(post: Posterior, level: Gaussian, mean: Array, second: Array):
+    """The moments of the surface with another level."""
+    (old, old_second), (new, new_second) = (
+        (g.mean[0], g.second[0, 0]) for g in (post.level, level)
+    )
+    rest = mean - old
+    rest_second = second - old_second - 2 * old * rest
+    return rest + new, rest_second + new_second + 2 * new * rest

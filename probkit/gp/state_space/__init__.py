@@ -1,0 +1,37 @@
+"""Gaussian processes of one coordinate as Markov chains: processes and smoothing."""
+
+from probkit.gp.state_space.process import (
+    AbstractProcess,
+    Constant,
+    Independent,
+    Matern,
+    Periodic,
+    Product,
+    Sum,
+)
+from probkit.gp.state_space.smoothing import (
+    Sites,
+    Smoothed,
+    color,
+    log_evidence,
+    sample,
+    sample_white,
+    smooth,
+)
+
+__all__ = [
+    "AbstractProcess",
+    "Constant",
+    "Independent",
+    "Matern",
+    "Periodic",
+    "Product",
+    "Sites",
+    "Smoothed",
+    "Sum",
+    "color",
+    "log_evidence",
+    "sample",
+    "sample_white",
+    "smooth",
+]
