@@ -94,6 +94,16 @@ class AbstractObservation(eqx.Module):
             noise: what is known of the noise.
         """
 
+    def draw(
+        self, y: Float[Array, " n"], f: Float[Array, " n"], noise: Noise, key: Any
+    ) -> tuple[Noise, Float[Array, " n"], Float[Array, " n"]]:
+        """A draw of the noise, and the weight and shift of each entry, given the surface.
+
+        Raises:
+            NotImplementedError: if the observations have no such draws.
+        """
+        raise NotImplementedError
+
     def noise(
         self,
         y: Float[Array, " n"],
@@ -147,6 +157,18 @@ class Normal(AbstractObservation):
         return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
 
 
+    def draw(self, y, f, noise, key):
+        noise = known(self.noise(y, f, f**2, jnp.ones_like(y), noise), key)
+        w = jnp.broadcast_to(noise.mean, y.shape)
+        return noise, w, w * y
+
+
+def known(noise: Noise, key: Any) -> Noise:
+    """A draw of the precision, as noise of that mean."""
+    precision = jax.random.gamma(key, noise.shape, dtype=noise.rate.dtype) / noise.rate
+    return Noise(noise.shape, noise.shape / precision)
+
+
 class StudentT(AbstractObservation):
     r"""$y = f + σ t$ with $t$ from Student's distribution, for values with outliers.
 
@@ -186,6 +208,17 @@ class StudentT(AbstractObservation):
         a, b = self._scales(y, mean, second, noise)
         total = jnp.sum(counts * a / b * _squares(y, mean, second))
         return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+
+
+    def draw(self, y, f, noise, key):
+        key_each, key_noise = jax.random.split(key)
+        a, b = self._scales(y, f, f**2, noise)
+        each = jax.random.gamma(key_each, a, y.shape, y.dtype) / b
+        total = jnp.sum(each * (y - f) ** 2)
+        shape = SHAPE + jnp.asarray(len(y) / 2, y.dtype)
+        noise = known(Noise(shape, SHAPE * RESIDUAL**2 + total / 2), key_noise)
+        w = noise.mean * each
+        return noise, w, w * y
 
 
 class Bernoulli(AbstractObservation):
