@@ -100,12 +100,16 @@ class Axis(eqx.Module):
         ]
         return placed(self, columns, what)
 
+    @property
+    def holds(self) -> Literal["numbers", "dates", "labels"]:
+        """What the coordinates are, in the user's table."""
+        return "labels" if self.labels else "dates" if self.origin else "numbers"
+
     def column(self, places: Any) -> list[Column]:
         """The coordinates of entries at some points, as they were given."""
         if self.kind == "space":
             return [Column("numbers", x) for x in np.asarray(self.points)[places].T]
-        kind = "labels" if self.labels else "dates" if self.origin else "numbers"
-        return [Column(kind, self.coords()[places], self.zone)]
+        return [Column(self.holds, self.coords()[places], self.zone)]
 
 
 class Placed(NamedTuple):
@@ -245,7 +249,7 @@ def _found(queries: Axis, data: Axis) -> np.ndarray:
 
 
 def _refuse_other_kind(axis: Axis, columns: Sequence[Column], what: str) -> None:
-    wanted = "labels" if axis.labels else "dates" if axis.origin else "numbers"
+    wanted = axis.holds
     for name, one in zip(axis.columns, columns, strict=True):
         if one.kind != wanted:
             raise ValueError(

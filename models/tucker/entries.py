@@ -220,12 +220,12 @@ class Entries(AbstractData):
     def restore(cls, arrays, fields) -> "Entries":
         axes = []
         for one in fields["axes"]:
-            tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()}
-            scales = {
-                k: jnp.asarray(arrays[f"{k}_{one['name']}"])
-                for k in ("points", "length", "spacing")
+            kept: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in one.items()
             }
-            axes.append(Axis(**tuples, **scales))
+            for k in ("points", "length", "spacing"):
+                kept[k] = jnp.asarray(arrays[f"{k}_{one['name']}"])
+            axes.append(Axis(**kept))
         # Not by the constructor, because a part of some data need not use all points.
         self = object.__new__(cls)
         found: dict[str, Any] = {

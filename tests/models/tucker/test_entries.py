@@ -326,7 +326,7 @@ COORDS = {
         {"day": [*ZONED[:6], *ZONED[6:].tz_localize(None)]},
         r"with and without a time zone; give all of them one, or none",
     ),
-    "mixed types": ({"x": with_one("a")}, r"`x` holds values of the types float, str"),
+    "mixed types": ({"x": with_one("a")}, r"`x` holds values of the types float.*, str"),
     "spans": ({"x": day - day[0]}, r"`x` holds timedelta64.*; divide by a unit"),
     "complex": ({"x": time + 1j}, r"`x` holds complex128; convert it"),
     "ragged": ({"x": [[1], [1, 2]] * 6}, r"`x` is ragged"),
