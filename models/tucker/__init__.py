@@ -10,6 +10,7 @@ for continuous-indexed tensor data", arXiv 2311.04829.
 """
 
 from probkit.models.tucker.axes import Axis
+from probkit.models.tucker.chebyshev import Chebyshev, chebyshev
 from probkit.models.tucker.entries import Entries, Units
 from probkit.models.tucker.messages import MessagePassing
 from probkit.models.tucker.model import CP, Tucker
@@ -21,6 +22,7 @@ __all__ = [
     "CP",
     "Axis",
     "Bernoulli",
+    "Chebyshev",
     "Entries",
     "Exchangeable",
     "MessagePassing",
@@ -33,6 +35,7 @@ __all__ = [
     "StudentT",
     "Tucker",
     "Units",
+    "chebyshev",
     "grid",
     "queries",
 ]
