@@ -10,24 +10,32 @@ for continuous-indexed tensor data", arXiv 2311.04829.
 """
 
 from probkit.models.tucker.axes import Axis
-from probkit.models.tucker.entries import Entries
+from probkit.models.tucker.chebyshev import Chebyshev, chebyshev
+from probkit.models.tucker.entries import Entries, Units
 from probkit.models.tucker.messages import MessagePassing
 from probkit.models.tucker.model import CP, Tucker
 from probkit.models.tucker.modes import Exchangeable, Seasonal, Smooth, Space
 from probkit.models.tucker.observations import Bernoulli, Normal, Poisson, StudentT
+from probkit.models.tucker.queries import Queries, grid, queries
 
 __all__ = [
     "CP",
     "Axis",
     "Bernoulli",
+    "Chebyshev",
     "Entries",
     "Exchangeable",
     "MessagePassing",
     "Normal",
     "Poisson",
+    "Queries",
     "Seasonal",
     "Smooth",
     "Space",
     "StudentT",
     "Tucker",
+    "Units",
+    "chebyshev",
+    "grid",
+    "queries",
 ]
