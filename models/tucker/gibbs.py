@@ -9,33 +9,85 @@ Source: Gelman et al. (2013), "Bayesian data analysis", section 11.1 and 11.3.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from probkit.model.density import Sites
 from probkit.models.tucker.entries import Entries
-from probkit.models.tucker.messages import (
-    coordinates,
-    loaded,
-    standardised,
-)
 from probkit.models.tucker.model import AbstractTucker, Tucker
+from probkit.models.tucker.parameters import coordinates
 from probkit.models.tucker.posterior import (
     Factor,
-    Gaussian,
     Posterior,
     core_given,
     level_given,
+    loaded,
     loads,
     messages,
     shifted,
+    sites_of,
+    standardised,
     surface_at,
 )
 
 # The best scale of a random walk in m dimensions, times the root of m.
 WALK = 2.4
+
+
+@eqx.filter_jit
+def chain(
+    model: AbstractTucker,
+    data: Entries,
+    post: Posterior,
+    inverses: tuple[Float[Array, "m m"], ...] | None,
+    key: Any,
+    counts: tuple[int, int],
+) -> tuple[Sites, Array]:
+    """Draws from where a run of message passing ended.
+
+    Args:
+        model: the model.
+        data: the data.
+        post: where it starts: at the means.
+        inverses: the approximate covariance of the parameters of each mode, or None to
+            leave them as they are.
+        key: a JAX random key.
+        counts: the number of sweeps that are thrown away, and that of those kept.
+
+    Returns:
+        `{site: array[draw, ...]}`, and the share of accepted proposals.
+    """
+    roots = None
+    if inverses is not None:
+        tiny = jnp.finfo(data.dtype).eps
+        eye = [jnp.eye(len(H), dtype=H.dtype) for H in inverses]
+        found = zip(inverses, eye, strict=True)
+        roots = tuple(jnp.linalg.cholesky(H + tiny * jnp.trace(H) * I) for H, I in found)
+    start = replace(
+        post,
+        factors=tuple(
+            replace(f, covariance=jnp.zeros_like(f.covariance)) for f in post.factors
+        ),
+        level=replace(post.level, covariance=jnp.zeros_like(post.level.covariance)),
+        core=replace(post.core, covariance=jnp.zeros_like(post.core.covariance)),
+    )
+
+    def warm(here, key):
+        return swept(model, data, here, roots, key)[0], None
+
+    def keep(here, key):
+        here, whites, accepted = swept(model, data, here, roots, key)
+        return here, (sites_of(model, data, here, whites), accepted)
+
+    keys = jax.random.split(key, sum(counts))
+    here, _ = jax.lax.scan(warm, start, keys[: counts[0]])
+    _, (draws, accepted) = jax.lax.scan(keep, here, keys[counts[0] :])
+    return draws, accepted.mean()
 
 
 def swept(
@@ -71,30 +123,25 @@ def swept(
         white = prior.sample(own, keys[k])
         mean = prior.color(white)
         p, c = mean.shape
-        factor = Factor(mean, jnp.zeros((p, c, c), data.dtype), own, jnp.zeros((), data.dtype))
-        post = post._replace(factors=(*post.factors[:k], factor, *post.factors[k + 1 :]))
+        factor = Factor(
+            mean, jnp.zeros((p, c, c), data.dtype), own, jnp.zeros((), data.dtype)
+        )
+        post = replace(post, factors=(*post.factors[:k], factor, *post.factors[k + 1 :]))
         whites.append(white)
     if isinstance(model, Tucker):
-        post = post._replace(core=picked(core_given(model, data, post), keys[-1]))
+        post = replace(post, core=core_given(model, data, post).picked(keys[-1]))
     mean, second = surface_at(model, data, post, data.places)
-    level = picked(level_given(model, post, mean), keys[-2])
+    level = level_given(model, post, mean).picked(keys[-2])
     f, _ = shifted(post, level, mean, second)
     noise, weight, shift = model.observation.draw(
         standardised(model, data), f, post.noise, keys[-3]
     )
-    post = post._replace(level=level, noise=noise, weight=weight, shift=shift)
+    post = replace(post, level=level, noise=noise, weight=weight, shift=shift)
     return post, whites, accepted
 
 
-def picked(block: Gaussian, key: Any) -> Gaussian:
-    """A draw of a block, as a Gaussian without variance."""
-    root = jnp.linalg.cholesky(block.covariance)
-    noise = jax.random.normal(key, block.mean.shape, block.mean.dtype)
-    return Gaussian(block.mean + root @ noise, jnp.zeros_like(block.covariance))
-
-
 def walked(model, data, post, terms, root, k, key):
-    """The parameters of a mode after one step of Metropolis, its functions integrated out."""
+    """The parameters of a mode after a step of Metropolis, its functions integrated out."""
     z, back, log_prior = coordinates(model, data, post.sites, k)
 
     def log_density(z):
@@ -109,7 +156,7 @@ def walked(model, data, post, terms, root, k, key):
     ratio = log_density(z + step) - log_density(z)
     took = jnp.log(jax.random.uniform(key_accept, (), z.dtype)) < ratio
     found = back(jnp.where(took, z + step, z))
-    return post._replace(sites=post.sites | found), took.astype(z.dtype)
+    return replace(post, sites=post.sites | found), took.astype(z.dtype)
 
 
 def log_volume(back, z: Float[Array, " m"]) -> Float[Array, ""]:
