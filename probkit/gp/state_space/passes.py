@@ -94,7 +94,7 @@ def _advance(H, given, m, P) -> Place:
     return Place(m, P, before, cross, score, gain, (quadratic - logdet) / 2)
 
 
-def _filtered(H, place: Place):
+def _filtered(H, place: Place) -> tuple[Array, Array]:
     PH = product(place.covariance, transpose(H))
     m = place.mean + apply(PH, place.score)
     return m, symmetric(place.covariance - sandwich(PH, place.gain))

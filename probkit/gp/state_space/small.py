@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Float
 
-# From this size on single matrices are multiplied, and all are factored, by a library.
-LARGE = 6
+# From this size on a single matrix is multiplied by a library, and beyond the second size
+# all are factored by one.
+LARGE, UNROLLED = 6, 3
 
 
 def transpose(A: Float[Array, "i j *#k"]) -> Float[Array, "j i *#k"]:
@@ -97,14 +98,16 @@ def solve(
 ) -> tuple[Float[Array, "i j *#k"], Float[Array, "*#k"]]:
     r"""$A^{-1} B$ and $\log|\det A|$ of a regular matrix, which need not be symmetric."""
     d = A.shape[1]
-    if d >= LARGE:
+    if d > UNROLLED:
         A, B = (jnp.moveaxis(a, (0, 1), (-2, -1)) for a in (A, B))
         factors = lu_factor(A)
         X = lu_solve(factors, B)
         logdet = jnp.log(jnp.abs(jnp.diagonal(factors[0], axis1=-2, axis2=-1))).sum(-1)
         return jnp.moveaxis(X, (-2, -1), (0, 1)), logdet
     R = triangular(jnp.concatenate([A, B], axis=1), d)
-    return substitute(R[:, :d], R[:, d:]), sum(jnp.log(R[j, j]) for j in range(d))
+    return substitute(R[:, :d], R[:, d:]), jnp.stack(
+        [jnp.log(R[j, j]) for j in range(d)]
+    ).sum(0)
 
 
 def substitute(

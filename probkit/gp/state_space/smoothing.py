@@ -242,7 +242,7 @@ def colored_states(
     return _colored(*_steps(process, x), white)
 
 
-def _steps(process, x):
+def _steps(process, x) -> tuple[Array, Array]:
     """$A$ and the root of $Q$ of each step; the first starts from the stationary state."""
     A, Q = along(process, x)
     return A, root_of(Q.at[0].set(process.stationary()))
