@@ -33,6 +33,15 @@ HERE = Path(__file__).parents[1] / ".jax-cache"
 pk.use_compilation_cache(os.environ.get("PROBKIT_TEST_CACHE") or HERE)
 
 
+# Each process gets whole files. These take long, and one of them at the end would leave
+# the other process without work.
+FIRST = {"test_docs.py", "test_notebooks.py", "test_sklearn.py", "test_families.py"}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 def pytest_collection_finish():
     # Tracing makes many small objects, and each full collection would walk through all
     # modules and tests, which stay until the end.
