@@ -15,6 +15,7 @@ from probkit.distributions import InUnits
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
 from probkit.model.labels import counted
+from probkit.models.tucker.checks import checks, spreads
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.modes import AbstractMode, Parameters, mode_of
 from probkit.models.tucker.observations import (
@@ -230,6 +231,24 @@ class AbstractTucker(AbstractModel):
                 curves[f"effect_{axis.name}"] = sites[f"sd_effect_{axis.name}"] * u[:, -1]
         return curves | {"surface": self.surface(sites, data, factors, data.places)}
 
+    def shares(
+        self, sites: Sites, data: Entries, factors: list[Array]
+    ) -> dict[str, Float[Array, " r"]]:
+        """The sd of the part of each component over the entries, relative to the surface.
+
+        Args:
+            sites: one draw.
+            data: the data.
+            factors: components and main effect at the points of each mode.
+
+        Returns:
+            `{ending of a name: one number per component}`, one entry per set of them.
+        """
+        raise NotImplementedError
+
+    def checks(self, sites, data):
+        return checks(self, sites, data)
+
     def refuse(self, data: Any) -> None:
         """Refuse data of another family, and settings that do not fit these data."""
         if not isinstance(data, Entries):
@@ -305,6 +324,13 @@ class CP(AbstractTucker):
             product = product * u
         return product @ sites["scale"]
 
+    def shares(self, sites, data, factors):
+        f = self.surface(sites, data, factors, data.places)
+        product = sites["scale"]
+        for k, u in enumerate(factors):
+            product = product * u[data.places[:, k], : self.rank]
+        return {"": spreads(product, f)}
+
     def dims(self, data):
         return _dims(self, data) | {"scale": ("component",)}
 
@@ -363,6 +389,25 @@ class Tucker(AbstractTucker):
             args += [u * sites[f"scale_{axis.name}"], [len(components), k]]
         unit = self.units(data).scale
         return unit * jnp.einsum(*args, [len(components)], optimize="greedy")
+
+    def shares(self, sites, data, factors):
+        f = self.surface(sites, data, factors, data.places)
+        ranks = self.ranks(len(data.axes))
+        at = [
+            u[data.places[:, k], :r]
+            for (k, u), r in zip(enumerate(factors), ranks, strict=True)
+        ]
+
+        def parts(k):
+            """The part of the interaction that goes through each component of a mode."""
+            one = [
+                self.interact(sites, data, [*at[:k], at[k] * hot, *at[k + 1 :]])
+                for hot in jnp.eye(ranks[k], dtype=data.dtype)
+            ]
+            return jnp.stack(one, 1)
+
+        named = enumerate(data.axes)
+        return {f" along {axis.name}": spreads(parts(k), f) for k, axis in named}
 
     def dims(self, data):
         names = [f"component_{axis.name}" for axis in data.axes]

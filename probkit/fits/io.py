@@ -57,6 +57,18 @@ FAMILIES = {
     "sbl.Measurements": "probkit.models.sbl",
     "sbl.Sequential": "probkit.models.sbl",
     "sbl.TypeII": "probkit.models.sbl",
+    "tucker.Bernoulli": "probkit.models.tucker",
+    "tucker.CP": "probkit.models.tucker",
+    "tucker.Entries": "probkit.models.tucker",
+    "tucker.Exchangeable": "probkit.models.tucker",
+    "tucker.MessagePassing": "probkit.models.tucker",
+    "tucker.Normal": "probkit.models.tucker",
+    "tucker.Poisson": "probkit.models.tucker",
+    "tucker.Seasonal": "probkit.models.tucker",
+    "tucker.Smooth": "probkit.models.tucker",
+    "tucker.Space": "probkit.models.tucker",
+    "tucker.StudentT": "probkit.models.tucker",
+    "tucker.Tucker": "probkit.models.tucker",
 }
 METHODS: dict[str, type[AbstractMethod]] = {
     family_name(method): method for method in (EM, MAP, NUTS, SVI)

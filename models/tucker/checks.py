@@ -1,0 +1,64 @@
+"""Checks of what can go wrong in a functional Tucker model."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from probkit.model.check import Check
+from probkit.model.density import Sites
+from probkit.model.residuals import LEAST_EXPLAINED
+from probkit.models.tucker.entries import Entries
+
+# A component whose share of the spread of the surface is below this is not in use.
+IN_USE = 0.01
+
+
+def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
+    """The verdicts.
+
+    Args:
+        model: the model.
+        sites: one draw.
+        data: the data.
+
+    Returns:
+        One check per way in which the model can be wrong.
+    """
+    factors = model.factors(sites, data)
+    f = model.surface(sites, data, factors, data.places)
+    found: list[Check] = []
+    if model.observation.in_units:
+        left = data.y - f
+        explained = 1 - jnp.mean(left**2) / jnp.var(data.y)
+        found.append(
+            Check(
+                "share of the entries explained",
+                float(explained),
+                "at least",
+                LEAST_EXPLAINED,
+                "the surface is next to nothing and all is noise: look at the data, or "
+                "raise `num_starts`",
+                "of their squares about the mean",
+            )
+        )
+    for mode, shares in model.shares(sites, data, factors).items():
+        in_use = int((np.asarray(shares) >= IN_USE).sum())
+        found.append(
+            Check(
+                f"components in use{mode}",
+                in_use,
+                "at least",
+                len(shares),
+                f"the data support {in_use}: lower the rank, or raise `num_starts` if you "
+                "expect more",
+                f"whose part of the surface has an sd of {IN_USE:.0%} of its own or more",
+            )
+        )
+    return tuple(found)
+
+
+def spreads(parts: Float[Array, "n r"], f: Float[Array, " n"]) -> Float[Array, " r"]:
+    """The sd of each part over the entries, relative to that of the whole."""
+    return jnp.std(parts, axis=0) / jnp.maximum(jnp.std(f), jnp.finfo(f.dtype).tiny)
