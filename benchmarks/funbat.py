@@ -10,6 +10,9 @@ in the training set.
 
 import argparse
 import importlib.util
+import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -109,9 +112,55 @@ def by_probkit(train: Rows, test: Rows, name: str):
     return mean, np.sqrt(sd**2 + noise**2)
 
 
+def by_reference(train: Rows, test: Rows, args, name: str, kind: str):
+    """The authors' code, with its noise alone as the sd, because it has no other."""
+    center, scale = 0.0, 1.0
+    if name == "us_temp" and kind == "Tucker":  # as in their script
+        center, scale = train.y.mean(), train.y.std(ddof=1)
+    task = {
+        "reference": str(args.reference.resolve()),
+        "model": kind,
+        "rank": args.rank,
+        "sweeps": args.sweeps,
+        "config": "US_temp" if name == "us_temp" else f"beijing_{name.upper()}",
+        "length": 1.0 if name == "us_temp" else 10.0,
+        "x": train.scaled().tolist(),
+        "y": ((train.y - center) / scale).tolist(),
+        "new": test.scaled().tolist(),
+    }
+    done = subprocess.run(
+        [args.peer_python, str(Path(__file__).with_name("funbat_reference.py"))],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"`funbat_reference.py` failed:\n{done.stderr[-3000:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    mean = center + scale * np.array(found["mean"])
+    more = {
+        "sweeps": len(found["seconds_per_sweep"]),
+        "s_per_sweep": float(np.median(found["seconds_per_sweep"])),
+    }
+    return mean, np.full(len(mean), scale * found["noise_sd"]), more
+
+
 def run(side, train: Rows, test: Rows, y):
     seconds, found = timed(lambda: side(train, test))
-    return None if found is None else scored(*found, y) | seconds
+    if found is None:
+        return None
+    mean, sd, *more = found
+    return scored(mean, sd, y) | seconds | (more[0] if more else {})
+
+
+def chosen(side: str, args, name: str):
+    """The function of a side."""
+    if side == "probkit":
+        return lambda train, test: by_probkit(train, test, name)
+    if side.startswith("authors"):
+        kind = side.split()[-1]
+        return lambda train, test: by_reference(train, test, args, name, kind)
+    return SIDES[side]
 
 
 def is_missing(name: str) -> bool:
@@ -172,7 +221,11 @@ def main():
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS)
     parser.add_argument("--folds", type=int, default=5, choices=range(1, 6))
-    parser.add_argument("--sides", nargs="+", default=["probkit", *SIDES])
+    parser.add_argument("--sides", nargs="+", help="by default all that can be run")
+    parser.add_argument("--reference", type=Path, help="the folder of the authors' code")
+    parser.add_argument("--peer-python", default=sys.executable, help="with torch")
+    parser.add_argument("--rank", type=int, default=2, help="of the authors' code")
+    parser.add_argument("--sweeps", type=int, help="of their code; by default theirs")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     if args.data is None or not (args.data / "beijing_daily.npz").exists():
@@ -180,9 +233,13 @@ def main():
             "the data are not part of probkit; give the folder of `beijing_daily.npz` and "
             "`us_temp.npz` as --data. README.md says what they hold."
         )
-    unknown = [name for name in args.sides if name not in ("probkit", *SIDES)]
+    known = ["probkit", *SIDES]
+    if args.reference is not None:
+        known += [f"authors, {kind}" for kind in ("CP", "Tucker")]
+    args.sides = args.sides or known
+    unknown = [name for name in args.sides if name not in known]
     if unknown:
-        parser.error(f"--sides has {unknown[0]!r}; there are probkit, {', '.join(SIDES)}.")
+        parser.error(f"--sides has {unknown[0]!r}; there are {', '.join(known)}.")
     if args.quick:
         args.sets, args.folds, args.splits = args.sets[:1], 1, args.splits[:2]
     pk.enable_x64()
@@ -200,10 +257,9 @@ def main():
                     if is_missing(side):
                         row["state"] = "not installed"
                     else:
-                        method = SIDES.get(
-                            side, lambda a, b, name=name: by_probkit(a, b, name)
+                        found = run(
+                            chosen(side, args, name), train, test, everything.y[held]
                         )
-                        found = run(method, train, test, everything.y[held])
                         row |= {"state": "not run"} if found is None else found
                     rows.append(row)
                     print(
@@ -216,7 +272,7 @@ def main():
     keys = ("function", "variables", "nodes", "evaluations", "error", "wall_s")
     table((*keys[:4], "error / sd", "s"), [tuple(r[k] for k in keys) for r in smooth])
     whole = set(args.sets) == set(SETS) and set(args.splits) == set(SPLITS)
-    whole = whole and args.folds == 5 and set(args.sides) == {"probkit", *SIDES}
+    whole = whole and args.folds == 5 and {"probkit", *SIDES} <= set(args.sides)
     result = {"machine": facts, "dtype": "float64", "rows": rows, "smooth": smooth}
     write("funbat", result, args.quick or not whole)
 
