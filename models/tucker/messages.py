@@ -10,15 +10,14 @@ Source: Fang et al. (2024), arXiv 2311.04829, whose undamped "conditional expect
 propagation" this is for normal observations; the bound and all learning by it are ours.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
-from numpyro.distributions.transforms import biject_to
 
 from probkit.gp.state_space import Sites as Terms
 from probkit.method import (
@@ -42,8 +41,10 @@ from probkit.method.climb import (
 from probkit.model.density import Sites
 from probkit.models.tucker.ascent import Ascent, ascended
 from probkit.models.tucker.entries import Entries
+from probkit.models.tucker.gibbs import chain
 from probkit.models.tucker.model import AbstractTucker, Tucker
 from probkit.models.tucker.observations import Noise
+from probkit.models.tucker.parameters import all_names, centres, coordinates
 from probkit.models.tucker.posterior import (
     Factor,
     Gaussian,
@@ -51,15 +52,21 @@ from probkit.models.tucker.posterior import (
     core_given,
     level_given,
     level_variance,
+    loaded,
     loads,
+    local_at,
     messages,
     shifted,
+    standardised,
     surface_at,
 )
-from probkit.validate import positive, whole
+from probkit.validate import positive, short, whole
 
 # Variance of the functions at a start, and sd of the noise, standardised.
 START_VARIANCE, START_NOISE = 0.01, 0.5
+
+
+HowDrawn = Literal["gibbs", "approximation"]
 
 
 class MessageState(NamedTuple):
@@ -80,7 +87,12 @@ class MessagePassing(AbstractIterativeMethod):
         learn: whether kernels and scales are learned. If not, they stay as in `start`, or
             at the centre of their priors.
         warm: the number of sweeps before they are.
-        num_draws: number of draws of the approximate posterior in the fit.
+        draws: "gibbs" (default) for draws of the exact posterior, parameters included, by
+            Gibbs sampling from where the best start ended; or "approximation" for draws of
+            the approximate posterior, whose intervals are too narrow, because it takes the
+            other modes for known. `Bernoulli` and `Poisson` have the latter only.
+        num_draws: the number of draws in the fit.
+        num_warmup: the number of sweeps of Gibbs sampling before these.
     """
 
     num_starts: int = eqx.field(default=4, converter=whole("MessagePassing(num_starts", 1))
@@ -88,12 +100,27 @@ class MessagePassing(AbstractIterativeMethod):
     atol: float = eqx.field(default=0.1, converter=positive("MessagePassing(atol"))
     learn: bool = True
     warm: int = eqx.field(default=5, converter=whole("MessagePassing(warm", 0))
+    draws: HowDrawn = "gibbs"
     num_draws: int = eqx.field(default=200, converter=whole("MessagePassing(num_draws", 1))
+    num_warmup: int = eqx.field(
+        default=100, converter=whole("MessagePassing(num_warmup", 0)
+    )
+
+    def __check_init__(self):
+        if self.draws not in get_args(HowDrawn):
+            raise ValueError(
+                f"`MessagePassing(draws={short(self.draws)})`: it takes one of "
+                f"{', '.join(map(repr, get_args(HowDrawn)))}."
+            )
 
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
-        sites = centres(model, data) if start is None else _kept(model, data, start)
+        sites = (
+            centres(model, data)
+            if start is None
+            else {name: start[name] for name in all_names(model, data)}
+        )
         post = started(model, data, sites, key)
         ascents = tuple(
             Ascent.start(coordinates(model, data, sites, k)[0])
@@ -110,15 +137,15 @@ class MessagePassing(AbstractIterativeMethod):
                 post, ascents[k] = learned(model, data, post, terms, ascents[k], k, moves)
             post = with_factor(model, data, post, terms, k)
         if isinstance(model, Tucker):
-            post = post._replace(core=core_given(model, data, post))
+            post = replace(post, core=core_given(model, data, post))
         mean, second = surface_at(model, data, post, data.places)
         level = level_given(model, post, mean)
         mean, second = shifted(post, level, mean, second)
         y, counts = standardised(model, data), jnp.ones(len(data), data.dtype)
         noise = model.observation.noise(y, mean, second, counts, post.noise)
-        local = model.observation.local(y, mean, second, noise)
-        post = post._replace(
-            level=level, noise=noise, weight=local.weight, shift=local.shift
+        local = local_at(model, data, mean, second, noise)
+        post = replace(
+            post, level=level, noise=noise, weight=local.weight, shift=local.shift
         )
         bound = elbo(model, data, post, local.bound.sum())
         climb = climbed(state.climb, bound, may_fall=not model.observation.exact)
@@ -158,7 +185,8 @@ class MessagePassing(AbstractIterativeMethod):
         best = best_lane(final)
         state = end.lane(best)
         result, settled = self.outcome(state, state.climb.result)
-        draws = jax.device_get(drawn(model, data, state.posterior, self.num_draws, end.key))
+        post = state.posterior
+        sites, facts_of_draws = self._drawn(model, data, state, end.key)
         trace = end.trace_of_ends("objective", final, best)
         facts = facts_of_ends(final, best) | {
             "elbo": float(state.climb.objective),
@@ -167,7 +195,19 @@ class MessagePassing(AbstractIterativeMethod):
             "largest_fall": largest_fall(trace["objective"], rounded=False),
             "settled": settled,
         }
-        return Draws(draws, {}, trace, result, facts)
+        facts = facts | facts_of_draws
+        return Draws(sites, {}, trace, result, facts, approximation=post)
+
+    def _drawn(self, model, data, state, key):
+        """Draws, `{site: array[1, draw, ...]}`, and the facts of them."""
+        if self.draws == "approximation" or not model.observation.has_draws:
+            draws = _sampled(model, data, state.posterior, key, self.num_draws)
+            return jax.device_get(jax.tree.map(lambda a: a[None], draws)), {}
+        inverses = tuple(ascent.inverse for ascent in state.ascents) if self.learn else None
+        counts = (self.num_warmup, self.num_draws)
+        found = chain(model, data, state.posterior, inverses, key, counts)
+        draws, accepted = jax.device_get(found)
+        return jax.tree.map(lambda a: a[None], draws), {"accepted": float(accepted)}
 
     def checks(self, tree, facts):
         limit = max(1e-9 * abs(facts["elbo"]), facts["slack"])
@@ -176,55 +216,6 @@ class MessagePassing(AbstractIterativeMethod):
             check_fall(facts, "ELBO", limit, note="nats"),
             *check_restarts(facts),
         )
-
-
-def standardised(model: AbstractTucker, data: Entries) -> Float[Array, " n"]:
-    """The values in the units of the surface in a sweep."""
-    unit = model.units(data)
-    return (data.y - unit.loc) / unit.scale
-
-
-def names_of(model: AbstractTucker, data: Entries, k: int) -> list[str]:
-    """The sites that are moved together with the functions of a mode."""
-    axis = data.axes[k]
-    parameters = model.mode(axis).parameters(axis)
-    scale = f"scale_{axis.name}" if isinstance(model, Tucker) else "scale"
-    names = [scale, *(f"{p}_{axis.name}" for p in parameters)]
-    if model.effects:
-        names.append(f"sd_effect_{axis.name}")
-        names += [f"{p}_effect_{axis.name}" for p in parameters]
-    return names
-
-
-def coordinates(model: AbstractTucker, data: Entries, sites: Sites, k: int):
-    """The parameters of a mode as one unconstrained vector, and the way back."""
-    priors = model.priors(data)
-    maps = {name: biject_to(priors[name].support) for name in names_of(model, data, k)}
-    flat, unravel = ravel_pytree({name: t.inv(sites[name]) for name, t in maps.items()})
-
-    def back(z: Float[Array, " m"]) -> Sites:
-        return {name: maps[name](value) for name, value in unravel(z).items()}
-
-    def log_prior(found: Sites) -> Float[Array, ""]:
-        return sum((priors[name].log_prob(v) for name, v in found.items()), jnp.zeros(()))
-
-    return flat, back, log_prior
-
-
-def centres(model: AbstractTucker, data: Entries) -> Sites:
-    """Each parameter where its unconstrained coordinate is zero: its median, or mean."""
-    every = {name for k in range(len(data.axes)) for name in names_of(model, data, k)}
-    priors = model.priors(data)
-
-    def centre(prior):
-        return biject_to(prior.support)(jnp.zeros(prior.shape(), data.dtype))
-
-    return {name: centre(priors[name]) for name in sorted(every)}
-
-
-def _kept(model, data, start: Sites) -> Sites:
-    every = {name for k in range(len(data.axes)) for name in names_of(model, data, k)}
-    return {name: start[name] for name in sorted(every)}
 
 
 def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterior:
@@ -255,14 +246,9 @@ def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterio
     )
     half = len(data) / 2
     noise = Noise(half * one, half * START_NOISE**2 * one)
-    y = standardised(model, data)
-    local = model.observation.local(y, jnp.zeros_like(y), jnp.ones_like(y), noise)
+    flat = jnp.zeros(len(data), data.dtype)
+    local = local_at(model, data, flat, flat + 1.0, noise)
     return Posterior(sites, tuple(factors), level, core, noise, local.weight, local.shift)
-
-
-def loaded(terms: Terms, load: Float[Array, " c"]) -> Terms:
-    """The terms for functions of variance one, which are multiplied by their loads."""
-    return Terms(terms.precision * load[:, None] * load, terms.shift * load)
 
 
 def with_factor(
@@ -275,7 +261,7 @@ def with_factor(
     expected = jnp.sum(terms.shift * found.mean) - jnp.sum(terms.precision * second) / 2
     factor = Factor(found.mean, found.covariance, terms, expected - found.log_evidence)
     factors = (*post.factors[:k], factor, *post.factors[k + 1 :])
-    return post._replace(factors=factors)
+    return replace(post, factors=factors)
 
 
 def learned(
@@ -300,7 +286,7 @@ def learned(
         return ascended(objective, z, ascent)
 
     z, ascent = jax.lax.cond(moves, move, lambda ascent: (z, ascent), ascent)
-    return post._replace(sites=post.sites | back(z)), ascent
+    return replace(post, sites=post.sites | back(z)), ascent
 
 
 def elbo(
@@ -327,31 +313,5 @@ def elbo(
 
 
 @eqx.filter_jit
-def drawn(
-    model: AbstractTucker, data: Entries, post: Posterior, num_draws: int, key: Any
-) -> Sites:
-    """Draws of the approximate posterior, `{site: array[1, draw, ...]}`, in data units."""
-    unit = model.units(data)
-
-    def one(key):
-        k_level, k_core, k_noise, *keys = jax.random.split(key, 3 + len(data.axes))
-        sites = dict(post.sites)
-        level = post.level.mean[0] + jnp.sqrt(
-            post.level.covariance[0, 0]
-        ) * jax.random.normal(k_level, (), data.dtype)
-        sites["level"] = unit.loc + unit.scale * level
-        if model.observation.in_units:
-            precision = jax.random.gamma(k_noise, post.noise.shape) / post.noise.rate
-            sites["noise_sd"] = unit.scale / jnp.sqrt(precision)
-        if isinstance(model, Tucker):
-            root = jnp.linalg.cholesky(post.core.covariance)
-            noise = jax.random.normal(k_core, post.core.mean.shape, data.dtype)
-            core = post.core.mean + root @ noise
-            sites["core"] = core.reshape(model.ranks(len(data.axes)))
-        for k, axis in enumerate(data.axes):
-            prior = model.prior(post.sites, data, k)
-            sites[f"white_{axis.name}"] = prior.sample(post.factors[k].terms, keys[k])
-        return sites
-
-    draws = jax.lax.map(one, jax.random.split(key, num_draws))
-    return jax.tree.map(lambda a: a[None], draws)
+def _sampled(model, data, post: Posterior, key, num: int) -> Sites:
+    return post.sample(model, data, key, num)

@@ -14,10 +14,17 @@ from numpyro.distributions.transforms import AffineTransform
 from probkit.distributions import InUnits
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
+from probkit.model.labels import counted
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.modes import AbstractMode, Parameters, mode_of
-from probkit.models.tucker.observations import AbstractObservation, Normal, noise_prior
+from probkit.models.tucker.observations import (
+    AbstractObservation,
+    Normal,
+    Poisson,
+    noise_prior,
+)
 from probkit.models.tucker.priors import AbstractPrior
+from probkit.models.tucker.queries import queries
 from probkit.validate import short, whole
 
 # The mean of the prior of a scale, in sds of the values.
@@ -74,9 +81,14 @@ class AbstractTucker(AbstractModel):
             white = dist.Normal(jnp.zeros(shape, data.dtype), 1.0).to_event(len(shape))
             sites[f"white_{axis.name}"] = numpyro.sample(f"white_{axis.name}", white)
         f = self.surface(sites, data, self.factors(sites, data), data.places)
+        f = f + self.offset(data)
         with numpyro.plate("entry", len(data)):
             noise = sites.get("noise_sd")
             numpyro.sample("y", self.observation.likelihood(f, noise), obs=data.y)
+
+    def offset(self, data: Entries) -> Array | float:
+        """What is added to the surface at each entry: the log of the exposure."""
+        return 0.0 if data.exposure is None else jnp.log(data.exposure)
 
     def priors(self, data: Entries) -> dict[str, dist.Distribution]:
         """The prior of each site except the white noise, in the units of the data."""
@@ -172,6 +184,52 @@ class AbstractTucker(AbstractModel):
                 f = f + sites[f"sd_effect_{axis.name}"] * u[:, -1]
         return f
 
+    def coords(self, data: Entries) -> dict[str, Any]:
+        return dict(counted(self, data, self.dims(data))) | data.coords()
+
+    # What it answers.
+
+    def inputs(self, given, data):
+        """The queries, and the data of the fit."""
+        return queries(data, given), data
+
+    def predict(self, sites, inputs, key):
+        """At queries: `surface`, a joint draw of it, and `y`, new values with noise.
+
+        For counts with exposure, `y` is for an exposure of one.
+        """
+        asked, data = inputs
+        key_y, *keys = jax.random.split(key, 1 + len(data.axes))
+        factors = [
+            self.prior(sites, data, k).between(
+                sites[f"white_{axis.name}"], asked.axes[k].points, asked.seen[k], keys[k]
+            )
+            for k, axis in enumerate(data.axes)
+        ]
+        f = self.surface(sites, data, factors, asked.places)
+        new = self.observation.likelihood(f, sites.get("noise_sd"))
+        return {"surface": f, "y": new.sample(key_y)}
+
+    def moments(self, approximation, inputs):
+        """At queries, exact under the approximate posterior of message passing: `mean` and
+        `sd` of the surface."""
+        asked, data = inputs
+        mean, variance = approximation.moments(self, data, asked)
+        return {"mean": mean, "sd": jnp.sqrt(variance)}
+
+    def recover(self, sites, data, key):
+        """The curves of each mode at its points: `factor_<mode>`, of variance one a priori,
+        and `effect_<mode>`, in the units of the surface; and `surface` at the entries.
+        """
+        curves, factors = {}, self.factors(sites, data)
+        for axis, rank, u in zip(
+            data.axes, self.ranks(len(data.axes)), factors, strict=True
+        ):
+            curves[f"factor_{axis.name}"] = u[:, :rank]
+            if self.effects:
+                curves[f"effect_{axis.name}"] = sites[f"sd_effect_{axis.name}"] * u[:, -1]
+        return curves | {"surface": self.surface(sites, data, factors, data.places)}
+
     def refuse(self, data: Any) -> None:
         """Refuse data of another family, and settings that do not fit these data."""
         if not isinstance(data, Entries):
@@ -193,6 +251,11 @@ class AbstractTucker(AbstractModel):
                     f"`{type(self).__name__}`: rank {rank} is above the "
                     f"{len(axis.points)} distinct values of `{axis.name}`; lower it."
                 )
+        if data.exposure is not None and not isinstance(self.observation, Poisson):
+            raise ValueError(
+                f"`{type(self).__name__}`: the data have an exposure, which is for counts; "
+                "use `observation=tucker.Poisson()`, or leave `exposure` out."
+            )
 
 
 class CP(AbstractTucker):
@@ -252,7 +315,7 @@ def _ranks(given: Any) -> int | tuple[int, ...]:
 
 
 class Tucker(AbstractTucker):
-    r"""$f(i) = l + \sum_k g_k(i_k) + \sum_{r} W_{r_1 … r_K} \prod_k s_{k r_k} u_{k r_k}(i_k)$.
+    r"""$f(i) = l + \sum_k g_k(i_k) + \sum W_{r_1 … r_K} \prod_k s_{k r_k} u_{k r_k}(i_k)$.
 
     As `CP`, with a core $W$ of independent standard normal numbers (in sds of the values),
     and with one scale per mode and component, `scale_<mode>`. The axes of `core` are the
@@ -311,15 +374,21 @@ def _dims(model: AbstractTucker, data: Entries) -> dict[str, tuple[str, ...]]:
     dims: dict[str, tuple[str, ...]] = {
         name: () for name, d in model.priors(data).items() if d.event_dim == 0
     }
+    several = {axis.name: f"component_{axis.name}" for axis in data.axes}
+    if isinstance(model, CP):
+        several = dict.fromkeys(several, "component")
     for k, axis in enumerate(data.axes):
-        sites = jax.eval_shape(lambda: _some(model, data))
-        shape = jax.eval_shape(
-            lambda s, k=k: jnp.zeros(model.prior(s, data, k).white_shape), sites
-        ).shape
-        tail = tuple(f"white_{axis.name}_{i}" for i in range(1, len(shape)))
+        shape = jax.eval_shape(lambda k=k: _white(model, data, k)).shape
+        tail = tuple(f"state_{axis.name}" for _ in shape[1:])
         dims[f"white_{axis.name}"] = (axis.name, *tail)
-    return dims | {"y": ("entry",), "mean": ("entry",), "sd": ("entry",)}
+        dims[f"factor_{axis.name}"] = (axis.name, several[axis.name])
+        dims[f"effect_{axis.name}"] = (axis.name,)
+    by_entry = dict.fromkeys(("y", "surface", "mean", "sd"), ("entry",))
+    return data.dims() | dims | by_entry
 
 
-def _some(model: AbstractTucker, data: Entries) -> Sites:
-    return {k: d.sample(jax.random.key(0)) for k, d in model.priors(data).items()}
+def _white(model: AbstractTucker, data: Entries, k: int) -> Array:
+    """An array of the shape of the white noise of a mode."""
+    key = jax.random.key(0)
+    sites = {name: d.sample(key) for name, d in model.priors(data).items()}
+    return jnp.zeros(model.prior(sites, data, k).white_shape)

@@ -1,4 +1,4 @@
-"""What a mode's factors are a priori: smooth along a line, smooth in space, or unordered."""
+"""What the functions of a mode are a priori: smooth on a line or in space, or unordered."""
 
 import math
 from abc import abstractmethod
@@ -31,7 +31,7 @@ class AbstractMode(eqx.Module):
 
     @abstractmethod
     def parameters(self, axis: Axis) -> dict[str, Distribution]:
-        """The prior of each parameter of the kernel, by name, in units of the coordinate."""
+        """The prior of each parameter of the kernel, in units of the coordinate."""
 
     @abstractmethod
     def prior(self, groups: Sequence[tuple[Parameters, int]], axis: Axis) -> AbstractPrior:
@@ -76,7 +76,7 @@ class Smooth(AbstractMode):
         return state_space.Matern(self.smoothness, θ["lengthscale"])
 
     def prior(self, groups, axis):
-        parts = [self.process(θ) for θ, count in groups for _ in range(count)]
+        parts = tuple(self.process(θ) for θ, count in groups for _ in range(count))
         return Chain(state_space.Independent(parts), axis.points)
 
 
@@ -139,9 +139,19 @@ class Space(AbstractMode):
             jitter = math.sqrt(jnp.finfo(K.dtype).eps)
             return jnp.linalg.cholesky(K + jitter * jnp.eye(len(K), dtype=K.dtype))
 
-        roots = [(root(θ), count) for θ, count in groups]
-        every = [jnp.broadcast_to(L, (count, *L.shape)) for L, count in roots]
-        return Dense(jnp.concatenate(every))
+        def each(of):
+            """What `of` returns for the parameters of each function."""
+            found = [(of(θ), count) for θ, count in groups]
+            every = [jnp.broadcast_to(K, (count, *K.shape)) for K, count in found]
+            return jnp.concatenate(every)
+
+        def across(points):
+            return (
+                each(lambda θ: self.correlation(θ, points, points)),
+                each(lambda θ: self.correlation(θ, axis.points, points)),
+            )
+
+        return Dense(each(root), across)
 
 
 class Exchangeable(AbstractMode):

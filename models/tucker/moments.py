@@ -5,7 +5,7 @@ At one entry the surface is
 $$f = l + \sum_k g_k + I(u_1, …, u_K),$$
 
 with a level $l$, one main effect $g_k$ and a few components $u_k$ per mode, and the
-interaction $I$, which is linear in each $u_k$. In $x_k = (u_k, g_k)$ it is $f = a^T x_k + o$
+interaction $I$, which is linear in each $u_k$. In $x_k = (u_k, g_k)$, $f = a^T x_k + o$
 with the *design* $a = (∂I/∂u_k, 1)$ and the *offset* $o = l + \sum_{j \ne k} g_j$. Under
 $q$ the modes are independent of each other, but a component and the main effect of the same
 mode are not, so that design and offset are correlated.

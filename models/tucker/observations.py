@@ -24,7 +24,7 @@ from probkit.validate import positive
 SHAPE, RESIDUAL = 0.5, 0.01
 
 
-class Noise(NamedTuple):
+class Noise(eqx.Module):
     """The precision of the noise in standardised units: gamma of this shape and rate."""
 
     shape: Float[Array, ""]
@@ -72,6 +72,8 @@ class AbstractObservation(eqx.Module):
     """Whether the surface is in units of the values, with noise in these units."""
     exact: ClassVar[bool] = True
     """Whether message passing maximises a lower bound of the evidence."""
+    has_draws: ClassVar[bool] = False
+    """Whether Gibbs sampling has draws of weights and shifts."""
 
     @abstractmethod
     def likelihood(self, f: Float[Array, " n"], noise_sd: Any) -> dist.Distribution:
@@ -93,6 +95,16 @@ class AbstractObservation(eqx.Module):
             second: $E[f^2]$.
             noise: what is known of the noise.
         """
+
+    def draw(
+        self, y: Float[Array, " n"], f: Float[Array, " n"], noise: Noise, key: Any
+    ) -> tuple[Noise, Float[Array, " n"], Float[Array, " n"]]:
+        """A draw of the noise, and the weight and shift of each entry, given the surface.
+
+        Raises:
+            NotImplementedError: if the observations have no such draws.
+        """
+        raise NotImplementedError
 
     def noise(
         self,
@@ -130,9 +142,10 @@ def noise_prior(unit: Float[Array, ""]) -> dist.Distribution:
 
 
 class Normal(AbstractObservation):
-    r"""$y = f + ε$ with $ε \sim N(0, σ^2)$. Site: `noise_sd` $σ$, in units of the values."""
+    r"""$y = f + ε$ with $ε \sim N(0, σ^2)$. Site: `noise_sd` $σ$, in their units."""
 
     in_units: ClassVar[bool] = True
+    has_draws: ClassVar[bool] = True
 
     def likelihood(self, f, noise_sd):
         return dist.Normal(f, noise_sd)
@@ -145,6 +158,17 @@ class Normal(AbstractObservation):
     def noise(self, y, mean, second, counts, noise):
         total = jnp.sum(counts * _squares(y, mean, second))
         return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+
+    def draw(self, y, f, noise, key):
+        noise = known(self.noise(y, f, f**2, jnp.ones_like(y), noise), key)
+        w = jnp.broadcast_to(noise.mean, y.shape)
+        return noise, w, w * y
+
+
+def known(noise: Noise, key: Any) -> Noise:
+    """A draw of the precision, as noise of that mean."""
+    precision = jax.random.gamma(key, noise.shape, dtype=noise.rate.dtype) / noise.rate
+    return Noise(noise.shape, noise.shape / precision)
 
 
 class StudentT(AbstractObservation):
@@ -159,6 +183,7 @@ class StudentT(AbstractObservation):
     df: float = eqx.field(default=4.0, converter=positive("StudentT(df"))
 
     in_units: ClassVar[bool] = True
+    has_draws: ClassVar[bool] = True
 
     def likelihood(self, f, noise_sd):
         return dist.StudentT(self.df, f, noise_sd)
@@ -186,6 +211,16 @@ class StudentT(AbstractObservation):
         a, b = self._scales(y, mean, second, noise)
         total = jnp.sum(counts * a / b * _squares(y, mean, second))
         return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+
+    def draw(self, y, f, noise, key):
+        key_each, key_noise = jax.random.split(key)
+        a, b = self._scales(y, f, f**2, noise)
+        each = jax.random.gamma(key_each, a, y.shape, y.dtype) / b
+        total = jnp.sum(each * (y - f) ** 2)
+        shape = SHAPE + jnp.asarray(len(y) / 2, y.dtype)
+        noise = known(Noise(shape, SHAPE * RESIDUAL**2 + total / 2), key_noise)
+        w = noise.mean * each
+        return noise, w, w * y
 
 
 class Bernoulli(AbstractObservation):

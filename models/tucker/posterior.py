@@ -1,12 +1,15 @@
 """The approximate posterior: Gaussian chains, a Gaussian core and level, a gamma noise."""
 
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from probkit.gp.state_space import Sites as Terms
+from probkit.method import AbstractApproximation
 from probkit.model.density import Sites
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.model import LEVEL, AbstractTucker, Tucker
@@ -18,13 +21,14 @@ from probkit.models.tucker.moments import (
     design,
     surface,
 )
-from probkit.models.tucker.observations import Noise
+from probkit.models.tucker.observations import Local, Noise
+from probkit.models.tucker.queries import Queries
 
 # Entries at a time, so that memory does not grow with their number.
 CHUNK = 16_384
 
 
-class Gaussian(NamedTuple):
+class Gaussian(eqx.Module):
     """Of a vector: its mean and covariance."""
 
     mean: Float[Array, " m"]
@@ -34,6 +38,12 @@ class Gaussian(NamedTuple):
     def second(self):
         return self.covariance + jnp.outer(self.mean, self.mean)
 
+    def picked(self, key: Any) -> "Gaussian":
+        """One draw, as a vector without variance."""
+        root = jnp.linalg.cholesky(self.covariance)
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return Gaussian(self.mean + root @ noise, jnp.zeros_like(self.covariance))
+
     def divergence(self, variance: float = 1.0) -> Float[Array, ""]:
         """Kullback-Leibler divergence from $N(0, v I)$, in nats."""
         m = len(self.mean)
@@ -41,7 +51,7 @@ class Gaussian(NamedTuple):
         return (inside - jnp.linalg.slogdet(self.covariance)[1]) / 2
 
 
-class Factor(NamedTuple):
+class Factor(eqx.Module):
     """Of the functions of one mode, of variance one, at its points.
 
     Attributes:
@@ -57,7 +67,7 @@ class Factor(NamedTuple):
     divergence: Float[Array, ""]
 
 
-class Posterior(NamedTuple):
+class Posterior(AbstractApproximation):
     """All of it. Values are standardised: in sds of the data, from their mean.
 
     Attributes:
@@ -77,6 +87,66 @@ class Posterior(NamedTuple):
     noise: Noise
     weight: Float[Array, " n"]
     shift: Float[Array, " n"]
+
+    def sample(self, model, data, key, num):
+        def one(key):
+            k_level, k_core, k_noise, *keys = jax.random.split(key, 3 + len(self.factors))
+            gamma = jax.random.gamma(k_noise, self.noise.shape, dtype=data.dtype)
+            drawn = replace(
+                self,
+                level=self.level.picked(k_level),
+                core=self.core.picked(k_core),
+                noise=Noise(self.noise.shape, self.noise.shape * self.noise.rate / gamma),
+            )
+            whites = [
+                model.prior(self.sites, data, k).sample(factor.terms, keys[k])
+                for k, factor in enumerate(self.factors)
+            ]
+            return sites_of(model, data, drawn, whites)
+
+        return jax.lax.map(one, jax.random.split(key, num))
+
+    def moments(
+        self, model: AbstractTucker, data: Entries, asked: Queries
+    ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        """Mean and variance of the surface at queries, in its units.
+
+        Args:
+            model: the model.
+            data: the data of the fit.
+            asked: where.
+        """
+        factors = []
+        for k, factor in enumerate(self.factors):
+            prior = model.prior(self.sites, data, k)
+            mean, covariance = prior.at(factor.terms, asked.axes[k].points, asked.seen[k])
+            factors.append(replace(factor, mean=mean, covariance=covariance))
+        elsewhere = replace(self, factors=tuple(factors))
+        mean, second = surface_at(model, data, elsewhere, asked.places)
+        unit = model.units(data)
+        variance = unit.scale**2 * jnp.maximum(second - mean**2, 0.0)
+        return unit.loc + unit.scale * mean, variance
+
+
+def sites_of(
+    model: AbstractTucker, data: Entries, drawn: "Posterior", whites: list[Array]
+) -> Sites:
+    """The sites of the program at one draw, in the units of the data.
+
+    Args:
+        model: the model.
+        data: the data.
+        drawn: the draw: level, core and noise are their means.
+        whites: the white noise of the functions of each mode.
+    """
+    unit, sites = model.units(data), dict(drawn.sites)
+    sites["level"] = unit.loc + unit.scale * drawn.level.mean[0]
+    if model.observation.in_units:
+        sites["noise_sd"] = unit.scale / jnp.sqrt(drawn.noise.mean)
+    if isinstance(model, Tucker):
+        sites["core"] = drawn.core.mean.reshape(model.ranks(len(data.axes)))
+    named = zip(data.axes, whites, strict=True)
+    return sites | {f"white_{axis.name}": white for axis, white in named}
 
 
 def loads(
@@ -276,3 +346,25 @@ def shifted(post: Posterior, level: Gaussian, mean: Array, second: Array):
     rest = mean - old
     rest_second = second - old_second - 2 * old * rest
     return rest + new, rest_second + new_second + 2 * new * rest
+
+
+def standardised(model: AbstractTucker, data: Entries) -> Float[Array, " n"]:
+    """The values in the units of the surface in a sweep."""
+    unit = model.units(data)
+    return (data.y - unit.loc) / unit.scale
+
+
+def local_at(
+    model: AbstractTucker, data: Entries, mean: Array, second: Array, noise: Noise
+) -> Local:
+    """What replaces each entry where the surface has these moments."""
+    offset = model.offset(data)
+    second = second + 2 * offset * mean + offset**2
+    y = standardised(model, data)
+    found = model.observation.local(y, mean + offset, second, noise)
+    return found._replace(shift=found.shift - found.weight * offset)
+
+
+def loaded(terms: Terms, load: Float[Array, " c"]) -> Terms:
+    """The terms for functions of variance one, which are multiplied by their loads."""
+    return Terms(terms.precision * load[:, None] * load, terms.shift * load)

@@ -1,17 +1,18 @@
 r"""Gaussian priors of the factors of one mode, and their posteriors given Gaussian sites.
 
 A prior is over the values of $c$ independent functions of variance one at the $n$ distinct
-coordinates of a mode. Each can be written as a linear map of white noise, which is what NUTS
-samples and what a draw is reported as.
+coordinates of a mode. Each is a linear map of white noise, which is what NUTS samples and
+what a draw is reported as.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from probkit.gp import state_space
 from probkit.gp.state_space import AbstractProcess, Sites, Smoothed
@@ -36,6 +37,31 @@ class AbstractPrior(eqx.Module):
     @abstractmethod
     def sample(self, sites: Sites, key: PRNGKeyArray) -> Array:
         """One joint draw given sites, as the white noise that makes it."""
+
+    @abstractmethod
+    def at(
+        self, sites: Sites, points: Array, seen: Int[Array, " q"]
+    ) -> tuple[Float[Array, "q c"], Float[Array, "q c c"]]:
+        """Mean and covariance at other coordinates, given sites at those of the data.
+
+        Args:
+            sites: one term per point of the data.
+            points: the other coordinates.
+            seen: which point of the data each of them is, or -1.
+        """
+
+    @abstractmethod
+    def between(
+        self, white: Array, points: Array, seen: Int[Array, " q"], key: PRNGKeyArray
+    ) -> Float[Array, "q c"]:
+        """A joint draw at other coordinates, given the white noise of a draw at the data.
+
+        Args:
+            white: the white noise.
+            points: the other coordinates.
+            seen: which point of the data each of them is, or -1.
+            key: a JAX random key.
+        """
 
     def log_evidence(self, sites: Sites) -> Float[Array, ""]:
         """Log of the integral of the sites under the prior, in nats."""
@@ -69,15 +95,25 @@ class Chain(AbstractPrior):
     def log_evidence(self, sites):
         return state_space.log_evidence(self.process, self.x, sites)
 
+    def at(self, sites, points, seen):
+        found = state_space.at(self.process, self.x, sites, points)
+        return found.mean, found.covariance
+
+    def between(self, white, points, seen, key):
+        return state_space.bridge(self.process, self.x, white, points, key)
+
 
 class Dense(AbstractPrior):
     """Functions of a few points, by the roots of their covariance matrices.
 
     Attributes:
         root: lower triangular, one per function.
+        across: the covariance of other points, and of these with those of the data, one
+            per function: `across(points) -> (c, q, q), (c, n, q)`.
     """
 
     root: Float[Array, "c n n"]
+    across: Callable[[Array], tuple[Array, Array]]
 
     @property
     def white_shape(self):
@@ -102,6 +138,34 @@ class Dense(AbstractPrior):
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         white = mean + solve_triangular(known, noise, lower=True, trans=1)
         return white.reshape(n, c)
+
+    def _across(self, points):
+        """The map from the white noise to other points, and the covariance of the rest."""
+        prior, both = self.across(points)
+        solve = jax.vmap(lambda L, K: solve_triangular(L, K, lower=True))
+        into = jnp.swapaxes(solve(self.root, both), 1, 2)
+        return into, prior - into @ jnp.swapaxes(into, 1, 2)
+
+    def at(self, sites, points, seen):
+        mean, known, _ = self._posterior(sites)
+        c, n, _ = self.root.shape
+        into, rest = self._across(points)
+        values = jnp.einsum("cqj,jc->qc", into, mean.reshape(n, c))
+        # One row per query and function, in the joint vector of white noise.
+        eye = jnp.eye(c, dtype=into.dtype)
+        rows = jnp.einsum("cqj,cd->qcjd", into, eye).reshape(-1, n * c)
+        white = solve_triangular(known, rows.T, lower=True).reshape(n * c, -1, c)
+        covariance = jnp.einsum("aqc,aqd->qcd", white, white)
+        own = jnp.maximum(jnp.diagonal(rest, axis1=1, axis2=2), 0.0)
+        return values, covariance + jnp.einsum("cq,cd->qcd", own, eye)
+
+    def between(self, white, points, seen, key):
+        into, rest = self._across(points)
+        values, vectors = jnp.linalg.eigh(rest)
+        root = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None]
+        noise = jax.random.normal(key, root.shape[:2], root.dtype)
+        drawn = jnp.einsum("cqj,jc->qc", into, white)
+        return drawn + jnp.einsum("cqj,cj->qc", root, noise)
 
     def _posterior(self, sites: Sites):
         """Of the white noise: its mean, the root of its precision, and the evidence."""
@@ -152,6 +216,16 @@ class Unordered(AbstractPrior):
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         back = jax.vmap(lambda L, e: solve_triangular(L, e, lower=True, trans=1))
         return mean + back(root, noise)
+
+    def at(self, sites, points, seen):
+        found, known = self.smooth(sites), (seen >= 0)[:, None]
+        mean = jnp.where(known, found.mean[seen], 0.0)
+        eye = jnp.eye(self.num_values, dtype=mean.dtype)
+        return mean, jnp.where(known[:, None], found.covariance[seen], eye)
+
+    def between(self, white, points, seen, key):
+        new = jax.random.normal(key, (len(seen), self.num_values), white.dtype)
+        return jnp.where((seen >= 0)[:, None], white[seen], new)
 
 
 def _given(precision, shift):

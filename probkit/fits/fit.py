@@ -4,22 +4,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from probkit.fits.predict import with_log_likelihood
+from probkit.fits.relabel import relabelled
 from probkit.fits.tree import tree_of
 from probkit.fits.value import SAMPLE, Fit, FitError, refuse_wrong_types
-from probkit.method import RESULTS, AbstractMethod, Draws, Running, message
-from probkit.method.batches import map_in_batches
+from probkit.method import RESULTS, AbstractMethod, Draws, Running, Start, message
 from probkit.method.keys import two_keys
 from probkit.method.loop import wants_progress
 from probkit.method.programs import renew
 from probkit.model import AbstractModel, Data
-from probkit.model.density import Sites, asked, prior_draw
+from probkit.model.density import asked, prior_draw
 from probkit.model.labels import refuse_wrong_labels
 from probkit.record import versions
 from probkit.validate import as_key
@@ -46,7 +45,9 @@ def fit(
         method: `pk.EM()`, `pk.MAP()`, `pk.SVI()`, `pk.NUTS()`, or a method of the family.
         key: a JAX random key, `jax.random.key(0)`. Equal keys give equal fits.
         start: an earlier fit of the same model. Chains, restarts and starts begin at draws
-            chosen from it at random, all different if it has enough.
+            chosen from it at random, all different if it has enough. A method that takes
+            its approximation begins there instead: SVI at the parameters of a guide of
+            the same kind.
         progress: whether to show a bar on work of more than two seconds. By default it is
             shown in a terminal and in a notebook.
         checkpoint: a folder in which to keep the run. The same call after a kill resumes
@@ -79,7 +80,7 @@ def fit(
         progress = wants_progress()
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
     key_run, key_start = two_keys(key)
-    begin = None if start is None else _start_sites(start, model, data, method, key_start)
+    begin = None if start is None else _begin(start, model, data, method, key_start)
     draws = method.run(model, data, key_run, begin, running)
     model = draws.model or model
     data = data if draws.data is None else draws.data
@@ -97,6 +98,7 @@ def fit(
         result,
         draws.facts,
         versions(),
+        draws.approximation,
     )
     if draws.integrated is not None:
         fitted.kept[tuple(range(fitted.posterior.sizes["draw"]))] = draws.integrated
@@ -121,8 +123,8 @@ def _message(method, result: str) -> str:
     return f"{type(method).__name__}: {message(getattr(RESULTS, result))}"
 
 
-def _start_sites(start: Fit, model, data, method, key) -> Sites:
-    """Draws of an earlier fit, one per lane, all different if there are enough."""
+def _begin(start: Fit, model, data, method, key) -> Start:
+    """The approximation of an earlier fit, or draws of it, all different if enough."""
     posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
     shapes = jax.eval_shape(lambda: prior_draw(model, data, key))
     for name, wanted in shapes.items():
@@ -138,26 +140,17 @@ def _start_sites(start: Fit, model, data, method, key) -> Sites:
                 f"want {wanted.shape}; start from a fit of an equal model."
             )
     count, lanes = posterior.sizes["sample"], method.num_lanes
+    earlier = start.approximation
+    if earlier is not None and method.starts_at(earlier, model, data):
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (lanes, *a.shape)), earlier)
     rows = np.asarray(jax.random.choice(key, count, (lanes,), replace=count < lanes))
     return {name: jnp.asarray(posterior[name].values[rows]) for name in shapes}
 
 
-@eqx.filter_jit
-def _canonical_all(model, data, sites, pivot):
-    reference = model.canonical(pivot, data)
-    # In batches, because a relabelling may need memory for every observation.
-    return map_in_batches(lambda one: model.canonical(one, data, reference), sites)
-
-
 def _relabelled(draws: Draws, model, data) -> Draws:
-    if type(model).canonical is AbstractModel.canonical:
-        return draws
-    flat = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws.sites.items()}
-    shape = next(iter(draws.sites.values())).shape[:2]
     # The reference is the draw with the highest density, or the first if none is known.
     best = int(np.argmax(draws.stats["lp"])) if "lp" in draws.stats else 0
-    pivot = {k: jnp.asarray(v[best]) for k, v in flat.items()}
-    renew("canonical", model, model.canonical, pivot, data)
-    flat = jax.device_get(_canonical_all(model, data, flat, pivot))
-    sites = {k: v.reshape(*shape, *v.shape[1:]) for k, v in flat.items()}
-    return replace(draws, sites=sites)
+    reference = {
+        k: jnp.asarray(v.reshape(-1, *v.shape[2:])[best]) for k, v in draws.sites.items()
+    }
+    return replace(draws, sites=relabelled(draws.sites, model, data, reference))

@@ -1,7 +1,7 @@
 """Predictions and other functions of the draws of a fit, and draws of the prior."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 import numpyro
 from jaxtyping import PRNGKeyArray
 
-from probkit.fits.tree import coords_of, dataset_of
+from probkit.fits.relabel import relabelled
+from probkit.fits.tree import coords_of, dataset_of, tree_of
 from probkit.fits.value import (
     Fit,
     draws_of,
@@ -20,9 +21,10 @@ from probkit.fits.value import (
     refuse_wrong_types,
     typical,
 )
+from probkit.method import Draws
 from probkit.method.batches import map_in_batches
 from probkit.method.integrated import has_own, integrate, integrate_one
-from probkit.method.keys import split_keys
+from probkit.method.keys import split_keys, two_keys
 from probkit.method.programs import is_ours, jit_for_one_run, one_of, renew
 from probkit.model import AbstractData, AbstractModel, Data, Sites
 from probkit.model.density import observed_names, site_shapes
@@ -46,7 +48,8 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
             predict if there are no inputs.
         key: a JAX random key.
         num_draws: the number of posterior draws to use, evenly spaced and rounded up to
-            the same number per chain. By default all are used.
+            the same number per chain. By default all are used. If the fit has fewer and
+            an approximation, as many are drawn from that, as one chain.
 
     Returns:
         An xarray `Dataset` over `chain`, `draw` and the named axes of the family. Its
@@ -59,24 +62,24 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
     """
     refuse_no_fit(fitted, "predict(fit, ...)")
     key = as_key(key, "predict(key=...)")
+    fitted, key = _with_draws(fitted, num_draws, key, "predict")
     draws = Thinned.of(fitted, num_draws, "predict")
     given = fitted.model.inputs(inputs, fitted.data)
     arrays = draws.each_integrated(_predict_one, key, given)
-    coords = fitted.model.coords(fitted.data)
-    gone = _axes_of_observations(fitted)
-    return draws.dataset(arrays, {k: v for k, v in coords.items() if k not in gone})
+    return draws.dataset(arrays, coords_elsewhere(fitted))
 
 
-def _axes_of_observations(fitted: Fit) -> set[str]:
-    """Axes whose entries are other ones at new inputs."""
+def coords_elsewhere(fitted: Fit) -> dict[str, Any]:
+    """The labels of all axes but those whose entries are other ones at new inputs."""
     model, data = fitted.model, fitted.data
     dims = model.dims(data)
     by_row = data.rows() if type(data).take is AbstractData.take else {}
-    return {
+    gone = {
         axis
         for name in observed_names(model, data)
         for axis in (dims[name][:1] if name in by_row else dims[name])
     }
+    return {k: v for k, v in model.coords(data).items() if k not in gone}
 
 
 def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
@@ -96,6 +99,7 @@ def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
     """
     refuse_no_fit(fitted, "recover(fit, ...)")
     key = as_key(key, "recover(key=...)")
+    fitted, key = _with_draws(fitted, num_draws, key, "recover")
     draws = Thinned.of(fitted, num_draws, "recover")
     arrays = draws.each_integrated(_recover_one, key, fitted.data)
     return draws.dataset(arrays, coords_of(fitted.model, fitted.data))
@@ -109,7 +113,7 @@ def with_log_likelihood(fitted: Fit, *, num_draws: int | None = None) -> Fit:
 
     Args:
         fitted: a fit.
-        num_draws: as for `predict`.
+        num_draws: as for `predict`, but never more than the fit has.
 
     Returns:
         A new `Fit`. The given one does not change.
@@ -175,6 +179,40 @@ def _prior_draw(model, data, key):
 @eqx.filter_jit
 def _prior_draws(model, data, keys):
     return map_in_batches(lambda key: _prior_draw(model, data, key), keys)
+
+
+# More draws than a fit has, from its approximation.
+
+
+def _with_draws(fitted: Fit, num_draws: int | None, key: PRNGKeyArray, caller: str):
+    """The fit with `num_draws` draws or more, if it can have them, and a key for the rest.
+
+    Raises:
+        ValueError: if new draws have more than `MOST_NUMBERS` numbers.
+    """
+    if num_draws is None or fitted.approximation is None:
+        return fitted, key
+    num_draws = whole(f"{caller}(num_draws", 1)(num_draws)
+    sizes = fitted.posterior.sizes
+    if num_draws <= sizes["chain"] * sizes["draw"]:
+        return fitted, key
+    key, key_draws = two_keys(key)
+    model, data, approximation = fitted.model, fitted.data, fitted.approximation
+    args = (model, data, key_draws, num_draws)
+    shapes = eqx.filter_eval_shape(approximation.sample, *args)
+    _refuse_size({k: v.shape for k, v in shapes.items()}, num_draws, caller)
+    renew("sample", model, _sampled, approximation, *args)
+    one_chain = {k: v[None] for k, v in _sampled(approximation, *args).items()}
+    # Of the draws that the fit has, which are in one order.
+    reference = fitted.sites(*divmod(typical(fitted), sizes["draw"]))
+    sites = relabelled(one_chain, model, data, reference)
+    tree = tree_of(Draws(jax.device_get(sites), {}, {}, None), model, data)
+    return replace(fitted, tree=tree, kept={}), key
+
+
+@eqx.filter_jit
+def _sampled(approximation, model, data, key, num_draws):
+    return approximation.sample(model, data, key, num_draws)
 
 
 # A function of the model for every draw.

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from probkit.method import AbstractMethod
+from probkit.method import AbstractApproximation, AbstractMethod
 from probkit.model import AbstractData, AbstractModel, Data
 from probkit.model.density import Sites, latent_names
 
@@ -41,6 +41,8 @@ class Fit:
         result: how the run ended, the name of an item of `RESULTS`.
         facts: numbers that the method measured in its own run.
         record: versions of the libraries with which the fit was made.
+        approximation: the posterior as a value, from which `predict` can draw again; None
+            if the method has draws only, or if a file could not restore it.
         kept: what `model.integrated` makes of draws, by the numbers of the draws in
             their chains. It is kept between calls, and not in files.
     """
@@ -52,6 +54,7 @@ class Fit:
     result: str
     facts: Mapping[str, float | int]
     record: Mapping[str, Any]
+    approximation: AbstractApproximation | None = None
     kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property

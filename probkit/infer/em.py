@@ -11,12 +11,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool
 
-from probkit.infer.laplace import check_curvature, laplace
+from probkit.infer.laplace import Normal, check_curvature
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
     Draws,
     Lanes,
+    Point,
     best_lane,
     repeated,
 )
@@ -143,11 +144,12 @@ class EM(AbstractIterativeMethod):
         }
         trace = end.trace_of_ends("objective", objective, best)
         if self.num_draws == 0 or bool(result != RESULTS.successful):
-            return Draws(repeated(state.sites, 1), {}, trace, result, facts)
-        draws, curvature = _laplace(self, model, data, state.sites, end.key)
+            one, point = repeated(state.sites, 1), Point(state.sites)
+            return Draws(one, {}, trace, result, facts, approximation=point)
+        normal, curvature, draws = _laplace(self, model, data, state.sites, end.key)
         facts["least_curvature"] = float(curvature)
         draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
-        return Draws(draws, {}, trace, result, facts)
+        return Draws(draws, {}, trace, result, facts, approximation=normal)
 
     def checks(self, tree, facts):
         checks = [
@@ -214,4 +216,5 @@ def _ended(method, model, data, states):
 @eqx.filter_jit
 def _laplace(method, model, data, sites, key):
     objective = partial(_objective, method, model, data)
-    return laplace(objective, model, data, sites, method.num_draws, key)
+    normal, curvature = Normal.at(objective, model, data, sites)
+    return normal, curvature, normal.sample(model, data, key, method.num_draws)

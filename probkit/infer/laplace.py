@@ -5,47 +5,59 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
+from probkit.method import AbstractApproximation
 from probkit.model import Data, Sites
 from probkit.model.check import Check
-from probkit.model.density import Program, constrain, unconstrain
+from probkit.model.density import Program, constrain, unconstrain, zero_position
 
 # The smallest curvature, relative to the largest, of a direction that the data or the prior
 # identify.
 IDENTIFIED = 1e-8
 
 
-def laplace(
-    objective: Callable[[Sites], Float[Array, ""]],
-    program: Program,
-    data: Data,
-    sites: Sites,
-    num_draws: int,
-    key: PRNGKeyArray,
-) -> tuple[Sites, Float[Array, ""]]:
-    """Draws of $N(z, -H^{-1})$, $H$ the Hessian of the objective at its maximum $z$.
+class Normal(AbstractApproximation):
+    """A normal distribution in unconstrained coordinates.
 
-    Args:
-        objective: in nats, of unconstrained coordinates.
-        program: the model's program.
-        data: its data.
-        sites: the maximum, in constrained space.
-        num_draws: the number of draws.
-        key: a JAX random key.
-
-    Returns:
-        The draws, `{site: array[draw, ...]}` in constrained space, and the smallest
-        curvature relative to the largest.
+    Attributes:
+        maximum: its mean, in the order of `zero_position` as one vector.
+        root: a root of its covariance, `root @ root.T`.
     """
-    maximum, unravel = ravel_pytree(unconstrain(program, data, sites))
-    flat = lambda z: objective(unravel(z))  # noqa: E731
-    values, vectors = jnp.linalg.eigh(-jax.hessian(flat)(maximum))
-    root = vectors / jnp.sqrt(jnp.maximum(values, IDENTIFIED * values[-1]))
-    noise = jax.random.normal(key, (num_draws, maximum.size), maximum.dtype)
-    positions = maximum + noise @ root.T
-    draws = jax.vmap(lambda z: constrain(program, data, unravel(z)))(positions)
-    return draws, values[0] / values[-1]
+
+    maximum: Float[Array, " p"]
+    root: Float[Array, "p p"]
+
+    @classmethod
+    def at(
+        cls,
+        objective: Callable[[Sites], Float[Array, ""]],
+        program: Program,
+        data: Data,
+        sites: Sites,
+    ) -> tuple["Normal", Float[Array, ""]]:
+        """The Laplace approximation $N(z, -H^{-1})$, $H$ the Hessian at the maximum $z$.
+
+        Args:
+            objective: in nats, of unconstrained coordinates.
+            program: the model's program.
+            data: its data.
+            sites: the maximum, in constrained space.
+
+        Returns:
+            The distribution, and the smallest curvature relative to the largest.
+        """
+        maximum, unravel = ravel_pytree(unconstrain(program, data, sites))
+        flat = lambda z: objective(unravel(z))  # noqa: E731
+        values, vectors = jnp.linalg.eigh(-jax.hessian(flat)(maximum))
+        root = vectors / jnp.sqrt(jnp.maximum(values, IDENTIFIED * values[-1]))
+        return cls(maximum, root), values[0] / values[-1]
+
+    def sample(self, model, data, key, num):
+        _, unravel = ravel_pytree(zero_position(model, data))
+        noise = jax.random.normal(key, (num, self.maximum.size), self.maximum.dtype)
+        positions = self.maximum + noise @ self.root.T
+        return jax.vmap(lambda z: constrain(model, data, unravel(z)))(positions)
 
 
 def check_curvature(least: float) -> Check:

@@ -10,13 +10,14 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from probkit.infer.laplace import check_curvature, laplace
+from probkit.infer.laplace import Normal, check_curvature
 from probkit.infer.lbfgs import Memory, direction, empty, remembered
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
     Draws,
     Lanes,
+    Point,
     best_lane,
     choose,
     either,
@@ -36,6 +37,7 @@ from probkit.model.density import (
     off_the_edge,
     random_position,
     unconstrain,
+    zero_position,
 )
 from probkit.validate import positive, whole
 
@@ -182,11 +184,12 @@ class MAP(AbstractIterativeMethod):
         trace = end.trace_of_ends("objective", objective, best)
         sites = _constrained(model, data, state.position)
         if self.num_draws == 0 or bool(result != RESULTS.successful):
-            return Draws(repeated(sites, 1), {}, trace, result, facts)
-        draws, curvature = _laplace(self, model, data, sites, end.key)
+            one = repeated(sites, 1)
+            return Draws(one, {}, trace, result, facts, approximation=Point(sites))
+        normal, curvature, draws = _laplace(self, model, data, sites, end.key)
         facts["least_curvature"] = float(curvature)
         draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
-        return Draws(draws, {}, trace, result, facts)
+        return Draws(draws, {}, trace, result, facts, approximation=normal)
 
     def checks(self, tree, facts):
         checks = [
@@ -207,10 +210,7 @@ class MAP(AbstractIterativeMethod):
 
 
 def _unravel(model, data):
-    # Any key will do, because only shapes are used.
-    key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda: random_position(model, data, key))
-    return ravel_pytree(jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes))[1]
+    return ravel_pytree(zero_position(model, data))[1]
 
 
 def _objective(model, data, position: Sites) -> Float[Array, ""]:
@@ -242,4 +242,5 @@ def _constrained(model, data, flat) -> Sites:
 @eqx.filter_jit
 def _laplace(method, model, data, sites, key):
     objective = partial(_objective, model, data)
-    return laplace(objective, model, data, sites, method.num_draws, key)
+    normal, curvature = Normal.at(objective, model, data, sites)
+    return normal, curvature, normal.sample(model, data, key, method.num_draws)

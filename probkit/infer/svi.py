@@ -1,6 +1,5 @@
 """Stochastic variational inference with NumPyro's guides, in our compiled loop."""
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.infer import autoguide
 from numpyro.infer.util import compute_log_probs
 
+from probkit.infer.guide import FLOWS, GUIDES, RICH, Guide, new_guide
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
@@ -36,18 +36,6 @@ from probkit.method.windows import (
 from probkit.model.check import Check
 from probkit.model.density import constrain, off_the_edge, unconstrain
 from probkit.validate import positive, short, whole
-
-GUIDES: dict[str, Callable] = {
-    "normal": autoguide.AutoNormal,
-    "multivariate_normal": autoguide.AutoMultivariateNormal,
-    "low_rank": autoguide.AutoLowRankMultivariateNormal,
-    "iaf": autoguide.AutoIAFNormal,
-    "bnaf": autoguide.AutoBNAFNormal,
-}
-
-
-FLOWS = ("iaf", "bnaf")
-RICH = ("multivariate_normal", *FLOWS)
 
 
 def _batch_size(value: Any) -> int | None:
@@ -150,12 +138,16 @@ class SVI(AbstractIterativeMethod):
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
-        if start is not None:
+        fitted = start if isinstance(start, Guide) else None
+        if fitted is None and start is not None:
             position = off_the_edge(unconstrain(model, data, start))
             start = constrain(model, data, position)
-        svi = self._svi(model, start)
+        svi = self._svi(model, None if fitted is not None else start)
         optimiser = svi.init(key, self._batch(data, key))
         params = svi.optim.get_params(optimiser.optim_state)
+        if fitted is not None:
+            params = fitted.params_like(params)
+            optimiser = optimiser._replace(optim_state=svi.optim.init(params))
         return SVIState(
             optimiser,
             loss=jnp.full((), jnp.inf, jnp.result_type(float)),
@@ -202,11 +194,15 @@ class SVI(AbstractIterativeMethod):
     def step_limit(self):
         return self.max_steps
 
+    def starts_at(self, approximation, model, data):
+        return isinstance(approximation, Guide) and approximation.kind == self.guide
+
     def begin(self, model, data, key, start):
-        if start is not None and self.guide in FLOWS:
+        if self.guide in FLOWS and not isinstance(start, Guide | None):
             raise ValueError(
                 f"`fit(start=...)`: the flow {self.guide!r} begins at a standard normal "
-                "and cannot start from a fit; leave `start` out."
+                f"and cannot start from draws; give a fit by `SVI(guide={self.guide!r})`, "
+                "or leave `start` out."
             )
         begun = super().begin(model, data, key, start)
         if callable(self.guide) and not isinstance(self.guide, type):
@@ -221,7 +217,8 @@ class SVI(AbstractIterativeMethod):
         best = best_lane(-losses)
         state = end.lane(best)
         result, settled = self.outcome(state, state.result)
-        draws, log_weights = _posterior(self, model, data, state.windows.params, end.key)
+        guide = Guide.of(self.guide, state.windows.params)
+        draws, log_weights = _posterior(guide, model, data, self.num_draws, end.key)
         log_weights = np.asarray(log_weights)
         facts = {
             "elbo": float(log_weights.mean()),
@@ -234,7 +231,7 @@ class SVI(AbstractIterativeMethod):
         draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
         stats = {"log_weight": log_weights[None]}
         trace = end.trace_of_ends("loss", losses, best)
-        return Draws(draws, stats, trace, result, facts)
+        return Draws(draws, stats, trace, result, facts, approximation=guide)
 
     def checks(self, tree, facts):
         elbo = f"ELBO {facts['elbo']:.2f} (standard error {facts['elbo_error']:.2f})"
@@ -257,21 +254,11 @@ class SVI(AbstractIterativeMethod):
             return data
         return data.take(draw_rows(key, len(data), self.batch_size))
 
-    def _guide(self, model, start):
-        if isinstance(self.guide, autoguide.AutoGuide):
-            # A guide keeps the shapes of its first data, so this copy forgets them.
-            guide = copy.copy(self.guide)
-            guide.model, guide.prototype_trace = model, None
-            return guide
-        make = GUIDES[self.guide] if isinstance(self.guide, str) else self.guide
-        if start is None:
-            return make(model)
-        return make(model, init_loc_fn=numpyro.infer.init_to_value(values=start))
-
     def _svi(self, model, start=None):
         optimizer = self.optimizer or optax.adam(self.learning_rate)
         elbo = ELBO(num_particles=self.num_particles)
-        return numpyro.infer.SVI(model, self._guide(model, start), optimizer, elbo)
+        guide = new_guide(self.guide, model, start)
+        return numpyro.infer.SVI(model, guide, optimizer, elbo)
 
 
 def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
@@ -282,20 +269,17 @@ def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarr
 
 
 @eqx.filter_jit
-def _posterior(method, model, data, params, key):
+def _posterior(fitted: Guide, model, data, num_draws, key):
     """Draws of the fitted guide, and as many log importance weights, in nats."""
-    svi = method._svi(model)
-    svi.init(jax.random.key(0), data)
-    params = svi.constrain_fn(params)
+    guide, params = fitted.on(model, data)
     key_draws, key_weights = jax.random.split(key)
-    shape = (method.num_draws,)
-    draws = svi.guide.sample_posterior(key_draws, params, data, sample_shape=shape)
     elbo = ELBO()
 
     def log_weight(key):
-        return -elbo.loss(key, params, model, svi.guide, data)
+        return -elbo.loss(key, params, model, guide, data)
 
-    keys = jax.random.split(key_weights, method.num_draws)
+    keys = jax.random.split(key_weights, num_draws)
+    draws = fitted.sample(model, data, key_draws, num_draws)
     return draws, map_in_batches(log_weight, keys)
 
 

@@ -1,5 +1,6 @@
 """What an inference defines: settings, three functions; and the one loop that runs them."""
 
+from probkit.method.approximation import AbstractApproximation, Point, Start
 from probkit.method.iterative import (
     AbstractIterativeMethod,
     Begin,
@@ -20,13 +21,16 @@ from probkit.method.protocol import (
 
 __all__ = [
     "RESULTS",
+    "AbstractApproximation",
     "AbstractIterativeMethod",
     "AbstractMethod",
     "Begin",
     "Draws",
     "End",
     "Lanes",
+    "Point",
     "Running",
+    "Start",
     "best_lane",
     "choose",
     "either",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
+from probkit.method.approximation import Start
 from probkit.method.keys import two_keys
 from probkit.method.lanes import Lanes
 from probkit.method.loop import State, iterate
@@ -25,14 +26,14 @@ class Begin(NamedTuple):
     Attributes:
         method: the method, with the settings of this run.
         program: the model, or another program in its place, such as a batch of it.
-        start: where each lane starts, `{site: array[lane, ...]}`, or None.
+        start: where each lane starts, with a leading lane axis; see `Start`.
         key_run: a JAX random key for the run.
         key_end: a JAX random key for draws after the run.
     """
 
     method: "AbstractIterativeMethod"
     program: Program
-    start: Sites | None
+    start: Start
     key_run: PRNGKeyArray
     key_end: PRNGKeyArray
 
@@ -114,16 +115,14 @@ class AbstractIterativeMethod(AbstractMethod):
         """The number of lanes."""
         return self.lanes().count
 
-    def begin(
-        self, model: Any, data: Data, key: PRNGKeyArray, start: Sites | None
-    ) -> Begin:
+    def begin(self, model: Any, data: Data, key: PRNGKeyArray, start: Start) -> Begin:
         """Check the arguments, and choose what to run.
 
         Args:
             model: the model.
             data: its data.
             key: a JAX random key.
-            start: draws to start from, `{site: array[lane, ...]}`, or None.
+            start: where each lane starts, with a leading lane axis; see `Start`.
 
         Returns:
             What the loop runs. By default this method and model.
@@ -134,14 +133,15 @@ class AbstractIterativeMethod(AbstractMethod):
         return Begin(self, model, start, *two_keys(key))
 
     @abstractmethod
-    def init(self, model: Any, data: Data, key: PRNGKeyArray, start: Sites | None) -> State:
+    def init(self, model: Any, data: Data, key: PRNGKeyArray, start: Start) -> State:
         """The state of a lane before the first step.
 
         Args:
             model: the model.
             data: its data.
             key: a JAX random key of this lane.
-            start: the draw to start from, or None for a start of the method's own.
+            start: the draw to start from; or the approximation, if `starts_at` takes it;
+                or None for a start of the method's own.
 
         Returns:
             A tree of arrays.

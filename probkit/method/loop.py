@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from probkit.method.approximation import Start
 from probkit.method.checkpoint import Checkpoint
 from probkit.method.keys import split_keys
 from probkit.method.lanes import Lanes
 from probkit.method.programs import jit_for_one_run
 from probkit.method.protocol import Running
 from probkit.model import Data
-from probkit.model.density import Program, Sites
+from probkit.model.density import Program
 
 CHUNK_SECONDS = 0.5
 CHUNK_NUMBERS = 2**22  # most numbers in the trace of a lane, per chunk
@@ -119,7 +120,7 @@ def iterate(
     model: Program,
     data: Data,
     key: PRNGKeyArray,
-    start: Sites | None,
+    start: Start,
     *,
     lanes: Lanes,
     max_steps: int,
@@ -134,7 +135,7 @@ def iterate(
         model: the model, or another program.
         data: its data.
         key: a JAX random key.
-        start: `{site: array[lane, ...]}`, or None.
+        start: where each lane starts, with a leading lane axis; see `Start`.
         lanes: the number of lanes, and their devices.
         max_steps: the largest number of steps of a lane.
         discard: the number of first steps that are not kept in the trace.

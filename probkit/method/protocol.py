@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from probkit.method.approximation import AbstractApproximation, Start
 from probkit.model import AbstractModel, Data
 from probkit.model.check import Check
 from probkit.model.density import Sites
@@ -98,6 +99,8 @@ class Draws:
         data: the data as the run arranged them, or None if it left them as they were.
         integrated: what `model.integrated` makes of the draws, one after another, if
             the run has computed it.
+        approximation: the posterior as a value, or None if the run has draws only. Its
+            arrays are JAX arrays.
     """
 
     sites: Sites
@@ -108,6 +111,7 @@ class Draws:
     model: AbstractModel | None = None
     data: Data | None = None
     integrated: Any = None
+    approximation: AbstractApproximation | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,28 @@ class AbstractMethod(eqx.Module):
         """
         return None
 
+    def starts_at(
+        self, approximation: AbstractApproximation, model: AbstractModel, data: Data
+    ) -> bool:
+        """Whether a run can start at the approximation of an earlier fit. By default not.
+
+        If so, `start` is that approximation, with a leading lane axis, and no draw.
+
+        Args:
+            approximation: that of the earlier fit, whose sites have the shapes of this
+                model's.
+            model: the model.
+            data: its data.
+        """
+        return False
+
     @abstractmethod
     def run(
         self,
         model: AbstractModel,
         data: Data,
         key: PRNGKeyArray,
-        start: Sites | None,
+        start: Start,
         running: Running,
     ) -> Draws:
         """Fit a model to data.
@@ -158,7 +177,8 @@ class AbstractMethod(eqx.Module):
             model: the model.
             data: its data.
             key: a JAX random key.
-            start: draws to start from, `{site: array[lane, ...]}`, or None.
+            start: draws to start from, `{site: array[lane, ...]}`; or an approximation,
+                if `starts_at` takes it; or None.
             running: progress bar and checkpoint.
 
         Returns:

@@ -169,18 +169,22 @@ def unconstrain(program: Program, data, sites: Sites) -> Sites:
     }
 
 
+def zero_position(program: Program, data) -> Sites:
+    """The position whose coordinates are all zero, for their shapes and their order."""
+    key = jax.random.key(0)  # any key will do, because only shapes are used
+    shapes = jax.eval_shape(
+        lambda: unconstrain(program, data, prior_draw(program, data, key))
+    )
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+
+
 def random_position(program: Program, data, key: PRNGKeyArray) -> Sites:
     """A position uniform on (-2, 2), drawn again while its density is not finite.
 
     After 100 draws the last one is returned. NumPyro's own search also computes a
     gradient in its loop, which takes seconds to compile and is not needed here.
     """
-    shapes = jax.eval_shape(
-        lambda: unconstrain(program, data, prior_draw(program, data, key))
-    )
-    flat, unravel = ravel_pytree(
-        jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    )
+    flat, unravel = ravel_pytree(zero_position(program, data))
 
     def draw(key):
         return unravel(jax.random.uniform(key, flat.shape, flat.dtype, -2.0, 2.0))

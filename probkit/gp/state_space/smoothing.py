@@ -2,32 +2,27 @@ r"""What is known of a Markov process from Gaussian terms at its places.
 
 The likelihood of the values $u_s$ at place $s$ is a *site*,
 $\exp(-\tfrac12 u^T Λ_s u + η_s^T u)$, whose precision $Λ_s$ may be singular, or zero where
-nothing is observed. The filter goes through the places once, and the smoother once back.
-Neither inverts $Λ$, nor the covariance of a prediction.
-
-With $S = H P H^T$ and $B = I + Λ S$ of the prediction $N(m, P)$ of the state:
-
-$$P_f = T P, \quad m_f = m + P H^T B^{-1} (η - Λ H m), \quad T = I - P H^T B^{-1} Λ H,$$
-
-and backwards, with $λ^+$ and $Ξ^+$ of the next place carried through its transition,
-
-$$λ = H^T B^{-1} (η - Λ H m) + T^T λ^+, \qquad Ξ = H^T B^{-1} Λ H + T^T Ξ^+ T,$$
-
-so that the smoothed state is $N(m + P λ,\; P - P Ξ P)$.
-
-Source: Särkkä & Svensson (2023), "Bayesian filtering and smoothing", chapter 12, for the
-filter; Bierman (1973), "Fixed interval smoothing with discrete measurements", for the
-backward recursion.
+nothing is observed. Neither $Λ$ nor the covariance of a prediction is inverted.
 """
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from probkit.gp.state_space.process import AbstractProcess, along
+from probkit.gp.state_space import passes
+from probkit.gp.state_space.passes import Chain
+from probkit.gp.state_space.process import AbstractProcess, along, steps
+from probkit.gp.state_space.small import LARGE
+from probkit.validate import short
+
+Method = Literal["auto", "sequential", "blocked", "associative"]
+
+# From this number of places on, a CPU goes through blocks side by side.
+LONG = 2000
 
 
 class Sites(eqx.Module):
@@ -64,18 +59,8 @@ class Smoothed(NamedTuple):
     log_evidence: Float[Array, ""]
 
 
-class _Update(NamedTuple):
-    """One step of the filter."""
-
-    mean: Array  # predicted state
-    covariance: Array
-    score: Array  # B^{-1} (η - Λ H m)
-    gain: Array  # B^{-1} Λ
-    log_evidence: Array
-
-
 def log_evidence(
-    process: AbstractProcess, x: Float[Array, " n"], sites: Sites
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: Method = "auto"
 ) -> Float[Array, ""]:
     r"""$\log \int \prod_s \exp(-\tfrac12 u_s^T Λ_s u_s + η_s^T u_s)\, p(u)\, du$, in nats.
 
@@ -83,11 +68,17 @@ def log_evidence(
         process: the process, of `r` values.
         x: sorted places. Places may repeat.
         sites: one term per place.
+        method: see `smooth`.
+
+    Raises:
+        ValueError: for another method.
     """
-    return _filter(process, x, sites).log_evidence.sum()
+    return passes.log_evidence(_chain(process, x, sites, method))
 
 
-def smooth(process: AbstractProcess, x: Float[Array, " n"], sites: Sites) -> Smoothed:
+def smooth(
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: Method = "auto"
+) -> Smoothed:
     """Mean and covariance of the values at all places, given all sites.
 
     A place without observations has a site of zeros, which changes nothing elsewhere.
@@ -96,22 +87,67 @@ def smooth(process: AbstractProcess, x: Float[Array, " n"], sites: Sites) -> Smo
         process: the process, of `r` values.
         x: sorted places. Places may repeat.
         sites: one term per place.
+        method: "sequential" goes through the places one by one, "blocked" through some
+            stretches of them side by side, and "associative" through a tree. They agree but
+            for rounding. "auto" chooses by device and length.
 
     Returns:
         The values, and the log evidence.
+
+    Raises:
+        ValueError: for another method.
     """
-    H = process.readout()
-    updates = _filter(process, x, sites)
-    score, information = _backward(process, x, updates)
+    chain = _chain(process, x, sites, method)
+    total, read = passes.read_all(chain, passes.values)
+    mean, covariance = _unlaid(read, chain, len(x))
+    return Smoothed(mean, covariance, total)
 
-    def read(update, λ, Ξ):
-        PH = update.covariance @ H.T
-        mean = H @ update.mean + PH.T @ λ
-        C = H @ PH - PH.T @ Ξ @ PH
-        return mean, (C + C.T) / 2
 
-    mean, covariance = jax.vmap(read)(updates, score, information)
-    return Smoothed(mean, covariance, updates.log_evidence.sum())
+def _blocks(method: Method, n: int, d: int) -> int:
+    """The number of blocks into which `n` places are cut."""
+    if method not in get_args(Method):
+        listed = ", ".join(f'"{name}"' for name in get_args(Method))
+        raise ValueError(f"`method={short(method)}`: it takes one of {listed}.")
+    if method == "auto":
+        on_cpu = jax.default_backend() == "cpu"
+        long = "blocked" if on_cpu or d >= LARGE else "associative"
+        method = "sequential" if on_cpu and n < LONG else long
+    if method == "associative":
+        return n
+    return 1 if method == "sequential" else max(round(math.sqrt(n)), 1)
+
+
+def _chain(process, x, sites, method: Method = "auto") -> Chain:
+    """The chain in blocks. The last block is filled up with steps of zero."""
+    H, P = process.readout(), process.stationary()
+    blocks = _blocks(method, len(x), len(P))
+    rows = -(-len(x) // blocks)
+
+    def laid(a):
+        if blocks == 1:
+            return a
+        filled = jnp.pad(a, [(0, rows * blocks - len(x)), *[(0, 0)] * (a.ndim - 1)])
+        return jnp.moveaxis(filled.reshape(blocks, rows, *a.shape[1:]), 0, -1)
+
+    def each(f):
+        return jax.vmap(f if blocks == 1 else jax.vmap(f, out_axes=-1))(d)
+
+    d = laid(steps(x))
+    A, Q = each(process.transition), each(process.noise)
+    first = (0,) if blocks == 1 else (0, ..., 0)
+    H = H if blocks == 1 else H[..., None]
+    A, Q = A.at[first].set(0.0), Q.at[first].set(P)
+    return Chain(A, Q, laid(sites.precision), laid(sites.shift), H)
+
+
+def _unlaid(read, chain: Chain, n: int):
+    """One row per place."""
+
+    def flat(a):
+        a = jnp.moveaxis(a, -1, 0)
+        return a.reshape(-1, *a.shape[2:])[:n]
+
+    return read if chain.readout.ndim == 2 else jax.tree.map(flat, read)
 
 
 def sample(
@@ -159,9 +195,24 @@ def sample_white(
     drawn = jnp.einsum("nij,nj->ni", sites.precision, prior)
     drawn = drawn + jnp.einsum("nij,nj->ni", of_sites, noise)
     left = Sites(sites.precision, sites.shift - drawn)
-    score, _ = _backward(process, x, _filter(process, x, left))
+    return white + white_mean(process, x, left)
+
+
+def white_mean(
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites
+) -> Float[Array, "n d"]:
+    """The mean, given all sites, of the white noise from which `color` makes the values.
+
+    Args:
+        process: the process, of `r` values and `d` numbers of state.
+        x: sorted places. Places may repeat.
+        sites: one term per place.
+    """
+    chain = _chain(process, x, sites)
+    _, score = passes.read_all(chain, passes.score)
     # E[w | sites] is the root of Q, transposed, times the score of the prediction.
-    return white + jnp.einsum("nij,ni->nj", root, score)
+    _, root = _steps(process, x)
+    return jnp.einsum("nij,ni->nj", root, _unlaid(score, chain, len(x)))
 
 
 def color(
@@ -196,58 +247,12 @@ def _colored(process, A, root, white):
 
 def root_of(Q: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
     """A lower triangular root of a positive semidefinite matrix, which may be zero."""
-    scale = jnp.sqrt(jnp.diagonal(Q, axis1=-2, axis2=-1))
-    safe = jnp.where(scale > 0, scale, 1.0)
+    squared = jnp.diagonal(Q, axis1=-2, axis2=-1)
+    # The square root of zero has no derivative, but rows of zeros stay so.
+    safe = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
+    scale = jnp.where(squared > 0, safe, 0.0)
     unit = Q / safe[..., :, None] / safe[..., None, :]
     eye = jnp.eye(Q.shape[-1], dtype=Q.dtype)
     jitter = 10 * jnp.finfo(Q.dtype).eps
     unit = unit + jnp.where(scale[..., None] > 0, jitter, 1.0) * eye
     return jnp.linalg.cholesky(unit) * scale[..., :, None]
-
-
-def _filter(process, x, sites) -> _Update:
-    A, Q = along(process, x)
-    H, P = process.readout(), process.stationary()
-    eye = jnp.eye(len(H), dtype=P.dtype)
-
-    def step(carry, given):
-        m, P = carry
-        A, Q, Λ, η = given
-        m, P = A @ m, A @ P @ A.T + Q
-        PH = P @ H.T
-        S, u = H @ PH, H @ m
-        r = η - Λ @ u
-        B = eye + Λ @ S
-        solved = jnp.linalg.solve(B, jnp.concatenate([r[:, None], Λ], axis=1))
-        score, gain = solved[:, 0], solved[:, 1:]
-        log_evidence = (
-            -jnp.linalg.slogdet(B)[1] / 2 + η @ u - u @ Λ @ u / 2 + r @ S @ score / 2
-        )
-        filtered = P - PH @ gain @ PH.T
-        state = (m + PH @ score, (filtered + filtered.T) / 2)
-        return state, _Update(m, P, score, gain, log_evidence)
-
-    # The first step has length zero and starts from the stationary state.
-    start = (jnp.zeros(len(P), P.dtype), P)
-    A = A.at[0].set(jnp.eye(len(P), dtype=P.dtype))
-    Q = Q.at[0].set(0.0)
-    return jax.lax.scan(step, start, (A, Q, sites.precision, sites.shift))[1]
-
-
-def _backward(process, x, updates: _Update):
-    """$λ$ and $Ξ$ of each place."""
-    A, _ = along(process, x)
-    H = process.readout()
-    d = H.shape[1]
-
-    def step(carry, given):
-        λ, Ξ = carry  # of the next place, carried through its transition
-        A, update = given
-        G = update.gain @ H
-        T = jnp.eye(d, dtype=H.dtype) - update.covariance @ H.T @ G
-        λ = H.T @ update.score + T.T @ λ
-        Ξ = H.T @ G + T.T @ Ξ @ T
-        return (A.T @ λ, A.T @ Ξ @ A), (λ, Ξ)
-
-    zero = (jnp.zeros(d, H.dtype), jnp.zeros((d, d), H.dtype))
-    return jax.lax.scan(step, zero, (A, updates), reverse=True)[1]

@@ -1,0 +1,167 @@
+r"""Draws of the exact posterior, by Gibbs sampling from where message passing ended.
+
+A product of independent blocks is too sure of itself: it takes the other modes for known
+when it looks at one. Gibbs sampling visits the same blocks with the same formulas, but each
+is drawn given a *draw* of the others. Parameters of a mode are proposed with its functions
+integrated out, and its functions are drawn anew after that.
+
+Source: Gelman et al. (2013), "Bayesian data analysis", section 11.1 and 11.3.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from probkit.model.density import Sites
+from probkit.models.tucker.entries import Entries
+from probkit.models.tucker.model import AbstractTucker, Tucker
+from probkit.models.tucker.parameters import coordinates
+from probkit.models.tucker.posterior import (
+    Factor,
+    Posterior,
+    core_given,
+    level_given,
+    loaded,
+    loads,
+    messages,
+    shifted,
+    sites_of,
+    standardised,
+    surface_at,
+)
+
+# The best scale of a random walk in m dimensions, times the root of m.
+WALK = 2.4
+
+
+@eqx.filter_jit
+def chain(
+    model: AbstractTucker,
+    data: Entries,
+    post: Posterior,
+    inverses: tuple[Float[Array, "m m"], ...] | None,
+    key: Any,
+    counts: tuple[int, int],
+) -> tuple[Sites, Array]:
+    """Draws from where a run of message passing ended.
+
+    Args:
+        model: the model.
+        data: the data.
+        post: where it starts: at the means.
+        inverses: the approximate covariance of the parameters of each mode, or None to
+            leave them as they are.
+        key: a JAX random key.
+        counts: the number of sweeps that are thrown away, and that of those kept.
+
+    Returns:
+        `{site: array[draw, ...]}`, and the share of accepted proposals.
+    """
+    roots = None
+    if inverses is not None:
+        tiny = jnp.finfo(data.dtype).eps
+        eye = [jnp.eye(len(H), dtype=H.dtype) for H in inverses]
+        found = zip(inverses, eye, strict=True)
+        roots = tuple(jnp.linalg.cholesky(H + tiny * jnp.trace(H) * I) for H, I in found)
+    start = replace(
+        post,
+        factors=tuple(
+            replace(f, covariance=jnp.zeros_like(f.covariance)) for f in post.factors
+        ),
+        level=replace(post.level, covariance=jnp.zeros_like(post.level.covariance)),
+        core=replace(post.core, covariance=jnp.zeros_like(post.core.covariance)),
+    )
+
+    def warm(here, key):
+        return swept(model, data, here, roots, key)[0], None
+
+    def keep(here, key):
+        here, whites, accepted = swept(model, data, here, roots, key)
+        return here, (sites_of(model, data, here, whites), accepted)
+
+    keys = jax.random.split(key, sum(counts))
+    here, _ = jax.lax.scan(warm, start, keys[: counts[0]])
+    _, (draws, accepted) = jax.lax.scan(keep, here, keys[counts[0] :])
+    return draws, accepted.mean()
+
+
+def swept(
+    model: AbstractTucker,
+    data: Entries,
+    post: Posterior,
+    roots: tuple[Float[Array, "m m"], ...] | None,
+    key: Any,
+) -> tuple[Posterior, list[Array], Array]:
+    """One sweep: every block is drawn given the others.
+
+    Args:
+        model: the model.
+        data: the data.
+        post: a draw, as a posterior without variances.
+        roots: of the covariance of the proposals for the parameters of each mode, or None
+            to leave the parameters as they are.
+        key: a JAX random key.
+
+    Returns:
+        The next draw, the white noise of each mode, and the share of accepted proposals.
+    """
+    count = len(data.axes)
+    keys = jax.random.split(key, 2 * count + 3)
+    whites, accepted = [], jnp.zeros((), data.dtype)
+    for k in range(count):
+        terms = messages(model, data, post, k)
+        if roots is not None:
+            post, took = walked(model, data, post, terms, roots[k], k, keys[count + k])
+            accepted = accepted + took / count
+        own = loaded(terms, loads(model, post.sites, data, k, own=True))
+        prior = model.prior(post.sites, data, k)
+        white = prior.sample(own, keys[k])
+        mean = prior.color(white)
+        p, c = mean.shape
+        factor = Factor(
+            mean, jnp.zeros((p, c, c), data.dtype), own, jnp.zeros((), data.dtype)
+        )
+        post = replace(post, factors=(*post.factors[:k], factor, *post.factors[k + 1 :]))
+        whites.append(white)
+    if isinstance(model, Tucker):
+        post = replace(post, core=core_given(model, data, post).picked(keys[-1]))
+    mean, second = surface_at(model, data, post, data.places)
+    level = level_given(model, post, mean).picked(keys[-2])
+    f, _ = shifted(post, level, mean, second)
+    noise, weight, shift = model.observation.draw(
+        standardised(model, data), f, post.noise, keys[-3]
+    )
+    post = replace(post, level=level, noise=noise, weight=weight, shift=shift)
+    return post, whites, accepted
+
+
+def walked(model, data, post, terms, root, k, key):
+    """The parameters of a mode after a step of Metropolis, its functions integrated out."""
+    z, back, log_prior = coordinates(model, data, post.sites, k)
+
+    def log_density(z):
+        found = back(z)
+        sites = post.sites | found
+        own = loaded(terms, loads(model, sites, data, k, own=True))
+        evidence = model.prior(sites, data, k).log_evidence(own)
+        return evidence + log_prior(found) + log_volume(back, z)
+
+    key_step, key_accept = jax.random.split(key)
+    step = WALK / math.sqrt(len(z)) * root @ jax.random.normal(key_step, z.shape, z.dtype)
+    ratio = log_density(z + step) - log_density(z)
+    took = jnp.log(jax.random.uniform(key_accept, (), z.dtype)) < ratio
+    found = back(jnp.where(took, z + step, z))
+    return replace(post, sites=post.sites | found), took.astype(z.dtype)
+
+
+def log_volume(back, z: Float[Array, " m"]) -> Float[Array, ""]:
+    """Log of the volume of the map to the sites, each coordinate by itself."""
+    _, slopes = jax.jvp(
+        lambda z: jax.flatten_util.ravel_pytree(back(z))[0], (z,), (jnp.ones_like(z),)
+    )
+    return jnp.log(jnp.abs(slopes)).sum()
