@@ -435,3 +435,19 @@ def test_float32_refuses_what_it_cannot_distinguish():
     hours = np.datetime64("2010-01-01", "h") + np.timedelta64(997, "h") * np.arange(n)
     data = tucker.Entries({"date": hours}, small)
     np.testing.assert_array_equal(data.axes[0].coords(), hours)
+
+
+def test_answers_on_a_grid_have_the_coordinates_of_the_modes(entries):
+    found = tucker.grid(entries, date=day[:3], station="a", place=[40.0, 116.0])
+    array = found.labelled(np.arange(6.0).reshape(2, 3), "pm25")
+    assert (array.dims, array.shape) == (("chain", "date"), (2, 3))
+    assert array.sel(date="2013-03-06", chain=1) == 4.0
+
+
+def test_listed_answers_have_coordinates_along_the_entries(entries):
+    array = tucker.queries(entries, table()).labelled(y)
+    assert array.dims == ("entry",)
+    np.testing.assert_array_equal(array["lat"], lat)
+    np.testing.assert_array_equal(array["day"], day)
+    np.testing.assert_array_equal(array["station"], station)
+    refused(lambda: tucker.queries(entries, entries).labelled(y[:3]), r"for 12 queries")
