@@ -79,6 +79,7 @@ def _draw(panel, curve, mode: str, axis: str | None, prob: float) -> None:
         panel.set_xticks(np.arange(len(x)), x, rotation=30, ha="right")
     else:
         panel.margins(x=0)
+        _format_dates(panel.xaxis, x)
 
 
 def surface(values: Any, ax: Any = None, *, x: str | None = None, sd: Any = None):
@@ -124,12 +125,23 @@ def surface(values: Any, ax: Any = None, *, x: str | None = None, sd: Any = None
         if np.ptp(level) > 0:
             lines = ax.contour(*places, level, colors="white", linewidths=0.8)
             ax.clabel(lines, fontsize="x-small", fmt=lambda v: f"sd {v:.2g}")
-    for one, ticks in ((across, ax.set_xticks), (up, ax.set_yticks)):
+    for one, axis in ((across, ax.xaxis), (up, ax.yaxis)):
         if mean[one].dtype.kind in "OUS":
-            ticks(np.arange(mean.sizes[one]), mean[one].values)
+            axis.set_ticks(np.arange(mean.sizes[one]), mean[one].values)
+        _format_dates(axis, mean[one].values)
     ax.set_xlabel(across)
     ax.set_ylabel(up)
     return style.finish(ax, legend=False)
+
+
+def _format_dates(axis, values) -> None:
+    """Short labels for dates, which would otherwise overlap."""
+    if values.dtype.kind == "M":
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(maxticks=7)
+        axis.set_major_locator(locator)
+        axis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def _places(array, axis: str):
