@@ -83,8 +83,14 @@ def additive(train, test):
         left = train.y[~kept] - center - A[~kept] @ effects(kept, ridge)
         scores[ridge] = np.mean(left**2)
     ridge = min(scores, key=scores.get)
-    mean = center + design(test) @ effects(np.ones(len(kept), bool), ridge)
-    return mean, np.full(len(mean), np.sqrt(scores[ridge]))
+    found, new = effects(np.ones(len(kept), bool), ridge), design(test)
+    # An effect that was never seen is one of its kind: its variance is theirs.
+    unseen = np.asarray(A.sum(0)).ravel() == 0
+    variance = np.zeros(width)
+    for kind in (slice(0, days), slice(days, width)):
+        variance[kind] = np.mean(found[kind][~unseen[kind]] ** 2)
+    variance = new @ (variance * unseen)
+    return center + new @ found, np.sqrt(scores[ridge] + variance)
 
 
 def lookup(train, test):
