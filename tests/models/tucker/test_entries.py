@@ -274,6 +274,20 @@ def test_dates_of_queries_count_from_the_origin_of_the_data(entries):
     np.testing.assert_array_equal(found.coords(), given["date"].values)
 
 
+def test_dates_of_queries_may_be_text(entries):
+    found = tucker.grid(entries, date=["2013-03-06", "2013-03-05T06:00"], station="a")
+    np.testing.assert_array_equal(found.axes[1].points, [0.25, 1.0])
+    assert tucker.grid(entries, date="2013-03-06").dims == ("place", "station")
+
+
+def test_columns_that_are_not_used_do_not_matter():
+    cube = xr.Dataset({"pm25": _cube(), "other": (("site",), np.zeros(1000))})
+    data = tucker.Entries.from_table(cube, ["time", "station"], "pm25")
+    assert len(data) == 6
+    twice = table().set_index("time", drop=False)
+    assert len(tucker.Entries.from_table(twice, ["time", "station"], "pm25")) == n
+
+
 def test_queries_with_a_zone_agree_in_any_zone():
     data = tucker.Entries({"date": ZONED}, y)
     found = tucker.queries(data, {"date": ZONED.tz_convert("Europe/Berlin")})
