@@ -206,6 +206,8 @@ def test_given_units_hold_all_scales():
     part = tucker.Entries({"time": time[:6], "lat": lat[:6]}, y[:6], units=data.units)
     assert eqx.tree_equal(part.units, data.units)
     assert float(part.y_mean) == pytest.approx(y.mean())
+    flat = tucker.Entries({"time": time, "lat": np.ones(n)}, np.ones(n), units=data.units)
+    assert eqx.tree_equal(flat.units, data.units)
 
 
 def test_float32_stays_float32():
