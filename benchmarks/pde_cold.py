@@ -6,12 +6,9 @@ Each session is a fresh process without kept programs: import, problem, fit, pre
 new points, checks, and the solution on the grid. Compilation is most of it.
 """
 
-import argparse
-import json
-import time
-
 import numpy as np
-from timing import HERE, fresh_process, machine, median, table, write
+from stages import Clock, sessions
+from timing import machine, median, table, write
 
 PROBLEMS = {"u1": 10.0, "a1": 10.0, "decay": 10.0, "u7": 15.0, "a3": 15.0}
 POINTS = {1: 100, 2: 30}
@@ -20,12 +17,8 @@ STAGES = ("import", "problem", "fit", "predict", "diagnose", "recover")
 
 def session(name: str) -> dict[str, float]:
     """Seconds of processor of each stage; the import has those of Python's own start."""
-    stages, begin = {}, 0.0
-
-    def done(stage):
-        nonlocal begin
-        now = time.process_time()
-        stages[stage], begin = now - begin, now
+    clock = Clock()
+    done = clock.done
 
     import jax
 
@@ -50,7 +43,7 @@ def session(name: str) -> dict[str, float]:
     done("diagnose")
     pk.recover(fit, key=key)
     done("recover")
-    return stages | {"total": sum(stages.values())}
+    return clock.total()
 
 
 def decay():
@@ -71,22 +64,14 @@ def decay():
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(session(given.one)))
+    found = sessions(__file__, __doc__, session, PROBLEMS, 3)
+    if found is None:
         return
-    repeats = 1 if given.quick else given.repeats
-    result = {"machine": machine(), "wanted": PROBLEMS, "rows": {}, "median": {}}
+    rows, quick = found
+    result = {"machine": machine(), "wanted": PROBLEMS, "rows": rows, "median": {}}
     for name in PROBLEMS:
-        script = str(HERE / "pde_cold.py")
-        rows = [fresh_process(script, "--one", name) for _ in range(repeats)]
-        result["rows"][name] = rows
-        result["median"][name] = {s: median(rows, s) for s in (*STAGES, "total")}
-    write("pde_cold", result, given.quick)
+        result["median"][name] = {s: median(rows[name], s) for s in (*STAGES, "total")}
+    write("pde_cold", result, quick)
     columns = ("problem", *STAGES, "total", "wanted")
     table(
         columns,

@@ -7,12 +7,9 @@ and its questions called one by one, checks, recovered coefficients, and predict
 Compilation is most of it, so that compiled programs are counted too.
 """
 
-import argparse
-import json
-import time
-
 import numpy as np
-from timing import HERE, fresh_process, machine, median, table, write
+from stages import Clock, sessions
+from timing import machine, median, table, write
 
 SESSIONS = ("two modes", "one mode")
 STAGES = ("import", "data", "fit", "posterior", "diagnose", "recover", "predict")
@@ -42,16 +39,15 @@ def session(name: str) -> dict[str, dict[str, float]]:
     The import has the seconds of Python's own start. In `posterior` the questions are
     called one by one, as in a notebook.
     """
-    seconds, programs, begin, count = {}, {}, 0.0, 0
+    clock, programs, count = Clock(), {}, 0
 
     def compiled(event, duration, **_):
         nonlocal count
         count += event == EVENT
 
     def done(stage):
-        nonlocal begin, count
-        now = time.process_time()
-        seconds[stage], begin = now - begin, now
+        nonlocal count
+        clock.done(stage)
         programs[stage], count = count, 0
 
     import arviz_base  # noqa: F401 (which the first fit would import)
@@ -81,31 +77,23 @@ def session(name: str) -> dict[str, dict[str, float]]:
     pk.predict(fit, dictionaries, key=key)
     done("predict")
     return {
-        "seconds": seconds | {"total": sum(seconds.values())},
+        "seconds": clock.total(),
         "programs": programs | {"total": sum(programs.values())},
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(session(given.one)))
+    found = sessions(__file__, __doc__, session, SESSIONS, 5)
+    if found is None:
         return
-    repeats = 1 if given.quick else given.repeats
-    result = {"machine": machine(), "rows": {}, "seconds": {}, "programs": {}}
+    rows, quick = found
+    result = {"machine": machine(), "rows": rows, "seconds": {}, "programs": {}}
     columns = (*STAGES, "total")
     for name in SESSIONS:
-        script = str(HERE / "sbl_cold.py")
-        rows = [fresh_process(script, "--one", name) for _ in range(repeats)]
-        result["rows"][name] = rows
         for what in ("seconds", "programs"):
-            parts = [row[what] for row in rows]
+            parts = [row[what] for row in rows[name]]
             result[what][name] = {stage: median(parts, stage) for stage in columns}
-    write("sbl_cold", result, given.quick)
+    write("sbl_cold", result, quick)
     for what in ("seconds", "programs"):
         print(f"\n{what}, median")
         table(

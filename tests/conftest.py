@@ -1,16 +1,19 @@
 """Settings of the whole run, and fits that several tests look at."""
 
+import gc
 import os
 from pathlib import Path
 
 # Before JAX starts: two devices, for chains side by side; the older code generator and no
-# optimisation, which make the same numbers but for rounding, and compile in half the time.
+# optimisation, which make the same numbers but for rounding, and compile in half the time;
+# each program in one piece, because both cores are busy and pieces cost a compiler each.
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=2",
         "--xla_cpu_use_fusion_emitters=false",
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_parallel_codegen_split_count=1",
     )
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -28,6 +31,23 @@ pk.enable_x64()
 # Another folder may be named, such as an empty one, to see what a first run costs.
 HERE = Path(__file__).parents[1] / ".jax-cache"
 pk.use_compilation_cache(os.environ.get("PROBKIT_TEST_CACHE") or HERE)
+
+
+# Each process gets whole files. These take long, and one of them at the end would leave
+# the other process without work.
+FIRST = {"test_docs.py", "test_notebooks.py", "test_sklearn.py", "test_families.py"}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
+def pytest_collection_finish():
+    # Tracing makes many small objects, and each full collection would walk through all
+    # modules and tests, which stay until the end.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # The longest step, in unconstrained coordinates, and how it is shortened until it rises.
 LONGEST, SHORTER, TRIES = 1.0, 0.3, 5
@@ -26,10 +26,23 @@ class Ascent(NamedTuple):
         return cls(0.01 * jnp.eye(len(z), dtype=z.dtype))
 
 
+class _Search(NamedTuple):
+    """A line search. Its first evaluation is that of the start."""
+
+    size: Float[Array, ""]  # of the step that is evaluated next
+    value: Float[Array, ""]  # at the start
+    slope: Float[Array, " m"]
+    found: Float[Array, ""]  # at the last step
+    slope_there: Float[Array, " m"]
+    tries: Int[Array, ""]
+
+
 def ascended(
     objective: Callable[[Array], Float[Array, ""]], z: Float[Array, " m"], ascent: Ascent
 ) -> tuple[Float[Array, " m"], Ascent]:
     """A point where the objective is higher, or the same point if none was found.
+
+    The objective and its slope are compiled once, because they are most of the program.
 
     Args:
         objective: in nats, of unconstrained coordinates.
@@ -38,34 +51,43 @@ def ascended(
 
     Source: Nocedal & Wright (2006), "Numerical optimization", section 6.1.
     """
-    value, slope = jax.value_and_grad(objective)(z)
-    direction = ascent.inverse @ slope
-    up = direction @ slope > 0
-    direction = jnp.where(up, direction, 0.01 * slope)
-    direction = direction * jnp.minimum(1.0, LONGEST / (jnp.abs(direction).max() + 1e-30))
-    promised = direction @ slope
 
-    def is_low(carry):
-        size, found, tries = carry
-        return ~(found >= value + ENOUGH * size * promised) & (tries < TRIES)
+    def direction(slope):
+        d = ascent.inverse @ slope
+        d = jnp.where(d @ slope > 0, d, 0.01 * slope)
+        return d * jnp.minimum(1.0, LONGEST / (jnp.abs(d).max() + 1e-30))
 
-    def shorten(carry):
-        size, _, tries = carry
-        size = size * SHORTER
-        return size, objective(z + size * direction), tries + 1
+    def is_low(search: _Search) -> Bool[Array, ""]:
+        promised = direction(search.slope) @ search.slope
+        enough = search.value + ENOUGH * search.size * promised
+        low = ~(search.found >= enough) & (search.tries <= TRIES)
+        return low | (search.tries == 0)
 
-    start = (jnp.ones((), z.dtype), objective(z + direction), 0)
-    size, found, _ = jax.lax.while_loop(is_low, shorten, start)
-    rose = found >= value
-    step = jnp.where(rose, size, 0.0) * direction
-    there = z + step
-    change = slope - jax.grad(objective)(there)  # of minus the slope
+    def evaluate(search: _Search) -> _Search:
+        first = search.tries == 0
+        size = jnp.where(search.tries <= 1, 1.0, search.size * SHORTER)
+        step = jnp.where(first, 0.0, size) * direction(search.slope)
+        found, slope = jax.value_and_grad(objective)(z + step)
+        return _Search(
+            size,
+            jnp.where(first, found, search.value),
+            jnp.where(first, slope, search.slope),
+            jnp.where(first, -jnp.inf, found),
+            slope,
+            search.tries + 1,
+        )
+
+    none = jnp.zeros((), z.dtype)
+    start = _Search(none, none, 0 * z, none - jnp.inf, 0 * z, jnp.zeros((), jnp.int32))
+    search = jax.lax.while_loop(is_low, evaluate, start)
+    rose = search.found >= search.value
+    step = jnp.where(rose, search.size, 0.0) * direction(search.slope)
+    change = search.slope - search.slope_there  # of minus the slope
     curvature = change @ step
-    eye = jnp.eye(len(z), dtype=z.dtype)
     ρ = 1 / jnp.where(curvature > 0, curvature, 1.0)
-    V = eye - ρ * jnp.outer(step, change)
+    V = jnp.eye(len(z), dtype=z.dtype) - ρ * jnp.outer(step, change)
     updated = V @ ascent.inverse @ V.T + ρ * jnp.outer(step, step)
     good = rose & (curvature > 1e-12) & jnp.isfinite(updated).all()
     # A step that failed says that what is remembered is wrong.
     kept = jnp.where(rose, ascent.inverse, 0.1 * ascent.inverse)
-    return there, Ascent(jnp.where(good, updated, kept))
+    return z + step, Ascent(jnp.where(good, updated, kept))

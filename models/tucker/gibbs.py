@@ -77,16 +77,13 @@ def chain(
         core=replace(post.core, covariance=jnp.zeros_like(post.core.covariance)),
     )
 
-    def warm(here, key):
-        return swept(model, data, here, roots, key)[0], None
-
-    def keep(here, key):
+    def sweep(here, key):
         here, whites, accepted = swept(model, data, here, roots, key)
         return here, (sites_of(model, data, here, whites), accepted)
 
-    keys = jax.random.split(key, sum(counts))
-    here, _ = jax.lax.scan(warm, start, keys[: counts[0]])
-    _, (draws, accepted) = jax.lax.scan(keep, here, keys[counts[0] :])
+    # One scan, of which the start is thrown away, because a sweep is slow to compile.
+    _, every = jax.lax.scan(sweep, start, jax.random.split(key, sum(counts)))
+    draws, accepted = jax.tree.map(lambda a: a[counts[0] :], every)
     return draws, accepted.mean()
 
 
@@ -153,7 +150,9 @@ def walked(model, data, post, terms, root, k, key):
 
     key_step, key_accept = jax.random.split(key)
     step = WALK / math.sqrt(len(z)) * root @ jax.random.normal(key_step, z.shape, z.dtype)
-    ratio = log_density(z + step) - log_density(z)
+    # One after the other, so that the density is compiled once.
+    now, then = jax.lax.map(log_density, jnp.stack([z, z + step]))
+    ratio = then - now
     took = jnp.log(jax.random.uniform(key_accept, (), z.dtype)) < ratio
     found = back(jnp.where(took, z + step, z))
     return replace(post, sites=post.sites | found), took.astype(z.dtype)

@@ -27,7 +27,7 @@ from probkit.method.integrated import has_own, integrate, integrate_one
 from probkit.method.keys import split_keys, two_keys
 from probkit.method.programs import is_ours, jit_for_one_run, one_of, renew
 from probkit.model import AbstractData, AbstractModel, Data, Sites
-from probkit.model.density import observed_names, site_shapes
+from probkit.model.density import observed_names, outline
 from probkit.model.labels import refuse_wrong_labels
 from probkit.validate import as_key, whole
 
@@ -153,11 +153,10 @@ def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int
     key = as_key(key, "prior(key=...)")
     num_draws = whole("prior(num_draws", 1)(num_draws)
     refuse_wrong_labels(model, data)
-    shapes = site_shapes(model, data)
+    shapes, _, observed = outline(model, data)
     _refuse_size({k: (num_draws, *v) for k, v in shapes.items()}, num_draws, "prior")
     renew("prior", model, partial(_prior_draw, model), data, key)
     arrays = jax.device_get(_prior_draws(model, data, jax.random.split(key, num_draws)))
-    observed = observed_names(model, data)
     one_chain = {k: v[None] for k, v in arrays.items()}
     return azb.from_dict(
         {

@@ -163,25 +163,23 @@ def _as_one(op, question):
 
 def _of_identity(op):
     """$c$ if the operator is $c I$ by its class, else None."""
-    if isinstance(op, lx.IdentityLinearOperator):
-        return 1
-    if isinstance(op, lx.MulLinearOperator | lx.DivLinearOperator | lx.NegLinearOperator):
-        inner = _of_identity(op.operator)
-        return None if inner is None else _factor(op) * inner
-    if isinstance(op, lx.TaggedLinearOperator):
-        return _of_identity(op.operator)
-    return None
+    return _by_class(op, lx.IdentityLinearOperator, lambda _: 1)
 
 
 def _of_diagonal(op):
     """The diagonal if the operator is one by its class, else None."""
-    if isinstance(op, lx.DiagonalLinearOperator):
-        return op.diagonal
+    return _by_class(op, lx.DiagonalLinearOperator, lambda op: op.diagonal)
+
+
+def _by_class(op, kind, answer):
+    """The answer of an operator of this class under multiples and tags, else None."""
+    if isinstance(op, kind):
+        return answer(op)
     if isinstance(op, lx.MulLinearOperator | lx.DivLinearOperator | lx.NegLinearOperator):
-        inner = _of_diagonal(op.operator)
+        inner = _by_class(op.operator, kind, answer)
         return None if inner is None else _factor(op) * inner
     if isinstance(op, lx.TaggedLinearOperator):
-        return _of_diagonal(op.operator)
+        return _by_class(op.operator, kind, answer)
     return None
 
 

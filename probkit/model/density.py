@@ -11,7 +11,7 @@ Log densities are in nats.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,40 +43,53 @@ def is_observed(site: dict) -> bool:
     return site["type"] == "sample" and site["is_observed"]
 
 
+class Outline(NamedTuple):
+    """What a program says of its sites without their values, in the order of the program.
+
+    Attributes:
+        shapes: of the sites that are sampled, observed or deterministic, by name.
+        latent: names of the sites that are sampled.
+        observed: names of the sites that are conditioned on.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    latent: tuple[str, ...]
+    observed: tuple[str, ...]
+
+
+def outline(program: Program, data) -> Outline:
+    """The names and shapes of the sites, from one trace of the program."""
+    found: dict[str, dict] = {}
+
+    def look():
+        found.update(_trace(program, data, {}))
+        return 0
+
+    jax.eval_shape(look)
+    return Outline(
+        {
+            name: jnp.shape(site["value"])
+            for name, site in found.items()
+            if site["type"] in ("sample", "deterministic")
+        },
+        tuple(name for name, site in found.items() if is_latent(site)),
+        tuple(name for name, site in found.items() if is_observed(site)),
+    )
+
+
 def latent_names(program: Program, data) -> tuple[str, ...]:
     """Names of the sites that a program samples, in the order of the program."""
-    return _names(program, data, is_latent)
+    return outline(program, data).latent
 
 
 def observed_names(program: Program, data) -> tuple[str, ...]:
     """Names of the sites that a program conditions on, in the order of the program."""
-    return _names(program, data, is_observed)
-
-
-def _names(program: Program, data, which: Callable[[dict], bool]) -> tuple[str, ...]:
-    names: list[str] = []
-
-    def look():
-        trace = _trace(program, data, {})
-        names.extend(name for name, site in trace.items() if which(site))
-        return 0
-
-    jax.eval_shape(look)
-    return tuple(names)
+    return outline(program, data).observed
 
 
 def site_shapes(program: Program, data) -> dict[str, tuple[int, ...]]:
     """The shape of every site that is sampled, observed or deterministic, by name."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def look():
-        for name, site in _trace(program, data, {}).items():
-            if site["type"] in ("sample", "deterministic"):
-                shapes[name] = jnp.shape(site["value"])
-        return 0
-
-    jax.eval_shape(look)
-    return shapes
+    return outline(program, data).shapes
 
 
 def sites_by_row(program: Program, data) -> frozenset[str]:

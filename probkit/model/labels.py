@@ -4,13 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from probkit.model.density import (
-    Program,
-    latent_names,
-    observed_names,
-    site_shapes,
-    sites_by_row,
-)
+from probkit.model.density import Program, outline, site_shapes, sites_by_row
 
 Dims = dict[str, tuple[str, ...]]
 OF_DRAWS = ("chain", "draw")
@@ -34,11 +28,10 @@ def dims_of_program(program: Program, data: Any) -> Dims:
     from arviz_base.io_numpyro import infer_dims
 
     named = infer_dims(program, (data,), {})
-    shapes = site_shapes(program, data)
+    shapes, _, observed = outline(program, data)
     dims = {name: _filled(name, named.get(name, []), len(shapes[name])) for name in shapes}
     by_row = sites_by_row(program, data)
-    observed = [name for name in observed_names(program, data) if name in by_row]
-    row = next((dims[name][0] for name in observed), "observation")
+    row = next((dims[name][0] for name in observed if name in by_row), "observation")
     rows = data.rows()
     for name, array in data.arrays().items():
         if name not in dims:
@@ -61,16 +54,16 @@ def counted(program: Program, data: Any, dims: Dims) -> dict[str, np.ndarray]:
     Returns:
         `{axis: labels}`.
     """
+    shapes = site_shapes(program, data) | _shapes_of_arrays(data)
     return {
         axis: np.arange(size)
-        for name, shape in _shapes(program, data).items()
+        for name, shape in shapes.items()
         for axis, size in zip(dims.get(name, ()), shape, strict=False)
     }
 
 
-def _shapes(program: Program, data: Any) -> dict[str, tuple[int, ...]]:
-    arrays = {name: np.shape(array) for name, array in data.arrays().items()}
-    return site_shapes(program, data) | arrays
+def _shapes_of_arrays(data: Any) -> dict[str, tuple[int, ...]]:
+    return {name: np.shape(array) for name, array in data.arrays().items()}
 
 
 def refuse_wrong_labels(model: Any, data: Any) -> None:
@@ -85,8 +78,8 @@ def refuse_wrong_labels(model: Any, data: Any) -> None:
             are too many, too few, or not plain values.
     """
     # The program comes first, because it raises its own error for data of another family.
-    shapes, observed = _shapes(model, data), set(observed_names(model, data))
-    latent = set(latent_names(model, data))
+    shapes, latent, observed = outline(model, data)
+    shapes = shapes | _shapes_of_arrays(data)
     kind, dims, coords = type(model).__name__, model.dims(data), model.coords(data)
     groups: dict[str, set[str]] = {"posterior": set(), "observed": set(), "constant": set()}
     for name, shape in shapes.items():

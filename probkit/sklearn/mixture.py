@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from probkit.infer import EM
 from probkit.models import moe
 from probkit.sklearn.kernels import varying
-from probkit.sklearn.run import fitted
+from probkit.sklearn.run import fitted, numeric
 
 
 class MixtureOfExpertsRegressor(RegressorMixin, BaseEstimator):
@@ -35,10 +35,7 @@ class MixtureOfExpertsRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X, y):
         """Fit the model to X, `(n_samples, n_features)`, and y, `(n_samples,)`."""
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
-        )
-        y = y.astype(np.float64)
+        X, y = numeric(self, X, y)
         self.varies_ = varying(X)
         rows = X[:, self.varies_]
         self.fit_ = fitted(

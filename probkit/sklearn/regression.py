@@ -10,7 +10,7 @@ from probkit.fits.value import Fit
 from probkit.method import AbstractMethod
 from probkit.models import sbl
 from probkit.sklearn.kernels import KernelRows, varying
-from probkit.sklearn.run import fitted, in_float64
+from probkit.sklearn.run import fitted, in_float64, numeric
 
 
 class Line(NamedTuple):
@@ -116,10 +116,7 @@ class SparseBayesRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X, y):
         """Fit the model to X, `(n_samples, n_features)`, and y, `(n_samples,)`."""
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
-        )
-        y = y.astype(np.float64)
+        X, y = numeric(self, X, y)
         self.line_ = line(
             X, y, self.fit_intercept, self.normalise, self.method, self.random_state
         )
@@ -179,10 +176,7 @@ class RelevanceVectorRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X, y):
         """Fit the model to X, `(n_samples, n_features)`, and y, `(n_samples,)`."""
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
-        )
-        y = y.astype(np.float64)
+        X, y = numeric(self, X, y)
         self.rows_ = KernelRows.of(X, self.kernel, self.lengthscale)
         method = sbl.Sequential(prune=0) if self.method is None else self.method
         found = line(self.rows_(X), y, self.fit_intercept, True, method, self.random_state)

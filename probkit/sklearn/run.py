@@ -1,4 +1,4 @@
-"""One fit inside an estimator: in float64, with a key from a random state."""
+"""One fit inside an estimator: checked, in float64, with a key from a random state."""
 
 import warnings
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
 
 from probkit.fits.fit import fit
 from probkit.fits.value import Fit
@@ -19,6 +21,18 @@ def in_float64[T](function: Callable[[], T]) -> T:
     """The result of a function that computes in float64, whatever JAX is set to."""
     with jax.enable_x64(True):
         return function()
+
+
+def numeric(estimator: BaseEstimator, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """X, `(n, d)`, and y, `(n,)`, of a regression in float64, checked as scikit-learn does.
+
+    Raises:
+        ValueError: by scikit-learn, if there are fewer than two rows, or they do not fit.
+    """
+    X, y = validate_data(
+        estimator, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
+    )
+    return X, y.astype(np.float64)
 
 
 def fitted(

@@ -18,6 +18,7 @@ real_and_complex = pytest.mark.parametrize(
 )
 
 
+@functools.cache
 def _operators(is_complex=False):
     rng = np.random.default_rng(0)
     G = [reference.positive(rng, n, is_complex) for n in (2, 3)]
@@ -44,8 +45,7 @@ def _dense(op):
     return np.asarray(linalg.dense(op))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _ask(questions, op, v, V):
+def _answers(questions, op, v, V):
     out = {"one": linalg.solve(op, v), "several": linalg.solve(op, V)}
     out["logdet"] = linalg.logdet(op)
     out["form"] = linalg.quadratic_form(op, v), linalg.inverse_quadratic_form(op, v)
@@ -59,23 +59,31 @@ def _ask(questions, op, v, V):
     return out
 
 
-def _check(op, dense, questions):
+@functools.partial(jax.jit, static_argnums=0)
+def _ask(questions, ops, v, V):
+    return [_answers(q, op, v, V) for q, op in zip(questions, ops, strict=True)]
+
+
+def _check(*cases):
+    """Operators, their dense matrices, and what more to ask; all in one program."""
     v = np.arange(1.0, 7.0)
     V = np.stack([v, v**2], axis=1)
-    got = _ask(frozenset(questions), op, v, V)
-    close(got["one"], np.linalg.solve(dense, v))
-    close(got["several"], np.linalg.solve(dense, V))
-    close(got["logdet"], np.linalg.slogdet(dense)[1])
-    close(got["form"][0], v @ dense @ v)
-    close(got["form"][1], (v @ np.linalg.solve(dense, v)).real)
-    if "diagonal" in questions:
-        close(got["diagonal"][0], np.diag(dense))
-        close(got["diagonal"][1], np.trace(dense))
-    if "sqrt" in questions:
-        close(got["sqrt"] @ got["sqrt"].conj().T, dense)
-    if "eigh" in questions:
-        values, U = got["eigh"]
-        close(U * values @ U.conj().T, dense)
+    ops, matrices, questions = zip(*cases, strict=True)
+    found = _ask(tuple(map(frozenset, questions)), ops, v, V)
+    for got, dense in zip(found, matrices, strict=True):
+        close(got["one"], np.linalg.solve(dense, v))
+        close(got["several"], np.linalg.solve(dense, V))
+        close(got["logdet"], np.linalg.slogdet(dense)[1])
+        close(got["form"][0], v @ dense @ v)
+        close(got["form"][1], (v @ np.linalg.solve(dense, v)).real)
+        if "diagonal" in got:
+            close(got["diagonal"][0], np.diag(dense))
+            close(got["diagonal"][1], np.trace(dense))
+        if "sqrt" in got:
+            close(got["sqrt"] @ got["sqrt"].conj().T, dense)
+        if "eigh" in got:
+            values, U = got["eigh"]
+            close(U * values @ U.conj().T, dense)
 
 
 def _roots(name):
@@ -97,21 +105,24 @@ every_operator = pytest.mark.parametrize(
 def test_multiples(name, is_complex):
     op = _operators(is_complex)[name]
     A = _dense(op)
-    _check(op * 2, 2 * A, {"diagonal"} | _roots(name))
-    _check(op / 4, A / 4, {"diagonal"} | _roots(name))
-    _check(-op, -A, {"diagonal"} | _roots(name) - {"sqrt"})
+    _check(
+        (op * 2, 2 * A, {"diagonal"} | _roots(name)),
+        (op / 4, A / 4, {"diagonal"} | _roots(name)),
+        (-op, -A, {"diagonal"} | _roots(name) - {"sqrt"}),
+    )
 
 
 @every_operator
 def test_sums_with_the_identity(name, is_complex):
     op = _operators(is_complex)[name]
     A, one = _dense(op), lx.IdentityLinearOperator(op.in_structure())
-    _check(0.3 * one + op, A + 0.3 * np.eye(6), {"diagonal"} | _roots(name))
-    _check((2.0 * op + one) + one / 2, 2 * A + 1.5 * np.eye(6), _roots(name))
     # The identity less an operator: what is left is positive definite.
     large = 2 * np.linalg.eigvalsh(A).max()
-    left = large * one - op
-    _check(left, large * np.eye(6) - A, {"diagonal"})
+    _check(
+        (0.3 * one + op, A + 0.3 * np.eye(6), {"diagonal"} | _roots(name)),
+        ((2.0 * op + one) + one / 2, 2 * A + 1.5 * np.eye(6), _roots(name)),
+        (large * one - op, large * np.eye(6) - A, {"diagonal"}),
+    )
 
 
 @pytest.mark.parametrize("name", _operators())
@@ -194,14 +205,20 @@ def _with_diagonals(is_complex):
     }
 
 
+@jax.jit
+def _solved(op, B):
+    return linalg.solve(op, B), linalg.diagonal(op)
+
+
 @real_and_complex
 def test_sums_with_a_diagonal(is_complex):
     rng = np.random.default_rng(2)
     for name, (op, dense) in _with_diagonals(is_complex).items():
         B = reference.matrix(rng, 12, 2, is_complex)
         expected = np.linalg.solve(dense, B)
-        close(linalg.solve(op, B), expected, rtol=1e-7, err_msg=name)
-        close(linalg.diagonal(op), np.diag(dense), err_msg=name)
+        solved, diagonal = _solved(op, B)
+        close(solved, expected, rtol=1e-7, err_msg=name)
+        close(diagonal, np.diag(dense), err_msg=name)
         if name == "product":
             b, x = jnp.asarray(B[:, 0]), expected[:, 0]
             close(lx.linear_solve(op, b, linalg.Structured()).value, x, rtol=1e-7)
@@ -222,8 +239,13 @@ def test_derivatives_of_a_sum_with_a_diagonal():
     def dense_form(s, d):
         return v @ jnp.linalg.solve(s * np.kron(*G) + jnp.diag(d), v)
 
-    close(jax.grad(form)(0.7, d), jax.grad(dense_form)(0.7, d), rtol=1e-7)
-    close(jax.hessian(form, 1)(0.7, d), jax.hessian(dense_form, 1)(0.7, d), rtol=1e-7)
+    @jax.jit
+    def both(s, d):
+        forms = form, dense_form
+        return [(jax.grad(f)(s, d), jax.hessian(f, 1)(s, d)) for f in forms]
+
+    for ours, dense in zip(*both(0.7, d), strict=True):
+        close(ours, dense, rtol=1e-7)
 
 
 def test_a_sum_with_a_diagonal_is_solved_or_nan():
@@ -243,13 +265,16 @@ def test_a_sum_with_a_diagonal_is_solved_or_nan():
 def test_products(is_complex):
     ops = _operators(is_complex)
     K, T = ops["Kronecker"], ops["Toeplitz"]
-    _check(K @ T, _dense(K) @ _dense(T), set())
-    _check(K @ K, _dense(K) @ _dense(K), {"diagonal"})
-    _check(-(K @ T) / 2, -_dense(K) @ _dense(T) / 2, set())
-    D = lx.DiagonalLinearOperator(jnp.arange(1.0, 7.0) + 0 * _dense(K)[0])
+    A, B = _dense(K), _dense(T)
+    D = lx.DiagonalLinearOperator(jnp.arange(1.0, 7.0) + 0 * A[0])
     d = np.diag(np.arange(1.0, 7.0))
-    _check(D @ T @ D, d @ _dense(T) @ d, {"diagonal"})
-    _check(K @ (D @ K), _dense(K) @ d @ _dense(K), {"diagonal"})
+    _check(
+        (K @ T, A @ B, set()),
+        (K @ K, A @ A, {"diagonal"}),
+        (-(K @ T) / 2, -A @ B / 2, set()),
+        (D @ T @ D, d @ B @ d, {"diagonal"}),
+        (K @ (D @ K), A @ d @ A, {"diagonal"}),
+    )
     with pytest.raises(NotImplementedError, match="product of Kronecker, Toeplitz"):
         linalg.diagonal(K @ T)
 
@@ -274,9 +299,9 @@ def test_the_diagonal_of_a_product(is_complex):
 def test_tagged_operators():
     op = _operators()["KroneckerPlusNoise"]
     tagged = lx.TaggedLinearOperator(op, lx.positive_semidefinite_tag)
-    _check(tagged, _dense(op), {"diagonal", "sqrt", "eigh"})
-    one = lx.IdentityLinearOperator(op.in_structure())
-    _check(tagged + one, _dense(op) + np.eye(6), {"diagonal", "sqrt", "eigh"})
+    A, one = _dense(op), lx.IdentityLinearOperator(op.in_structure())
+    questions = {"diagonal", "sqrt", "eigh"}
+    _check((tagged, A, questions), (tagged + one, A + np.eye(6), questions))
 
 
 def test_derivatives_of_combined_operators():

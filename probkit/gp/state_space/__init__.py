@@ -9,6 +9,7 @@ from probkit.gp.state_space.process import (
     Product,
     Sum,
 )
+from probkit.gp.state_space.queries import at, bridge
 from probkit.gp.state_space.smoothing import (
     Sites,
     Smoothed,
@@ -17,6 +18,7 @@ from probkit.gp.state_space.smoothing import (
     sample,
     sample_white,
     smooth,
+    white_mean,
 )
 
 __all__ = [
@@ -29,9 +31,12 @@ __all__ = [
     "Sites",
     "Smoothed",
     "Sum",
+    "at",
+    "bridge",
     "color",
     "log_evidence",
     "sample",
     "sample_white",
     "smooth",
+    "white_mean",
 ]

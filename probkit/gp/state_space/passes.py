@@ -8,14 +8,14 @@ and backwards, with $λ^+$ and $Ξ^+$ of the next place carried through its tran
 
 $$λ = H^T B^{-1} (η - Λ H m) + T^T λ^+, \qquad Ξ = H^T B^{-1} Λ H + T^T Ξ^+ T,$$
 
-so that the smoothed state is $N(m + P λ,\; P - P Ξ P)$. These are also derivatives of the log
-evidence: $∂/∂m = λ$ and $∂/∂P = (λ λ^T - Ξ) / 2$.
+so that the smoothed state is $N(m + P λ,\; P - P Ξ P)$. Derivatives of the log evidence are
+made of them too: $∂/∂m = λ$ and $∂/∂P = (λ λ^T - Ξ) / 2$.
 
-The chain may be cut into blocks, which are then worked through side by side. What a block
-says of its end, given the state $z$ at its start, is its *element*: the state at its end is
-$N(Φ z + b, C)$, and its sites have the likelihood $\exp(η^T z - z^T J z / 2)$ up to a factor.
-Elements of all blocks give the filtered state before each of them, and the likelihood of
-all sites after it. The result is that of a single block but for rounding.
+The chain may be cut into blocks, which are then worked through side by side. Given the
+state $z$ at its start, the state at the end of a block is $N(Φ z + b, C)$, and its sites
+have the likelihood $\exp(η^T z - z^T J z / 2)$ up to a factor. These five are its
+*element*. The elements of all blocks give the filtered state before each of them, and the
+likelihood of all sites after it. The result is that of a single block but for rounding.
 
 Arrays have the places of a block on their first axis and, if there are several blocks, the
 blocks on their last one.
@@ -35,16 +35,13 @@ from jaxtyping import Array, Float
 
 from probkit.gp.state_space.small import (
     apply,
-    outer,
+    identity,
     product,
     sandwich,
     solve,
     symmetric,
     transpose,
 )
-
-# From this number of blocks on, their elements are combined in a tree.
-MANY = 4096
 
 
 class Chain(NamedTuple):
@@ -82,11 +79,6 @@ class Element(NamedTuple):
     precision: Float[Array, "d d *k"]  # J
 
 
-def _eye(like: Array) -> Array:
-    eye = jnp.eye(len(like), dtype=like.dtype)
-    return eye.reshape(eye.shape + (1,) * (like.ndim - 2))
-
-
 def _advance(H, given, m, P) -> Place:
     """From the filtered state of one place to the prediction and the site of the next."""
     A, Q, Λ, η = given
@@ -95,14 +87,14 @@ def _advance(H, given, m, P) -> Place:
     S, u = sandwich(H, P), apply(H, m)
     r = η - apply(Λ, u)
     right = jnp.concatenate([r[:, None], Λ], axis=1)
-    solved, logdet = solve(_eye(S) + product(Λ, S), right)
+    solved, logdet = solve(identity(S) + product(Λ, S), right)
     score, gain = solved[:, 0], symmetric(solved[:, 1:])
     # η u - u Λ u / 2 = (η + r) u / 2
     quadratic = ((η + r) * u + r * apply(S, score)).sum(0)
     return Place(m, P, before, cross, score, gain, (quadratic - logdet) / 2)
 
 
-def _filtered(H, place: Place):
+def _filtered(H, place: Place) -> tuple[Array, Array]:
     PH = product(place.covariance, transpose(H))
     m = place.mean + apply(PH, place.score)
     return m, symmetric(place.covariance - sandwich(PH, place.gain))
@@ -119,7 +111,7 @@ def _forward(chain: Chain, start) -> Place:
 
 
 def _backward(chain: Chain, places: Place, end, read: Callable[..., Any]):
-    """What `read` makes of each place, its $λ$ and its $Ξ$."""
+    """What `read` makes of each place, see `read_all`."""
     H = chain.readout
 
     def step(carry, given):
@@ -133,7 +125,12 @@ def _backward(chain: Chain, places: Place, end, read: Callable[..., Any]):
         Ξ = ΞT - product(transpose(H), product(GH, ΞT)) + sandwich(transpose(H), G)
         Ξ = symmetric(Ξ)
         carried = apply(transpose(A), λ), sandwich(transpose(A), Ξ)
-        return carried, read(H, place, λ, Ξ, rest)
+
+        def covariance(M):
+            MP = product(M, place.covariance)
+            return symmetric(product(MP, transpose(M)) - sandwich(MP, Ξ))
+
+        return carried, read(H, place, λ, Ξ, covariance, rest)
 
     given = (chain.transition, places, (chain.precision, chain.shift))
     return jax.lax.scan(step, end, given, reverse=True)[1]
@@ -156,7 +153,7 @@ def _elements(chain: Chain) -> Element:
         ), None
 
     v, M = jnp.zeros_like(A[:, 0]), jnp.zeros_like(A)
-    start = Element(M + _eye(A), v, M, v, M)
+    start = Element(M + identity(A), v, M, v, M)
     return jax.lax.scan(step, start, chain[:4])[0]
 
 
@@ -173,7 +170,7 @@ def _combined(first: Element, second: Element) -> Element:
         axis=1,
     )
     d = len(C)
-    solved, _ = solve(_eye(C) + product(C, J), right)
+    solved, _ = solve(identity(C) + product(C, J), right)
     WΦ, mean, WC = solved[:, :d], solved[:, d], solved[:, d + 1 :]
     shift = second.shift - apply(J, first.mean)
     return Element(
@@ -185,28 +182,24 @@ def _combined(first: Element, second: Element) -> Element:
     )
 
 
-def _around(elements: Element) -> tuple[Element, Element]:
+def _around(elements: Element, tree: bool) -> tuple[Element, Element]:
     """For each block, the element of all blocks before it, and of all after it."""
-    none = jax.tree.map(lambda a: jnp.zeros_like(a[..., :1]), elements)
-    none = none._replace(transition=none.transition + _eye(none.transition))
+    each = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), elements)
+    none = jax.tree.map(lambda a: jnp.zeros_like(a[0]), each)
+    none = none._replace(transition=identity(none.transition))
 
     def back(later, earlier):
         return _combined(earlier, later)
 
-    if elements.mean.shape[-1] >= MANY:
-        ahead = jax.lax.associative_scan(_combined, elements, axis=-1)
-        behind = jax.lax.associative_scan(back, elements, axis=-1, reverse=True)
-        before = jax.tree.map(lambda o, a: _join(o, a[..., :-1]), none, ahead)
-        return before, jax.tree.map(lambda a, o: _join(a[..., 1:], o), behind, none)
-    start = jax.tree.map(lambda a: a[..., 0], none)
-    each = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), elements)
-    before = jax.lax.scan(lambda t, e: (_combined(t, e), t), start, each)[1]
-    after = jax.lax.scan(lambda t, e: (back(t, e), t), start, each, reverse=True)[1]
+    if tree:
+        ahead = jax.lax.associative_scan(jax.vmap(_combined), each)
+        behind = jax.lax.associative_scan(jax.vmap(back), each, reverse=True)
+        before = jax.tree.map(lambda o, a: jnp.concatenate([o[None], a[:-1]]), none, ahead)
+        after = jax.tree.map(lambda a, o: jnp.concatenate([a[1:], o[None]]), behind, none)
+    else:
+        before = jax.lax.scan(lambda t, e: (_combined(t, e), t), none, each)[1]
+        after = jax.lax.scan(lambda t, e: (back(t, e), t), none, each, reverse=True)[1]
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), (before, after))
-
-
-def _join(a: Array, b: Array) -> Array:
-    return jnp.concatenate([a, b], axis=-1)
 
 
 def _ends(chain: Chain):
@@ -214,17 +207,24 @@ def _ends(chain: Chain):
     m, P = jnp.zeros_like(chain.transition[0, :, 0]), jnp.zeros_like(chain.noise[0])
     if m.ndim == 1:
         return (m, P), None
-    before, after = _around(_elements(chain))
+    before, after = _around(_elements(chain), tree=len(chain.shift) == 1)
     # Before the first block there is nothing, and the first transition is zero.
     return (before.mean, before.covariance), after
 
 
 def evidence_of_sites(chain: Chain) -> Float[Array, ""]:
+    """The log evidence, by the filter alone."""
     return _forward(chain, _ends(chain)[0]).log_evidence.sum()
 
 
 def read_all(chain: Chain, read: Callable[..., Any]) -> tuple[Float[Array, ""], Any]:
-    """The log evidence, and what `read(H, place, λ, Ξ, site)` makes of each place."""
+    """The log evidence, and what a function makes of each place.
+
+    Args:
+        chain: the chain.
+        read: called with the readout, the place, $λ$, $Ξ$, a function that makes
+            $M P_s M^T$ of $M$ with the smoothed covariance $P_s$, and the site.
+    """
     start, after = _ends(chain)
     places = _forward(chain, start)
     m, P = places.mean[-1], places.covariance[-1]
@@ -235,55 +235,6 @@ def read_all(chain: Chain, read: Callable[..., Any]) -> tuple[Float[Array, ""], 
         η, J = after.shift, after.precision
         # The likelihood of what follows, seen from N(m, P)
         right = jnp.concatenate([(η - apply(J, m))[:, None], J], axis=1)
-        solved, _ = solve(_eye(P) + product(J, P), right)
+        solved, _ = solve(identity(P) + product(J, P), right)
         λ, Ξ = solved[:, 0], symmetric(solved[:, 1:])
     return places.log_evidence.sum(), _backward(chain, places, (λ, Ξ), read)
-
-
-def values(H, place: Place, λ, Ξ, site):
-    """Mean and covariance of the values at one place, given all sites."""
-    PH = product(place.covariance, transpose(H))
-    mean = apply(H, place.mean) + apply(transpose(PH), λ)
-    return mean, symmetric(product(H, PH) - sandwich(transpose(PH), Ξ))
-
-
-def score(H, place: Place, λ, Ξ, site):
-    """The derivative of the log evidence by the predicted mean of a state."""
-    return λ
-
-
-def _slopes(H, place: Place, λ, Ξ, site) -> Chain:
-    """Derivatives of the log evidence by the parts of a chain at one place."""
-    Λ, η = site
-    P = place.covariance
-    by_P = outer(λ, λ) - Ξ
-    mean = place.mean + apply(P, λ)
-    second = P + product(P, product(by_P, P)) + outer(place.mean, mean)
-    second = second + outer(mean - place.mean, place.mean)
-    seen = product(H, second)
-    return Chain(
-        outer(λ, place.before) + product(by_P, place.cross),
-        by_P / 2,
-        product(seen, transpose(H)) / -2,
-        apply(H, mean),
-        outer(η, mean) - product(Λ, seen),
-    )
-
-
-@jax.custom_jvp
-def log_evidence(chain: Chain) -> Float[Array, ""]:
-    r"""$\log \int \prod_s \exp(-\tfrac12 u_s^T Λ_s u_s + η_s^T u_s)\, p(u)\, du$, in nats.
-
-    Its derivatives are moments of the smoothed states, from one pass back.
-    """
-    return evidence_of_sites(chain)
-
-
-@log_evidence.defjvp
-def _(primals, tangents):
-    (chain,), (by,) = primals, tangents
-    total, slopes = read_all(chain, _slopes)
-    H = slopes.readout.sum(0)
-    H = H if H.ndim == 2 else H.sum(-1, keepdims=True)
-    slopes = slopes._replace(readout=H)
-    return total, sum(jnp.vdot(a, b) for a, b in zip(slopes, by, strict=True))

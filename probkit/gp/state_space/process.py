@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from probkit.validate import short
 
 # Below this step a power series takes the place of a difference that loses digits.
-SHORT, TERMS = 1.0, 20
+SHORT, TERMS = 2.0, 24
 
 
 class AbstractProcess(eqx.Module):
@@ -101,9 +101,10 @@ def _matrix(rows: list[list[Any]]) -> Array:
 
 
 class Matern(AbstractProcess):
-    r"""$s\, e^{-z}$, $s (1 + z) e^{-z}$ or $s (1 + z + z²/3) e^{-z}$, $z = \sqrt{2ν}\, d / ℓ$.
+    r"""$s\, e^{-z}$, $s (1 + z) e^{-z}$ or $s (1 + z + z²/3) e^{-z}$.
 
-    The state has the process and its first $ν - 1/2$ derivatives, in units of $ℓ / \sqrt{2ν}$.
+    Here $z = \sqrt{2ν}\, d / ℓ$. The state has the process and its first $ν - 1/2$
+    derivatives, in units of $ℓ / \sqrt{2ν}$.
 
     Args:
         smoothness: $ν$: 0.5, 1.5 or 2.5.
@@ -365,6 +366,6 @@ def steps(x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 
 def along(process: AbstractProcess, x: Float[Array, " n"]):
-    """$A$ and $Q$ of each step to a place, `(n, d, d)` each; those of the first are not used."""
+    """$A$ and $Q$ of each step to a place, `(n, d, d)` each."""
     d = steps(x)
     return jax.vmap(process.transition)(d), jax.vmap(process.noise)(d)

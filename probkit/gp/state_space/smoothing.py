@@ -6,20 +6,20 @@ nothing is observed. Neither $Λ$ nor the covariance of a prediction is inverted
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from probkit.gp.state_space import passes
+from probkit.gp.state_space import evidence
 from probkit.gp.state_space.passes import Chain
 from probkit.gp.state_space.process import AbstractProcess, along, steps
 from probkit.gp.state_space.small import LARGE
 from probkit.validate import short
 
-Method = Literal["auto", "sequential", "blocked", "associative"]
+METHODS = ("auto", "sequential", "blocked", "associative")
 
 # From this number of places on, a CPU goes through blocks side by side.
 LONG = 2000
@@ -60,7 +60,7 @@ class Smoothed(NamedTuple):
 
 
 def log_evidence(
-    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: Method = "auto"
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: str = "auto"
 ) -> Float[Array, ""]:
     r"""$\log \int \prod_s \exp(-\tfrac12 u_s^T Λ_s u_s + η_s^T u_s)\, p(u)\, du$, in nats.
 
@@ -73,11 +73,11 @@ def log_evidence(
     Raises:
         ValueError: for another method.
     """
-    return passes.log_evidence(_chain(process, x, sites, method))
+    return evidence.log_evidence(_chain(process, x, sites, method))
 
 
 def smooth(
-    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: Method = "auto"
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: str = "auto"
 ) -> Smoothed:
     """Mean and covariance of the values at all places, given all sites.
 
@@ -98,15 +98,15 @@ def smooth(
         ValueError: for another method.
     """
     chain = _chain(process, x, sites, method)
-    total, read = passes.read_all(chain, passes.values)
+    total, read = evidence.read_all(chain, evidence.values)
     mean, covariance = _unlaid(read, chain, len(x))
     return Smoothed(mean, covariance, total)
 
 
-def _blocks(method: Method, n: int, d: int) -> int:
+def _blocks(method: str, n: int, d: int) -> int:
     """The number of blocks into which `n` places are cut."""
-    if method not in get_args(Method):
-        listed = ", ".join(f'"{name}"' for name in get_args(Method))
+    if method not in METHODS:
+        listed = ", ".join(f'"{name}"' for name in METHODS)
         raise ValueError(f"`method={short(method)}`: it takes one of {listed}.")
     if method == "auto":
         on_cpu = jax.default_backend() == "cpu"
@@ -117,10 +117,17 @@ def _blocks(method: Method, n: int, d: int) -> int:
     return 1 if method == "sequential" else max(round(math.sqrt(n)), 1)
 
 
-def _chain(process, x, sites, method: Method = "auto") -> Chain:
+def _chain(process, x, sites, method: str = "auto") -> Chain:
     """The chain in blocks. The last block is filled up with steps of zero."""
     H, P = process.readout(), process.stationary()
     blocks = _blocks(method, len(x), len(P))
+    if P.dtype == jnp.float32:
+        if method in ("blocked", "associative"):
+            raise ValueError(
+                f'`method="{method}"` needs float64: call `enable_x64()`, or leave out '
+                "`method`."
+            )
+        blocks = 1
     rows = -(-len(x) // blocks)
 
     def laid(a):
@@ -188,7 +195,7 @@ def sample_white(
     key_prior, key_sites = jax.random.split(key)
     A, root = _steps(process, x)
     white = jax.random.normal(key_prior, root.shape[:2], root.dtype)
-    prior = _colored(process, A, root, white)
+    prior = _colored(A, root, white) @ process.readout().T
     values, vectors = jnp.linalg.eigh(sites.precision)
     of_sites = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
     noise = jax.random.normal(key_sites, sites.shift.shape, sites.shift.dtype)
@@ -209,7 +216,7 @@ def white_mean(
         sites: one term per place.
     """
     chain = _chain(process, x, sites)
-    _, score = passes.read_all(chain, passes.score)
+    _, score = evidence.read_all(chain, evidence.score)
     # E[w | sites] is the root of Q, transposed, times the score of the prediction.
     _, root = _steps(process, x)
     return jnp.einsum("nij,ni->nj", root, _unlaid(score, chain, len(x)))
@@ -225,24 +232,31 @@ def color(
         x: sorted places. Places may repeat.
         white: independent standard normal numbers.
     """
-    return _colored(process, *_steps(process, x), white)
+    return colored_states(process, x, white) @ process.readout().T
 
 
-def _steps(process, x):
+def colored_states(
+    process: AbstractProcess, x: Float[Array, " n"], white: Float[Array, "n d"]
+) -> Float[Array, "n d"]:
+    """The states of the values of `color`."""
+    return _colored(*_steps(process, x), white)
+
+
+def _steps(process, x) -> tuple[Array, Array]:
     """$A$ and the root of $Q$ of each step; the first starts from the stationary state."""
     A, Q = along(process, x)
     return A, root_of(Q.at[0].set(process.stationary()))
 
 
-def _colored(process, A, root, white):
-    H = process.readout()
+def _colored(A, root, white):
+    noise = jnp.einsum("nij,nj->ni", root, white)
 
     def step(z, given):
-        A, L, w = given
-        z = A @ z + L @ w
-        return z, H @ z
+        A, e = given
+        z = A @ z + e
+        return z, z
 
-    return jax.lax.scan(step, jnp.zeros_like(white[0]), (A, root, white))[1]
+    return jax.lax.scan(step, jnp.zeros_like(white[0]), (A, noise))[1]
 
 
 def root_of(Q: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:

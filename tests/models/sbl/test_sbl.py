@@ -160,15 +160,21 @@ def test_draws_of_the_coefficients_have_the_exact_mean_and_covariance(field):
     assert np.all(error < 5 * np.sqrt(2) * np.outer(sd, sd) / np.sqrt(number))
 
 
+@eqx.filter_jit
+def somewhere(model, data):
+    """Variances far from the start, the noise, and the log density of each measurement."""
+    sites = scattered(model.flat_start(data), KEY, 1.0)
+    γ = model.scales(sites, data).variance()
+    return γ, model.noise(sites, data), model.pointwise(sites, data)["y"]
+
+
 @every_shape
 def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes, field):
     # p(y) / p(without y_i), each from the dense covariance.
     data, _ = problem(sizes, is_complex=field)
-    model = sbl.KroneckerSBL()
-    sites = scattered(model.flat_start(data), KEY, 1.0)
-    γ = model.scales(sites, data).variance()
+    γ, noise, ours = somewhere(sbl.KroneckerSBL(), data)
     A, y = kron(data.dictionaries), np.asarray(data.y).ravel()
-    Σ = float(model.noise(sites, data)) * np.eye(len(y)) + (A * kron(γ)) @ A.conj().T
+    Σ = float(noise) * np.eye(len(y)) + (A * kron(γ)) @ A.conj().T
 
     def log_density(keep):
         Σ_k, y_k = Σ[np.ix_(keep, keep)], y[keep]
@@ -180,7 +186,6 @@ def test_a_measurement_given_the_others_has_the_density_of_the_conditional(sizes
 
     every = np.arange(len(y))
     expected = [log_density(every) - log_density(np.delete(every, i)) for i in every]
-    ours = model.pointwise(sites, data)["y"]
     np.testing.assert_allclose(ours.ravel(), expected, rtol=1e-8, atol=1e-8)
 
 
@@ -368,9 +373,13 @@ def test_an_atom_that_is_out_stays_out_and_harms_nothing():
     scales = scales_of(data)
     local = (scales.local[0].at[1].set(0.0), scales.local[1])
     scales = Scales(scales.total, local, scales.coupling, scales.frozen)
-    for rule in RULES:
-        post = posterior(data, scales.variance(), jnp.asarray(0.5))
-        new = moved(rule, scales, Evidence.of(post))
+
+    @jax.jit
+    def by_rule(scales):
+        evidence = Evidence.of(posterior(data, scales.variance(), jnp.asarray(0.5)))
+        return {rule: moved(rule, scales, evidence) for rule in RULES}
+
+    for rule, new in by_rule(scales).items():
         # The singular vectors of the rule by SVD are zero there to rounding.
         assert float(new.local[0][1]) <= (1e-12 if rule == "svd" else 0.0), rule
         assert all(bool(jnp.isfinite(g).all()) for g in new.local), rule
