@@ -84,14 +84,16 @@ class Axis(eqx.Module):
         """Where other coordinates are.
 
         Args:
-            given: coordinates of the same kind as those of the data: numbers, dates or
-                labels, `(m,)`; in space `(m, d)` or one sequence per column.
+            given: coordinates of the same kind as those of the data: numbers, dates, also
+                as ISO text, or labels, `(m,)`; in space `(m, d)`.
             what: the name of the call, for messages.
 
         Raises:
             ValueError: for coordinates of another kind, missing or infinite ones, or dates
                 with a time zone where the data have none, or the reverse.
         """
+        if self.origin is not None:
+            given = _parsed(given)
         columns = [
             column(one, name, what, self.labels is not None)
             for name, one in zip(
@@ -217,6 +219,17 @@ def split(given: Any, names: tuple[str, ...], what: str) -> list[Any]:
             f"take (n, {len(names)})."
         )
     return list(array.T)
+
+
+def _parsed(given: Any) -> Any:
+    """Dates of ISO text, and all else as it was."""
+    array = np.asarray(given)
+    if array.dtype.kind == "U" or all(isinstance(one, str) for one in array.ravel()):
+        try:
+            return array.astype(str).astype(TICK)
+        except ValueError:
+            return given
+    return given
 
 
 def dates_of(days: np.ndarray, origin: str, resolution: str) -> np.ndarray:

@@ -54,7 +54,8 @@ class Entries(AbstractData):
             coordinate, or in days for dates. The cost of a fit grows with the number of
             distinct ones.
         units: the scales by which priors are rescaled. By default those of these data. Give
-            `units=other.units` to keep priors fixed while data change.
+            `units=other.units` to keep priors fixed while data change. Constant values and
+            modes with one distinct coordinate are then allowed.
         value: the name of the values, for messages.
 
     Raises:
@@ -91,7 +92,10 @@ class Entries(AbstractData):
         kept = _with_values(y, value)
         _refuse_other_lengths(given, exposure, value, np.size(y))
         self.y = as_array(np.asarray(y)[kept], f"Entries({value}=...)")
-        _refuse_few_or_constant(self.y, value)
+        _refuse_few(self.y, value)
+        if units is None:  # otherwise the priors have their scales
+            what = f"`Entries({value}=...)`"
+            refuse_no_spread(self.y, what, "leaves nothing to explain")
         self.exposure = (
             None if exposure is None else _exposure(exposure, kept, self.y.dtype)
         )
@@ -102,7 +106,8 @@ class Entries(AbstractData):
                 for name, one in columns.items()
             ]
             axis, place = axis_of(mode, tuple(columns), ready, self.y.dtype, "Entries")
-            _refuse_one_point(axis)
+            if units is None:
+                _refuse_one_point(axis)
             axes.append(axis)
             places.append(place)
         self.places = jnp.stack(places, 1)
@@ -323,13 +328,11 @@ def _with_values(y: Any, value: str) -> np.ndarray:
     return np.flatnonzero(~lost)
 
 
-def _refuse_few_or_constant(y: Array, value: str) -> None:
-    """Refuse fewer than two values, and values that are all equal."""
+def _refuse_few(y: Array, value: str) -> None:
     if len(y) < 2:
         raise ValueError(
             f"`Entries({value}=...)` has {len(y)} values; a surface needs two or more."
         )
-    refuse_no_spread(y, f"`Entries({value}=...)`", "leaves nothing to explain")
 
 
 def _refuse_other_lengths(given, exposure: Any, value: str, count: int) -> None:

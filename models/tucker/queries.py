@@ -44,6 +44,40 @@ class Queries(eqx.Module):
             return {"entry": np.arange(len(self))}
         return {axis.name: axis.coords() for axis in self.axes if axis.name in self.dims}
 
+    def labelled(self, values: Any, name: str | None = None) -> Any:
+        """Answers as an xarray array, in the user's coordinates.
+
+        Args:
+            values: one per query along the last axis, such as an array that `pk.predict`
+                returns.
+            name: of the array.
+
+        Returns:
+            An xarray `DataArray`. Of a grid it has one axis per mode that is not held; of
+            listed queries it has the coordinates of the modes along `entry`. Axes before
+            the last are kept.
+
+        Raises:
+            ValueError: for another number of values than queries.
+        """
+        import xarray as xr
+
+        array = np.asarray(values)
+        if array.ndim == 0 or array.shape[-1] != len(self):
+            raise ValueError(
+                f"`Queries.labelled` got values of shape {array.shape} for {len(self)} "
+                "queries; the last axis has one value per query."
+            )
+        lead = getattr(values, "dims", ("chain", "draw"))[: array.ndim - 1]
+        coords: dict[str, Any] = dict(self.coords())
+        if self.dims == ("entry",):
+            for k, axis in enumerate(self.axes):
+                columns = axis.column(np.asarray(self.places[:, k]))
+                for column, one in zip(axis.columns, columns, strict=True):
+                    coords[column] = ("entry", one.values)
+        shaped = array.reshape(*array.shape[:-1], *self.shape)
+        return xr.DataArray(shaped, coords, (*lead, *self.dims), name)
+
 
 def queries(data: Entries, given: Any) -> Queries:
     """Queries at coordinates that are listed, one row per query.

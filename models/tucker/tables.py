@@ -40,15 +40,15 @@ def pick(table: Any, names: Iterable[str], what: str) -> dict[str, Any]:
     Raises:
         ValueError: for something else, or if a column is not there.
     """
+    names = list(names)
     if hasattr(table, "to_dataframe") and hasattr(table, "dims"):  # of xarray
-        if hasattr(table, "name"):
-            table = table.to_dataframe(name=table.name or "value")
-        else:
-            table = table.to_dataframe()
+        if hasattr(table, "to_dataset"):
+            table = table.to_dataset(name=table.name or "value")
+        # Others may have other axes, and the frame would have a row for all of them.
+        table = table[[name for name in names if name in table.data_vars]].to_dataframe()
     if hasattr(table, "reset_index"):  # of pandas
-        table = table.reset_index(
-            level=[name for name in table.index.names if name is not None]
-        )
+        levels = [n for n in table.index.names if n in names and n not in table.columns]
+        table = table.reset_index(level=levels)
     known = list(table) if isinstance(table, Mapping) else getattr(table, "columns", None)
     if known is None:
         raise ValueError(

@@ -206,6 +206,8 @@ def test_given_units_hold_all_scales():
     part = tucker.Entries({"time": time[:6], "lat": lat[:6]}, y[:6], units=data.units)
     assert eqx.tree_equal(part.units, data.units)
     assert float(part.y_mean) == pytest.approx(y.mean())
+    flat = tucker.Entries({"time": time, "lat": np.ones(n)}, np.ones(n), units=data.units)
+    assert eqx.tree_equal(flat.units, data.units)
 
 
 def test_float32_stays_float32():
@@ -272,6 +274,20 @@ def test_dates_of_queries_count_from_the_origin_of_the_data(entries):
     found = tucker.queries(entries, given).axes[1]
     np.testing.assert_array_equal(found.points, [-0.5])
     np.testing.assert_array_equal(found.coords(), given["date"].values)
+
+
+def test_dates_of_queries_may_be_text(entries):
+    found = tucker.grid(entries, date=["2013-03-06", "2013-03-05T06:00"], station="a")
+    np.testing.assert_array_equal(found.axes[1].points, [0.25, 1.0])
+    assert tucker.grid(entries, date="2013-03-06").dims == ("place", "station")
+
+
+def test_columns_that_are_not_used_do_not_matter():
+    cube = xr.Dataset({"pm25": _cube(), "other": (("site",), np.zeros(1000))})
+    data = tucker.Entries.from_table(cube, ["time", "station"], "pm25")
+    assert len(data) == 6
+    twice = table().set_index("time", drop=False)
+    assert len(tucker.Entries.from_table(twice, ["time", "station"], "pm25")) == n
 
 
 def test_queries_with_a_zone_agree_in_any_zone():
@@ -435,3 +451,19 @@ def test_float32_refuses_what_it_cannot_distinguish():
     hours = np.datetime64("2010-01-01", "h") + np.timedelta64(997, "h") * np.arange(n)
     data = tucker.Entries({"date": hours}, small)
     np.testing.assert_array_equal(data.axes[0].coords(), hours)
+
+
+def test_answers_on_a_grid_have_the_coordinates_of_the_modes(entries):
+    found = tucker.grid(entries, date=day[:3], station="a", place=[40.0, 116.0])
+    array = found.labelled(np.arange(6.0).reshape(2, 3), "pm25")
+    assert (array.dims, array.shape) == (("chain", "date"), (2, 3))
+    assert array.sel(date="2013-03-06", chain=1) == 4.0
+
+
+def test_listed_answers_have_coordinates_along_the_entries(entries):
+    array = tucker.queries(entries, table()).labelled(y)
+    assert array.dims == ("entry",)
+    np.testing.assert_array_equal(array["lat"], lat)
+    np.testing.assert_array_equal(array["day"], day)
+    np.testing.assert_array_equal(array["station"], station)
+    refused(lambda: tucker.queries(entries, entries).labelled(y[:3]), r"for 12 queries")
