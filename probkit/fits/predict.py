@@ -64,7 +64,8 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
     arrays = draws.each_integrated(_predict_one, key, given)
     coords = fitted.model.coords(fitted.data)
     gone = _axes_of_observations(fitted)
-    return draws.dataset(arrays, {k: v for k, v in coords.items() if k not in gone})
+    kept = {k: v for k, v in coords.items() if k not in gone}
+    return draws.dataset(arrays, kept | fitted.model.coords_at(given))
 
 
 def _axes_of_observations(fitted: Fit) -> set[str]:
