@@ -1,5 +1,6 @@
 """A kernel of time as a Markov chain, and predictions one step ahead along it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -32,16 +33,16 @@ def terms_of(
         data: the data, whose units are those of the function.
         num_waves: how many waves stand for a function that repeats.
     """
-    terms = []
-    for term in structure.terms:
-        variance, process = structure.variance(term, draw), None
-        for name in term:
-            θ, column = structure.parameters(name, draw, data)
-            leaf = structure.leaves[name].process(θ, column, variance, num_waves)
-            process = leaf if process is None else Product(process, leaf)
-            variance = 1.0
-        terms.append(process)
-    return tuple(terms)
+
+    def process(name: str, variance: Any) -> AbstractProcess:
+        θ, column = structure.parameters(name, draw, data)
+        return structure.leaves[name].process(θ, column, variance, num_waves)
+
+    def product(term: tuple[str, ...]) -> AbstractProcess:
+        first = process(term[0], structure.variance(term, draw))
+        return functools.reduce(Product, (process(name, 1.0) for name in term[1:]), first)
+
+    return tuple(map(product, structure.terms))
 
 
 def added(terms: tuple[AbstractProcess, ...]) -> AbstractProcess:

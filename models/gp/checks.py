@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from probkit.gp import state_space
 from probkit.model.check import Check
 from probkit.model.density import Sites, unconstrain
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS, of_neighbours
-from probkit.gp import state_space
 from probkit.models.gp import by_waves
 from probkit.models.gp.chain import one_step_ahead
 from probkit.models.gp.grid import Grid
@@ -206,7 +206,9 @@ def _of_explained(share: float) -> Check:
     )
 
 
-def _of_sites(model: Any, sites: Sites, data: Observed | Grid | Series) -> tuple[Check, ...]:
+def _of_sites(
+    model: Any, sites: Sites, data: Observed | Grid | Series
+) -> tuple[Check, ...]:
     name, furthest = _furthest(_coordinates(model, sites, data))
     site, finest = _finest(model, sites, data)
     return (
@@ -313,7 +315,9 @@ def _unconstrained(model, data, sites):
     return unconstrain(model, data, sites)
 
 
-def _coordinates(model, sites: Sites, data: Observed | Grid | Series) -> dict[str, np.ndarray]:
+def _coordinates(
+    model, sites: Sites, data: Observed | Grid | Series
+) -> dict[str, np.ndarray]:
     """The lengthscales, in sds of their priors about their centres."""
     latent = jax.device_get(_unconstrained(model, data, sites))
     return {

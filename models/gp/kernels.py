@@ -556,10 +556,10 @@ class SpectralMixture(AbstractStationary):
         # Each component is a wave whose amplitude and phase wander.
         each = zip(θ["sd"] ** 2 * variance, θ["frequency"], θ["lengthscale"], strict=True)
         return state_space.Sum(
-            [
+            tuple(
                 state_space.Product(state_space.Matern(2.5, length, s), Cosine(frequency))
                 for s, frequency, length in each
-            ]
+            )
         )
 
 
@@ -794,8 +794,7 @@ def _names(leaves: list[AbstractLeaf]) -> list[str]:
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise ValueError(
-            f"`kernel` has two kernels called `{twice[0]}`; give each a "
-            "`name` of its own."
+            f"`kernel` has two kernels called `{twice[0]}`; give each a `name` of its own."
         )
     return names
 

@@ -1,4 +1,4 @@
-r"""How observations follow from a function of time: normal, heavy tails, counts, yes and no.
+r"""How observations follow from a function of time.
 
 The function $f$ has a level and a scale of its own: those of the values, or of the
 logarithm of a rate, or of the logit of a probability. Approximations need two curvatures of
@@ -92,7 +92,7 @@ class AbstractLikelihood(eqx.Module):
 
 
 class Normal(AbstractLikelihood):
-    r"""$y = f + ε$ with $ε \sim N(0, σ^2)$. Site: `noise_sd` $σ$, in units of the values."""
+    r"""$y = f + ε$ with $ε \sim N(0, σ^2)$. Site: `noise_sd` $σ$, in units of $y$."""
 
     is_normal: ClassVar[bool] = True
 
@@ -143,10 +143,10 @@ class Poisson(AbstractLikelihood):
         return exposure * jnp.exp(f)
 
     def units(self, data):
-        exposure = 1.0
+        rate = data.units.y_mean
         if data.exposure is not None:
-            exposure = jnp.sum(data.exposure * data.seen) / jnp.sum(data.seen)
-        return _of_unit_scale(data.units, jnp.log(data.units.y_mean / exposure))
+            rate = rate * data.seen.sum() / (data.exposure * data.seen).sum()
+        return _of_unit_scale(data.units, jnp.log(rate))
 
     def _wanted(self, y):
         fits = (y >= 0).all() and (y == np.round(y)).all()

@@ -48,7 +48,7 @@ class Terms(eqx.Module):
 
     likelihood: AbstractLikelihood
     level: Float[Array, ""]
-    noise_sd: Float[Array, ""] | None
+    noise_sd: Any
     exposure: Float[Array, " n"]
     seen: Float[Array, " n"]
 
@@ -103,7 +103,9 @@ def _(primals, tangents):
     # Newton's, and this is approximate; the log evidence is stationary in the maximum
     # there, so that its gradient is exact.)
     u = mode(*primals)
-    moved = jax.jvp(lambda *given: _next(*given, u)[0], primals, tangents)[1]
+    moved = jax.jvp(lambda p, t, terms, y: _next(p, t, terms, y, u)[0], primals, tangents)[
+        1
+    ]
     return u, moved
 
 
@@ -221,16 +223,19 @@ class Marginal(Distribution):
         It is zero where there is no observation.
         """
         mean, variance = self.without_own(value)
+        if self.terms.likelihood.is_normal:
+            total = eqx.tree_at(
+                lambda terms: terms.noise_sd,
+                self.terms,
+                jnp.sqrt(variance + self.terms.noise_sd**2),
+            )
+            return total.log_density(value, mean)
         nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
         log_weights = np.log(weights / weights.sum())
 
         def at(node):
             return self.terms.log_density(value, mean + jnp.sqrt(variance) * node)
 
-        if self.terms.likelihood.is_normal:
-            total = jnp.sqrt(variance + self.terms.noise_sd**2)
-            density = self.terms.likelihood.density(self.terms.level + mean, total, None)
-            return jnp.where(self.terms.seen > 0, density.log_prob(value), 0.0)
         every = jax.lax.map(at, jnp.asarray(nodes, value.dtype))
         found = jax.nn.logsumexp(every + log_weights[:, None].astype(value.dtype), axis=0)
         return jnp.where(self.terms.seen > 0, found, 0.0)

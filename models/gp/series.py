@@ -63,15 +63,18 @@ class Series(AbstractData):
         self.t, self.seen = t[order].astype(dtype), jnp.asarray(seen[order])
         self.y = as_array(values[order], "Series(y=...)", seen=seen[order]).astype(dtype)
         self.noise_sd = known_noise(noise_sd, "Series", dtype)
-        self.exposure = _exposure(exposure, values.shape, order, dtype)
+        if exposure is not None:
+            exposure = as_exposure(exposure, values.shape, "Series(exposure=...)")
+            exposure = exposure[order].astype(dtype)
+        self.exposure = exposure
         at, found = np.asarray(t, float)[seen], values[seen].astype(float)
-        refuse_no_spread(at, "`Series(t=...)`", "has one time only; give two or more")
-        spacing = np.ptp(at) / (len(np.unique(at)) - 1)
+        spacing = np.ptp(at) / max(len(np.unique(at)) - 1, 1)
         if moved > MOVED * spacing:
             raise ValueError(
                 f"`Series(t=...)`: {dtype} moves times by up to {moved:.2g}, and they are "
                 f"{spacing:.2g} apart; use `pk.enable_x64()`, or count from the first time."
             )
+        refuse_no_spread(at, "`Series(t=...)`", "has one time only; give two or more")
         if units is None:
             refuse_no_spread(found, "`Series(y=...)`", "leaves nothing to explain")
             ordered = np.argsort(at, stable=True)
@@ -137,7 +140,7 @@ def _values(y: Any) -> np.ndarray:
     except (TypeError, ValueError):
         array = np.asarray(None)  # refused below
     if isinstance(y, np.ma.MaskedArray):
-        array = y.astype(float).filled(np.nan)
+        array = np.where(np.ma.getmaskarray(y), np.nan, np.ma.getdata(y))
     if array.dtype.kind != "f":
         return np.asarray(as_array(y, "Series(y=...)"))
     gaps = np.isnan(array)
@@ -145,13 +148,12 @@ def _values(y: Any) -> np.ndarray:
     return np.where(gaps, np.nan, np.asarray(clean))
 
 
-def _exposure(value: Any, shape, order, dtype) -> Float[Array, " n"] | None:
-    if value is None:
-        return None
-    exposure = as_array(value, "Series(exposure=...)")
-    if exposure.shape != shape or not (np.asarray(exposure) > 0).all():
+def as_exposure(value: Any, shape: tuple[int, ...], what: str) -> Float[Array, " n"]:
+    """One positive number per time, from a list, NumPy, pandas or xarray object."""
+    exposure = as_array(value, what)
+    if exposure.shape != shape or not (np.asarray(value, float) > 0).all():
         raise ValueError(
-            f"`Series(exposure=...)` has shape {exposure.shape}; it takes a positive number "
-            f"per time, of shape {shape}."
+            f"`{what}` has shape {exposure.shape}; it takes one positive number per time, "
+            f"of shape {shape}."
         )
-    return exposure[order].astype(dtype)
+    return exposure

@@ -33,9 +33,9 @@ from probkit.models.gp.kernels import (
 )
 from probkit.models.gp.likelihoods import AbstractLikelihood, Normal, as_likelihood
 from probkit.models.gp.marginal import Marginal, Terms
-from probkit.models.gp.series import Series
+from probkit.models.gp.series import Series, as_exposure
 from probkit.models.gp.times import as_dates, as_times
-from probkit.validate import as_array, short, whole
+from probkit.validate import short, whole
 
 Function = Literal["integrated", "sampled"]
 
@@ -143,7 +143,7 @@ class Temporal(AbstractModel):
 
     def scaled(self, data: Series) -> Series:
         """The data with the units of the function, which those of the values may not be."""
-        return data.replaced({"units": self.observations.units(data)})
+        return eqx.tree_at(lambda d: d.units, data, self.observations.units(data))
 
     def processes(self, draw: Draw, data: Series) -> tuple[AbstractProcess, ...]:
         """The process of each term of the kernel."""
@@ -202,21 +202,18 @@ class Temporal(AbstractModel):
         t = as_times(named["t"], data.origin, what)[0].astype(data.t.dtype)
         if t.ndim != 1 or not len(t):
             raise ValueError(f"`{what}` has times of shape {t.shape}; it takes (m,).")
-        exposure = as_array(named.get("exposure", np.ones(t.shape)), f"{what}[exposure]")
-        if exposure.shape != t.shape or not (np.asarray(exposure) > 0).all():
-            raise ValueError(
-                f"`{what}[exposure]` has shape {exposure.shape}; it takes a positive number "
-                f"per time, of shape {t.shape}."
-            )
+        if "exposure" not in named:
+            return Moments(t, jnp.ones_like(t), data)
+        exposure = as_exposure(named["exposure"], t.shape, f"{what}[exposure]")
         return Moments(t, exposure.astype(t.dtype), data)
 
     def predict(self, draw, inputs, key):
         """At new times: `y`, one joint draw of observations; `mean` and `sd` of $m + f$.
 
-        Given the sites, mean and sd are exact for normal noise, otherwise those of Laplace's
-        approximation, or given one draw of the function at the times of the data. With
-        `gp.Poisson` and `gp.Bernoulli` they are those of the logarithm of the rate and of
-        the logit.
+        Given the sites, mean and sd are exact for normal noise, and otherwise those of
+        Laplace's approximation, or those given one draw of the function at the times of the
+        data. With `gp.Poisson` and `gp.Bernoulli` they are those of the logarithm of the
+        rate and of the logit.
         """
         data, n = inputs.data, len(inputs.data)
         process, known = self.process(draw, data), self.known(draw, data)
@@ -267,7 +264,8 @@ class Temporal(AbstractModel):
     # Names of axes, and checks.
 
     def dims(self, data):
-        dims = dict.fromkeys([*self.priors(data), "noise_sd"], ())
+        dims: dict[str, tuple[str, ...]] = dict.fromkeys(self.priors(data), ())
+        dims["noise_sd"] = ()
         dims |= self.structure().dims(self.scaled(data))
         dims |= dict.fromkeys(("t", "y", "exposure", "mean", "sd"), ("time",))
         dims |= dict.fromkeys(("term_mean", "term_sd"), ("term", "time"))

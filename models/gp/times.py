@@ -55,10 +55,10 @@ def as_origin(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        date = np.datetime64(value).astype(KIND)
+        date = np.datetime64(value, "us")
     except (TypeError, ValueError):
-        date = np.datetime64("NaT")
-    if np.isnat(date):
+        date = np.datetime64("NaT", "us")
+    if isinstance(value, int) or np.isnat(date):
         raise ValueError(
             f"`Series(origin={short(value)})`: it takes a date, such as `2020-01-31`."
         )
@@ -89,9 +89,10 @@ def as_times(
     else:
         if origin is None and dates.size:
             origin = str(dates.min())
-        exact = (dates - np.datetime64(origin or 0, "us")).astype(float) / DAY
+        start = np.datetime64(origin or "2000-01-01", "us")  # no dates have none
+        exact = (dates - start).astype(float) / DAY
         t = jnp.asarray(exact)
-    moved = np.abs(np.asarray(t, float) - exact).max(initial=0.0)
+    moved = np.abs(exact.astype(t.dtype) - exact).max(initial=0.0)
     return t, origin, float(moved)
 
 

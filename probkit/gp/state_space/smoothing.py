@@ -196,8 +196,10 @@ def _colored(process, A, root, white):
 
 def root_of(Q: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
     """A lower triangular root of a positive semidefinite matrix, which may be zero."""
-    scale = jnp.sqrt(jnp.diagonal(Q, axis1=-2, axis2=-1))
-    safe = jnp.where(scale > 0, scale, 1.0)
+    variance = jnp.diagonal(Q, axis1=-2, axis2=-1)
+    # The root has no derivative at zero, where places repeat.
+    safe = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+    scale = jnp.where(variance > 0, safe, 0.0)
     unit = Q / safe[..., :, None] / safe[..., None, :]
     eye = jnp.eye(Q.shape[-1], dtype=Q.dtype)
     jitter = 10 * jnp.finfo(Q.dtype).eps
