@@ -21,7 +21,7 @@ def agree(one, two, names):
     for name in names:
         means, errors = [], []
         for fit in (one, two):
-            values = fit.posterior[name] if name in fit.posterior else fit[name]
+            values = fit.posterior[name]
             means.append(float(values.mean()))
             errors.append(float(values.std()) / np.sqrt(_size(values)))
         assert abs(means[0] - means[1]) < 5 * np.hypot(*errors), name
@@ -41,10 +41,12 @@ def test_the_posterior_is_that_of_dense_matrices():
 
 
 def test_laplace_is_what_a_sampled_function_has_where_counts_are_large():
-    # The function is known to 7 % and better there, so that its posterior is close to normal.
+    # The function is known to 7 % there, so that its posterior is close to normal.
     data = gp.Series(T, COUNTS)
-    fits = [
-        pk.fit(gp.Temporal(gp.Matern(0.5), gp.Poisson(), f), data, METHOD, key=KEY)
-        for f in ("integrated", "sampled")
-    ]
-    agree(*fits, ["level", "sd_matern", "lengthscale_matern"])
+
+    def fit(function):
+        model = gp.Temporal(gp.Matern(0.5), gp.Poisson(), function)
+        return pk.fit(model, data, METHOD, key=KEY)
+
+    names = ["level", "sd_matern", "lengthscale_matern"]
+    agree(fit("integrated"), fit("sampled"), names)
