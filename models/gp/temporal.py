@@ -48,7 +48,7 @@ def _function(value: Any) -> Function:
     return value
 
 
-class Moments(eqx.Module):
+class Times(eqx.Module):
     """When to predict.
 
     Attributes:
@@ -88,7 +88,7 @@ class Temporal(AbstractModel):
         observations: `gp.Normal()`, `gp.StudentT()`, `gp.Poisson()` or `gp.Bernoulli()`.
         function: "integrated" or "sampled".
         num_waves: how many waves stand for a function that repeats, see
-            `gp.state_space.Periodic`.
+            `probkit.gp.state_space.Periodic`.
 
     Raises:
         ValueError: for what is no kernel, a kernel without a Markov state, and other
@@ -184,11 +184,11 @@ class Temporal(AbstractModel):
 
     # The function.
 
-    def inputs(self, given: Any, data: Series) -> Moments:
+    def inputs(self, given: Any, data: Series) -> Times:
         if isinstance(given, Series):
             ones = jnp.ones_like(given.t)
             exposure = ones if given.exposure is None else given.exposure
-            return Moments(given.t, exposure, data)
+            return Times(given.t, exposure, data)
         named = dict(given) if isinstance(given, Mapping) else {"t": given}
         if "t" not in named or not set(named) <= {"t", "exposure"}:
             raise ValueError(
@@ -203,9 +203,9 @@ class Temporal(AbstractModel):
         if t.ndim != 1 or not len(t):
             raise ValueError(f"`{what}` has times of shape {t.shape}; it takes (m,).")
         if "exposure" not in named:
-            return Moments(t, jnp.ones_like(t), data)
+            return Times(t, jnp.ones_like(t), data)
         exposure = as_exposure(named["exposure"], t.shape, f"{what}[exposure]")
-        return Moments(t, exposure.astype(t.dtype), data)
+        return Times(t, exposure.astype(t.dtype), data)
 
     def predict(self, draw, inputs, key):
         """At new times: `y`, one joint draw of observations; `mean` and `sd` of $m + f$.
