@@ -72,6 +72,21 @@ def _gp_grid():
     return gp.Regression(kernel), gp.Grid(y, {"time": np.arange(6), "site": np.arange(4)})
 
 
+def _gp_series(observations, function: str):
+    rng = np.random.default_rng(15)
+    hours = rng.choice(np.arange(40), 16)  # some twice, in no order
+    t = np.datetime64("2024-02-28T12:00") + hours * np.timedelta64(1, "h")
+    f = np.sin(hours / 5)
+    if isinstance(observations, gp.Poisson):
+        exposure = rng.uniform(0.5, 2.0, 16)
+        y, more = rng.poisson(3 * exposure * np.exp(f)).astype(float), exposure
+    else:
+        y, more = f + 0.3 * rng.standard_t(4, 16), None
+    y[[2, 9]] = np.nan
+    model = gp.Temporal(gp.Matern(1.5), observations, function)
+    return model, gp.Series(t, y, exposure=more)
+
+
 def _counts():
     rng = np.random.default_rng(9)
     x = np.linspace(-1, 1, 60)
@@ -94,6 +109,9 @@ FAMILIES = {
     ),
     "gp by fixed waves": lambda: _gp(gp.Matern(1.5) + gp.Linear(), 1, num_waves=20),
     "gp grid with gaps": _gp_grid,
+    "gp series": lambda: _gp_series(gp.Normal(), "integrated"),
+    "gp series of counts": lambda: _gp_series(gp.Poisson(), "integrated"),
+    "gp series with outliers, sampled": lambda: _gp_series(gp.StudentT(), "sampled"),
     "gp a product of two inputs": lambda: _gp(
         gp.Matern() * gp.Periodic(on="x0") + gp.Linear(on="x1"), 2
     ),

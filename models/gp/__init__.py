@@ -21,24 +21,33 @@ from probkit.models.gp.kernels import (
     SquaredExponential,
     Sum,
 )
+from probkit.models.gp.likelihoods import Bernoulli, Normal, Poisson, StudentT
 from probkit.models.gp.model import Regression
 from probkit.models.gp.observed import Observed, Units
+from probkit.models.gp.series import Series
 from probkit.models.gp.sparse import SparseWeights
+from probkit.models.gp.temporal import Temporal
 
 __all__ = [
     "AbstractKernel",
+    "Bernoulli",
     "Drift",
     "Grid",
     "Linear",
     "Matern",
+    "Normal",
     "Observed",
     "Periodic",
+    "Poisson",
     "Product",
     "Regression",
+    "Series",
     "SparseWeights",
     "SpectralGrid",
     "SpectralMixture",
     "SquaredExponential",
+    "StudentT",
     "Sum",
+    "Temporal",
     "Units",
 ]

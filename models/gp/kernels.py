@@ -10,6 +10,7 @@ A kernel says which sites it has and what their priors are, in the units of the 
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -20,15 +21,16 @@ from jaxtyping import Array, Float
 from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits, log_normal
-from probkit.gp import mixture
+from probkit.gp import mixture, state_space
 from probkit.gp.grids import by_lag
 from probkit.gp.mixture import Envelope, as_envelope
 from probkit.model.density import Sites
+from probkit.models.gp.cosine import Cosine
 from probkit.models.gp.observed import Observed, Units
 from probkit.validate import as_array, optional, positive, short, whole
 
-# Where the prior density of a term's sd is highest, in sds of y.
-SD = 0.5
+# Where the prior density of a term's sd is highest, and that of the noise, in sds of y.
+SD, NOISE = 0.5, 0.25
 # The prior of a lengthscale has 98 % between one spacing of the points and this many
 # lengths of the data.
 LONGEST = 2.0
@@ -131,6 +133,21 @@ def _input(value: Any) -> str:
     return value
 
 
+def as_kernel(kind: str) -> Callable[[Any], AbstractKernel]:
+    """A field converter that refuses what is no kernel, for a class of that name."""
+
+    def convert(value: Any) -> AbstractKernel:
+        if not isinstance(value, AbstractKernel):
+            raise ValueError(
+                f"`{kind}(kernel={short(value)})`: it takes a kernel, such as "
+                "`gp.Matern()` or `gp.Periodic() + gp.Matern(0.5)`."
+            )
+        Structure.of(value)  # refuses names that are there twice
+        return value
+
+    return convert
+
+
 class AbstractLeaf(AbstractKernel):
     """A simple kernel, of variance one.
 
@@ -146,6 +163,7 @@ class AbstractLeaf(AbstractKernel):
     kind: ClassVar[str]
     one_input: ClassVar[bool] = False
     own_sd: ClassVar[bool] = False  # whether it has the sd of its term
+    instead: ClassVar[str] = ""  # what to use where a Markov state is needed
 
     @abstractmethod
     def priors(self, column: Column) -> Priors:
@@ -170,6 +188,27 @@ class AbstractLeaf(AbstractKernel):
     ) -> Float[Array, "n n"]:
         """The correlation of the places of an even grid."""
         return self.between(θ, column, x, x)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether a function of one input with this kernel has a Markov state."""
+        return False
+
+    def process(
+        self, θ: Parameters, column: Column, variance: Any, num_waves: int
+    ) -> state_space.AbstractProcess:
+        """The kernel times `variance`, as a Markov chain along its one input.
+
+        Args:
+            θ: its parameters.
+            column: the input.
+            variance: of the function, in squared units of the output.
+            num_waves: how many waves stand for a function that repeats.
+
+        Raises:
+            NotImplementedError: if it has no Markov state, see `is_chain`.
+        """
+        raise NotImplementedError(type(self).__name__)
 
 
 class AbstractStationary(AbstractLeaf):
@@ -201,6 +240,12 @@ def scale_prior(mode: Float[Array, "*q"]) -> dist.Distribution:
     return InUnits(base, [AffineTransform(0.0, mode, dist.constraints.positive)])
 
 
+def level_prior(units: Units) -> dist.Distribution:
+    """The prior of the level: normal about the mean of the output, with its sd."""
+    around = [AffineTransform(units.y_mean, units.y_sd)]
+    return InUnits(dist.Normal(jnp.zeros_like(units.y_mean), 1.0), around)
+
+
 def _lengthscale(column: Column) -> dist.Distribution:
     low, high = jnp.log(column.spacing), jnp.log(LONGEST * column.length)
     # One site per input, or a number if there is one input only.
@@ -226,6 +271,7 @@ class SquaredExponential(AbstractStationary):
     name: str | None = eqx.field(default=None, converter=optional(_name))
 
     kind: ClassVar[str] = "squared_exponential"
+    instead: ClassVar[str] = "`gp.Matern(2.5)`"
 
     def priors(self, column):
         return {"lengthscale": _lengthscale(column)}
@@ -271,6 +317,13 @@ class Matern(AbstractStationary):
         z = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1.0)), 0.0)
         polynomials = {0.5: jnp.ones_like(z), 1.5: 1 + z, 2.5: 1 + z + z**2 / 3}
         return polynomials[self.smoothness] * jnp.exp(-z)
+
+    @property
+    def is_chain(self):
+        return True
+
+    def process(self, θ, column, variance, num_waves):
+        return state_space.Matern(self.smoothness, θ["lengthscale"], variance)
 
 
 class Periodic(AbstractStationary):
@@ -322,6 +375,13 @@ class Periodic(AbstractStationary):
         turn = jnp.sin(math.pi * lag[..., 0] / θ["period"])
         return jnp.exp(-2 * (turn / θ["lengthscale"]) ** 2)
 
+    @property
+    def is_chain(self):
+        return True
+
+    def process(self, θ, column, variance, num_waves):
+        return state_space.Periodic(θ["period"], θ["lengthscale"], variance, num_waves)
+
 
 class AbstractFixed(AbstractLeaf):
     """A simple kernel without sites of its own."""
@@ -344,6 +404,7 @@ class Linear(AbstractFixed):
     name: str | None = eqx.field(default=None, converter=optional(_name))
 
     kind: ClassVar[str] = "linear"
+    instead: ClassVar[str] = "a `gp.Matern()` of its own for the trend"
     one_input: ClassVar[bool] = True
 
     def between(self, θ, column, x, x2):
@@ -372,6 +433,7 @@ class Drift(AbstractFixed):
     name: str | None = eqx.field(default=None, converter=optional(_name))
 
     kind: ClassVar[str] = "drift"
+    instead: ClassVar[str] = "a `gp.Matern()` of its own for the trend"
     one_input: ClassVar[bool] = True
 
     def between(self, θ, column, x, x2):
@@ -433,6 +495,7 @@ class SpectralMixture(AbstractStationary):
     name: str | None = eqx.field(default=None, converter=optional(_name))
 
     kind: ClassVar[str] = "mixture"
+    instead: ClassVar[str] = '`gp.SpectralMixture(envelope="student_t")`'
     one_input: ClassVar[bool] = True
     own_sd: ClassVar[bool] = True
 
@@ -485,6 +548,20 @@ class SpectralMixture(AbstractStationary):
         )
         return kernel(lag[..., 0])
 
+    @property
+    def is_chain(self):
+        return self.envelope == "student_t"
+
+    def process(self, θ, column, variance, num_waves):
+        # Each component is a wave whose amplitude and phase wander.
+        each = zip(θ["sd"] ** 2 * variance, θ["frequency"], θ["lengthscale"], strict=True)
+        return state_space.Sum(
+            tuple(
+                state_space.Product(state_space.Matern(2.5, length, s), Cosine(frequency))
+                for s, frequency, length in each
+            )
+        )
+
 
 class SpectralGrid(AbstractStationary):
     r"""$e^{-d²/2ℓ²} \sum_q s_q² \cos(2π μ_q d)$ with fixed $μ_q$ and $ℓ$.
@@ -520,6 +597,7 @@ class SpectralGrid(AbstractStationary):
     name: str | None = eqx.field(default=None, converter=optional(_name))
 
     kind: ClassVar[str] = "grid"
+    instead: ClassVar[str] = '`gp.SpectralMixture(envelope="student_t")`'
     one_input: ClassVar[bool] = True
     own_sd: ClassVar[bool] = True
 
@@ -597,6 +675,48 @@ class Structure(NamedTuple):
         """Whether a leaf of the term has the sds, so that the term needs none."""
         return any(self.leaves[name].own_sd for name in term)
 
+    def priors(self, data: Any) -> Priors:
+        """The prior of each site of the kernel, in the units of the data."""
+        priors: Priors = {
+            f"sd_{title(term)}": scale_prior(SD * data.units.y_sd)
+            for term in self.terms
+            if not self.has_own_sd(term)
+        }
+        for name, leaf in self.leaves.items():
+            for parameter, prior in leaf.priors(columns_of(leaf, data)).items():
+                priors[f"{parameter}_{name}"] = prior
+        return priors
+
+    def dims(self, data: Any) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of each site of the kernel that has any."""
+        dims: dict[str, tuple[str, ...]] = {}
+        for name, leaf in self.leaves.items():
+            for parameter, axes in leaf.axes().items():
+                of_one = len(columns_of(leaf, data).columns) == 1
+                if axes == ("input",):
+                    dims[f"{parameter}_{name}"] = () if of_one else axes
+                else:
+                    dims[f"{parameter}_{name}"] = tuple(f"{a}_{name}" for a in axes)
+        return dims
+
+    def coords(self, data: Any) -> dict[str, Any]:
+        """Labels along the axes of the kernel's own sites."""
+        return {
+            f"{axis}_{name}": labels
+            for name, leaf in self.leaves.items()
+            for axis, labels in leaf.coords(columns_of(leaf, data)).items()
+        }
+
+    def parameters(self, name: str, sites: Sites, data: Any) -> tuple[Parameters, Column]:
+        """The parameters of a leaf, and its inputs."""
+        column = columns_of(self.leaves[name], data)
+        priors = self.leaves[name].priors(column)
+        return {p: sites[f"{p}_{name}"] for p in priors}, column
+
+    def variance(self, term: tuple[str, ...], sites: Sites) -> Any:
+        """By which the kernel of a term is multiplied: 1 if a leaf has the sds."""
+        return 1.0 if self.has_own_sd(term) else sites[f"sd_{title(term)}"] ** 2
+
     def covariance(
         self,
         sites: Sites,
@@ -635,15 +755,17 @@ class Structure(NamedTuple):
         """The sum over terms is left to the caller: `of_leaf(leaf, parameters, column)`."""
         values = {}
         for name, leaf in self.leaves.items():
-            column = columns_of(leaf, data)
-            θ = {p: sites[f"{p}_{name}"] for p in leaf.priors(column)}
-            values[name] = of_leaf(leaf, θ, column)
+            values[name] = of_leaf(leaf, *self.parameters(name, sites, data))
         every = []
         for term in self.terms:
             value = math.prod(values[name] for name in term)
-            own = self.has_own_sd(term)
-            every.append(value if own else value * sites[f"sd_{title(term)}"] ** 2)
+            every.append(value * self.variance(term, sites))
         return jnp.stack(every)
+
+
+def unsigned(sites: Sites) -> Sites:
+    """The same draw with frequencies without their signs, which kernels do not have."""
+    return {k: jnp.abs(v) if k.startswith("frequency_") else v for k, v in sites.items()}
 
 
 def title(term: tuple[str, ...]) -> str:
@@ -672,8 +794,7 @@ def _names(leaves: list[AbstractLeaf]) -> list[str]:
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise ValueError(
-            f"`Regression(kernel=...)` has two kernels called `{twice[0]}`; give each a "
-            "`name` of its own."
+            f"`kernel` has two kernels called `{twice[0]}`; give each a `name` of its own."
         )
     return names
 

@@ -7,15 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
-from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import (
     DenseNormal,
     FeatureNormal,
-    InUnits,
     PartialKroneckerNormal,
 )
 from probkit.model import AbstractModel
@@ -24,30 +21,20 @@ from probkit.models.gp import by_waves, grid
 from probkit.models.gp.checks import checks, checks_by_waves, checks_of_grid
 from probkit.models.gp.grid import Grid
 from probkit.models.gp.kernels import (
-    SD,
+    NOISE,
     AbstractKernel,
     Priors,
     Structure,
-    columns_of,
+    as_kernel,
+    level_prior,
     scale_prior,
     title,
+    unsigned,
 )
 from probkit.models.gp.observed import MOST_EXACT, Observed
-from probkit.validate import as_array, short
+from probkit.validate import as_array
 
-# Where the prior density of the noise is highest, in sds of y.
-NOISE = 0.25
 Evidence = DenseNormal | FeatureNormal | PartialKroneckerNormal
-
-
-def _kernel(value: Any) -> AbstractKernel:
-    if not isinstance(value, AbstractKernel):
-        raise ValueError(
-            f"`Regression(kernel={short(value)})`: it takes a kernel, such as "
-            "`gp.Matern()` or `gp.SpectralMixture(4) + gp.Linear()`."
-        )
-    Structure.of(value)  # refuses names that are there twice
-    return value
 
 
 class Inputs(eqx.Module):
@@ -92,7 +79,7 @@ class Regression(AbstractModel):
     Source: Rasmussen & Williams (2006), algorithm 2.1.
     """
 
-    kernel: AbstractKernel = eqx.field(converter=_kernel)
+    kernel: AbstractKernel = eqx.field(converter=as_kernel("Regression"))
 
     # The program.
 
@@ -104,19 +91,9 @@ class Regression(AbstractModel):
     def priors(self, data: Observed | Grid) -> Priors:
         """The prior of each site, `{site: distribution}`, in the units of the data."""
         self._refuse(data)
-        unit, structure = data.units, self.structure()
-        level = [AffineTransform(unit.y_mean, unit.y_sd)]
-        priors: Priors = {
-            "level": InUnits(dist.Normal(jnp.zeros_like(unit.y_mean), 1.0), level)
-        }
-        for term in structure.terms:
-            if not structure.has_own_sd(term):
-                priors[f"sd_{title(term)}"] = scale_prior(SD * unit.y_sd)
-        for name, leaf in structure.leaves.items():
-            for parameter, prior in leaf.priors(columns_of(leaf, data)).items():
-                priors[f"{parameter}_{name}"] = prior
+        priors = {"level": level_prior(data.units)} | self.structure().priors(data)
         if data.noise_sd is None:
-            priors["noise_sd"] = scale_prior(NOISE * unit.y_sd)
+            priors["noise_sd"] = scale_prior(NOISE * data.units.y_sd)
         return priors
 
     def structure(self) -> Structure:
@@ -228,23 +205,13 @@ class Regression(AbstractModel):
 
     def canonical(self, sites, data, reference=None):
         """Frequencies without their signs, which the kernel does not have."""
-        return {
-            k: jnp.abs(v) if k.startswith("frequency_") else v for k, v in sites.items()
-        }
+        return unsigned(sites)
 
     # Names of axes, and checks.
 
     def dims(self, data):
-        structure = self.structure()
         dims: dict[str, tuple[str, ...]] = dict.fromkeys(self.priors(data), ())
-        for name, leaf in structure.leaves.items():
-            for parameter, axes in leaf.axes().items():
-                of_one = len(columns_of(leaf, data).columns) == 1
-                if axes == ("input",):
-                    dims[f"{parameter}_{name}"] = () if of_one else axes
-                else:
-                    dims[f"{parameter}_{name}"] = tuple(f"{a}_{name}" for a in axes)
-        dims["noise_sd"] = ()
+        dims |= self.structure().dims(data) | {"noise_sd": ()}
         if isinstance(data, Grid):
             of_axes = {f"axis_{name}": (name,) for name in data.inputs}
             return dims | dict.fromkeys(("y", "mean", "sd"), data.inputs) | of_axes
@@ -261,10 +228,7 @@ class Regression(AbstractModel):
         else:
             coords["observation"] = np.arange(len(data))
             coords["term"] = [title(term) for term in structure.terms]
-        for name, leaf in structure.leaves.items():
-            for axis, labels in leaf.coords(columns_of(leaf, data)).items():
-                coords[f"{axis}_{name}"] = labels
-        return coords
+        return coords | structure.coords(data)
 
     def checks(self, sites, data):
         if isinstance(data, Grid):

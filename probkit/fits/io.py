@@ -32,17 +32,23 @@ MODEL = "model"
 
 # The modules of the families' classes, by their names in a file.
 FAMILIES = {
+    "gp.Bernoulli": "probkit.models.gp",
     "gp.Drift": "probkit.models.gp",
     "gp.Grid": "probkit.models.gp",
     "gp.Linear": "probkit.models.gp",
     "gp.Matern": "probkit.models.gp",
+    "gp.Normal": "probkit.models.gp",
     "gp.Observed": "probkit.models.gp",
     "gp.Periodic": "probkit.models.gp",
+    "gp.Poisson": "probkit.models.gp",
     "gp.Product": "probkit.models.gp",
     "gp.Regression": "probkit.models.gp",
+    "gp.Series": "probkit.models.gp",
     "gp.SpectralMixture": "probkit.models.gp",
     "gp.SquaredExponential": "probkit.models.gp",
+    "gp.StudentT": "probkit.models.gp",
     "gp.Sum": "probkit.models.gp",
+    "gp.Temporal": "probkit.models.gp",
     "moe.SoftmaxMoE": "probkit.models.moe",
     "moe.Pairs": "probkit.models.moe",
     "pde.Adam": "probkit.models.pde",

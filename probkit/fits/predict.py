@@ -66,7 +66,7 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
     draws = Thinned.of(fitted, num_draws, "predict")
     given = fitted.model.inputs(inputs, fitted.data)
     arrays = draws.each_integrated(_predict_one, key, given)
-    return draws.dataset(arrays, coords_elsewhere(fitted))
+    return draws.dataset(arrays, coords_elsewhere(fitted) | fitted.model.coords_at(given))
 
 
 def coords_elsewhere(fitted: Fit) -> dict[str, Any]:

@@ -68,6 +68,17 @@ class AbstractModel(eqx.Module):
         """
         return dict(counted(self, data, self.dims(data)))
 
+    def coords_at(self, inputs: Inputs) -> dict[str, Any]:
+        """Labels of predictions along the axes of observations. None by default.
+
+        Args:
+            inputs: what `inputs` returned.
+
+        Returns:
+            `{axis: one number, date or text per entry}`.
+        """
+        return {}
+
     def integrated(self, sites: Sites, data: Data) -> Any:
         """What is known of all that the program integrated out, given one draw.
 
