@@ -110,8 +110,8 @@ def _blocks(method: str, n: int, d: int) -> int:
         raise ValueError(f"`method={short(method)}`: it takes one of {listed}.")
     if method == "auto":
         on_cpu = jax.default_backend() == "cpu"
-        long = "blocked" if on_cpu or d >= LARGE else "associative"
-        method = "sequential" if on_cpu and n < LONG else long
+        by_one = on_cpu and (n < LONG or d >= LARGE)
+        method = "sequential" if by_one else "blocked" if on_cpu else "associative"
     if method == "associative":
         return n
     return 1 if method == "sequential" else max(round(math.sqrt(n)), 1)
