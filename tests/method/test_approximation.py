@@ -1,9 +1,11 @@
 """A posterior as a value: drawn from again, saved, asked for moments, started from."""
 
+import json
 from dataclasses import replace
 from functools import cache
 
 import equinox as eqx
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -263,6 +265,18 @@ def test_what_a_file_does_not_restore_is_said_in_a_line(tmp_path):
         again = pk.load(path, families=[NormalMean, Values])
     assert "\n" not in str(said[0].message)
     assert pk.predict(again, 1, key=KEY).sizes["draw"] == 5
+
+
+@pytest.mark.parametrize("name", ["os.system", "own.NormalMean", "moe.os", ""])
+def test_a_file_cannot_name_a_class_of_its_choice(name, tmp_path):
+    path = pk.save(fit_by("point"), tmp_path / "fit.nc")
+    with h5py.File(path, "r+") as file:
+        record = json.loads(file.attrs["probkit"])
+        record["approximation"]["class"] = name
+        file.attrs["probkit"] = json.dumps(record)
+    with pytest.warns(UserWarning, match=f"its approximation `{name}`: `{name}` is no"):
+        again = pk.load(path, families=[NormalMean, Values])
+    assert again.approximation is None
 
 
 # Moments.

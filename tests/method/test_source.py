@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import optax
 import pytest
 import resume_script
 from jaxtyping import Array, PRNGKeyArray
@@ -99,8 +100,10 @@ def test_what_is_read_is_the_same_one_by_one_and_in_chunks():
 
 # Fits.
 
-# To the last step, because the noise of batches may look settled.
-METHOD = pk.SVI(learning_rate=0.003, num_draws=4000, max_steps=4200, patience=99)
+# With a step size that falls, because the slope of a step is noisy; to the last step,
+# because noise may look settled.
+FALLING = optax.adam(optax.cosine_decay_schedule(0.03, 4000))
+METHOD = pk.SVI(optimizer=FALLING, num_draws=4000, max_steps=4000, patience=99)
 
 
 def test_a_stream_finds_the_posterior_of_as_many_rows_as_it_stands_for():
@@ -109,7 +112,7 @@ def test_a_stream_finds_the_posterior_of_as_many_rows_as_it_stands_for():
     # In expectation the likelihood of a step is that of 400 rows with this mean.
     mean, sd = 400 * TRUTH / precision, precision**-0.5
     draws = fitted.posterior["mean"]
-    np.testing.assert_allclose(draws.mean(("chain", "draw")), mean, atol=0.35 * sd)
+    np.testing.assert_allclose(draws.mean(("chain", "draw")), mean, atol=0.25 * sd)
     np.testing.assert_allclose(draws.std(("chain", "draw")), sd, rtol=0.15)
     np.testing.assert_array_equal(fitted.data.y, Simulated(KEY).at(0).y)
     report = pk.diagnose(fitted)
