@@ -144,15 +144,15 @@ class SVI(AbstractIterativeMethod):
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
-        fitted = start if isinstance(start, Guide) else None
-        if fitted is None and start is not None:
+        fitted = isinstance(start, Guide)
+        if start is not None and not fitted:
             position = off_the_edge(unconstrain(model, data, start))
             start = constrain(model, data, position)
-        svi = self._svi(model, None if fitted is not None else start)
+        svi = self._svi(model, None if fitted else start)
         optimiser = svi.init(key, data)
         params = svi.optim.get_params(optimiser.optim_state)
-        if fitted is not None:
-            params = fitted.params_like(params)
+        if fitted:
+            params = start.params_like(params)
             optimiser = optimiser._replace(optim_state=svi.optim.init(params))
         return SVIState(
             optimiser,
