@@ -35,6 +35,7 @@ import timing
 import probkit as pk
 from probkit import linalg
 from probkit.method import loop
+from probkit.model.source import example_of, steps_from
 from probkit.models import moe, pde, sbl
 from probkit.record import write_atomically
 
@@ -102,10 +103,12 @@ class Stepper:
         begun = method.begin(model, data, jax.random.key(0), start)
         bare, lanes = method.bare(), method.lanes()
         own = lanes.place((jax.random.split(begun.key_run, lanes.count), begun.start))
-        args = bare, begun.program, data
+        source = data if begun.source is None else begun.source
+        like, capacity = example_of(source), loop.CHUNK_STEPS
+        args = bare, begun.program, like
         init, first_s = compiled(loop.init_lanes, *args, own, lanes)
         self.states = jax.block_until_ready(init(*args, own, lanes))
-        capacity = loop.CHUNK_STEPS
+        args = bare, begun.program, steps_from(source, like, 0, 0, capacity)
         advance, step_s = compiled(
             loop.advance_lanes, *args, self.states, jnp.int32(0), capacity, lanes
         )

@@ -18,6 +18,7 @@ import timing
 
 import probkit as pk
 from probkit.method import loop
+from probkit.model.source import example_of, steps_from
 from probkit.models import moe
 
 BATCH, REPEATS = 1000, 5
@@ -42,11 +43,13 @@ def stepper(n: int, batch: int | None):
     begun = method.begin(model, data, jax.random.key(0), None)
     bare, lanes = method.bare(), method.lanes()
     own = (jax.random.split(begun.key_run, 1), None)
-    states = loop.init_lanes(bare, begun.program, data, own, lanes)
+    source = data if begun.source is None else begun.source
+    states = loop.init_lanes(bare, begun.program, example_of(source), own, lanes)
+    given = steps_from(source, data, 0, 0, 500)
 
     def run(steps: int):
         count = jnp.int32(steps)
-        out = loop.advance_lanes(bare, begun.program, data, states, count, 500, lanes)
+        out = loop.advance_lanes(bare, begun.program, given, states, count, 500, lanes)
         return jax.block_until_ready(out)
 
     run(1)

@@ -7,6 +7,7 @@ from typing import Any as _Any
 from probkit.fits.diagnose import diagnose
 from probkit.fits.fit import fit
 from probkit.fits.io import load, save
+from probkit.fits.moments import moments
 from probkit.fits.predict import predict, prior, recover, with_log_likelihood
 from probkit.fits.value import Fit, FitError
 from probkit.infer import EM, MAP, NUTS, SVI
@@ -30,6 +31,7 @@ __all__ = [
     "fit",
     "load",
     "models",
+    "moments",
     "plots",
     "predict",
     "prior",

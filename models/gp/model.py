@@ -15,6 +15,7 @@ from probkit.distributions import (
     FeatureNormal,
     PartialKroneckerNormal,
 )
+from probkit.method import Point
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
 from probkit.models.gp import by_waves, grid
@@ -176,6 +177,13 @@ class Regression(AbstractModel):
         new = DenseNormal(mean, C + noise * jnp.eye(len(x), dtype=C.dtype))
         variance = jnp.maximum(jnp.diagonal(C), 0.0)
         return {"y": new.sample(key), "mean": mean, "sd": jnp.sqrt(variance)}
+
+    def moments(self, approximation, inputs, data):
+        """At a `Point`, such as a fit by MAP: what `predict` has, without its `y`."""
+        if not isinstance(approximation, Point):
+            return None
+        found = self.predict(approximation.sites, inputs, jax.random.key(0))
+        return {name: found[name] for name in ("mean", "sd")}
 
     def recover(self, sites, data, key):
         """Each term of the function at the data: its exact mean and sd given the sites.

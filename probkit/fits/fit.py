@@ -20,13 +20,19 @@ from probkit.method.programs import renew
 from probkit.model import AbstractModel, Data
 from probkit.model.density import asked, prior_draw
 from probkit.model.labels import refuse_wrong_labels
+from probkit.model.source import (
+    AbstractHostSource,
+    AbstractSource,
+    example_of,
+    refuse_other_shapes,
+)
 from probkit.record import versions
 from probkit.validate import as_key
 
 
 def fit(
     model: AbstractModel,
-    data: Data,
+    data: Data | AbstractSource,
     method: AbstractMethod,
     *,
     key: PRNGKeyArray,
@@ -41,7 +47,8 @@ def fit(
 
     Args:
         model: a model, such as `moe.SoftmaxMoE(num_experts=2)`.
-        data: its data, such as `moe.Pairs(x, y)`.
+        data: its data, such as `moe.Pairs(x, y)`; or, for SVI, a source of data by step
+            (`AbstractSource`), of which the fit keeps the example.
         method: `pk.EM()`, `pk.MAP()`, `pk.SVI()`, `pk.NUTS()`, or a method of the family.
         key: a JAX random key, `jax.random.key(0)`. Equal keys give equal fits.
         start: an earlier fit of the same model. Chains, restarts and starts begin at draws
@@ -65,6 +72,8 @@ def fit(
         FitError: if the run did not succeed and `throw` is True. The fit is in
             `error.fit`.
     """
+    source = data
+    data = example_of(source)
     refuse_wrong_types(
         ("fit(model, ...)", model),
         ("fit(..., data)", data),
@@ -73,6 +82,8 @@ def fit(
         ("fit(checkpoint=...)", checkpoint),
     )
     key = as_key(key, "fit(key=...)")
+    if isinstance(source, AbstractSource):
+        _check_source(source, method)
     method.refuse(model, data)
     refuse_wrong_labels(model, data)
     renew("fit", model, partial(asked, model), data, key)
@@ -81,7 +92,7 @@ def fit(
     running = Running(progress, None if checkpoint is None else Path(checkpoint))
     key_run, key_start = two_keys(key)
     begin = None if start is None else _begin(start, model, data, method, key_start)
-    draws = method.run(model, data, key_run, begin, running)
+    draws = method.run(model, source, key_run, begin, running)
     model = draws.model or model
     data = data if draws.data is None else draws.data
     result = _name(draws.result)
@@ -110,6 +121,19 @@ def fit(
     if throw and result != "successful":
         raise FitError(_message(method, result), fitted)
     return fitted
+
+
+def _check_source(source: AbstractSource, method: AbstractMethod) -> None:
+    """Refuse a source that the method does not take; trace it if its code may change."""
+    if not method.by_step:
+        name = type(method).__name__
+        raise ValueError(
+            f"`fit(..., {type(source).__name__})` has other data for each step, and "
+            f"`{name}` uses all data in each step; give it arrays, or use `pk.SVI()`."
+        )
+    refuse_other_shapes(source)
+    if not isinstance(source, AbstractHostSource):
+        renew("source", source, source.at, jnp.zeros((), jnp.int32))
 
 
 def _name(result) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 
 from probkit.fits.value import Fit, refuse_wrong_types
 from probkit.infer import EM, MAP, NUTS, SVI
-from probkit.method import RESULTS, AbstractMethod
+from probkit.infer.guide import Guide
+from probkit.infer.laplace import Normal
+from probkit.method import RESULTS, AbstractApproximation, AbstractMethod, Point
 from probkit.model import AbstractData, AbstractModel
 from probkit.model.density import prior_draw
 from probkit.record import (
@@ -27,8 +30,8 @@ from probkit.record import (
 
 FORMAT = 2
 RECORD = "probkit"
-# The group of a tree with the arrays of the model.
-MODEL = "model"
+# The groups of a tree with the arrays of the model, and of the approximation.
+MODEL, APPROXIMATION = "model", "approximation"
 
 # The modules of the families' classes, by their names in a file.
 FAMILIES = {
@@ -79,6 +82,9 @@ FAMILIES = {
 METHODS: dict[str, type[AbstractMethod]] = {
     family_name(method): method for method in (EM, MAP, NUTS, SVI)
 }
+APPROXIMATIONS: dict[str, type[AbstractApproximation]] = {
+    family_name(kind): kind for kind in (Guide, Normal, Point)
+}
 
 
 def save(fitted: Fit, path: str | Path) -> Path:
@@ -99,21 +105,24 @@ def save(fitted: Fit, path: str | Path) -> Path:
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"`save`: there is no folder `{path.parent}`; make it first.")
-    data = fitted.data
+    data, approximation = fitted.data, fitted.approximation
     arrays: Arrays = {}
+    found: Arrays = {}
     _refuse_lost_data(data)
     record = {
         "format": FORMAT,
         "model": describe(fitted.model, arrays),
         "data": {"class": family_name(type(data)), "fields": _static_fields(data)},
         "method": None if fitted.method is None else describe(fitted.method),
+        "approximation": None if approximation is None else describe(approximation, found),
         "result": fitted.result,
         "facts": plain(dict(fitted.facts)),
         "record": plain(dict(fitted.record)),
     }
     tree = fitted.tree.copy()
-    if arrays:
-        tree[MODEL] = _unlabelled(arrays)
+    for group, held in ((MODEL, arrays), (APPROXIMATION, found)):
+        if held:
+            tree[group] = _unlabelled(held)
     tree.attrs = {**tree.attrs, RECORD: json.dumps(record)}
     write_atomically(path, lambda file: file.write(_netcdf(tree)))
     return path
@@ -176,7 +185,7 @@ def load(
 
     Args:
         path: the file.
-        families: your own classes of models, data and methods, such as
+        families: your own classes of models, data, methods and approximations, such as
             `[MyModel, MyData]`; or a dict of them by their names in the file,
             `{"mine.MyModel": MyModel}`.
         model: a model built like the saved one, with any values in its arrays. It is
@@ -186,7 +195,8 @@ def load(
 
     Returns:
         The fit. Its `method` is None if the file cannot restore it, because it has your
-        own optimiser or guide, or a class that is not in `families`.
+        own optimiser or guide, or a class that is not in `families`. So is its
+        `approximation`, and a warning has the reason.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -219,6 +229,8 @@ def load(
             model = refill(model, record["model"], arrays)
         data = _rebuild_data(record["data"], tree, known)
         method = _method(record["method"], known)
+        described = record.get("approximation")
+        approximation = _approximation(described, _arrays(tree, APPROXIMATION), known, path)
         result = _known_result(record["result"])
         facts, versions = dict(record["facts"]), dict(record["record"])
         _refuse_other_draws(tree, model, data)
@@ -231,9 +243,10 @@ def load(
         raise ValueError(
             f"`load`: the record in `{path}` is not right ({_first_line(error)})."
         ) from None
-    if MODEL in tree:
-        del tree[MODEL]
-    return Fit(model, data, method, tree, result, facts, versions)
+    for group in (MODEL, APPROXIMATION):
+        if group in tree:
+            del tree[group]
+    return Fit(model, data, method, tree, result, facts, versions, approximation)
 
 
 def _by_name(families: Iterable[type] | Mapping[str, type] | None) -> dict[str, type]:
@@ -346,4 +359,25 @@ def _method(described: Mapping[str, Any] | None, families) -> AbstractMethod | N
         return rebuild(cls, described["fields"])
     except ValueError:
         # The file does not have the user's own guide or optimiser.
+        return None
+
+
+def _approximation(
+    described: Mapping[str, Any] | None, arrays: Arrays, families, path: Path
+) -> AbstractApproximation | None:
+    if described is None:
+        return None
+    name = described["class"]
+    try:
+        cls = APPROXIMATIONS.get(name) or _class(name, families, AbstractApproximation)
+        fields = _with_modules(described["fields"], arrays, families)
+        return rebuild(cls, fields, arrays)
+    except ValueError as error:
+        # What to do about a function does not apply: no model has it.
+        reason = _first_line(error).partition("; build the model")[0]
+        warnings.warn(
+            f"`load`: the draws of `{path}` are here, but not its approximation `{name}`: "
+            f"{reason}.",
+            stacklevel=3,
+        )
         return None

@@ -1,10 +1,11 @@
 """From arrays to a labelled tree or data set."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from probkit.fits.value import Fit
+from probkit.fits.value import SAMPLE, Fit
 from probkit.method import Draws
 from probkit.model import Data
 from probkit.model.density import Sites, observed_names
@@ -51,13 +52,19 @@ def coords_of(model, data) -> dict[str, Any]:
     return {k: np.asarray(v) for k, v in model.coords(data).items()}
 
 
-def dataset_of(arrays: Sites, fitted: Fit, coords: dict[str, Any]):
+def dataset_of(
+    arrays: Sites,
+    fitted: Fit,
+    coords: dict[str, Any],
+    sample_dims: Sequence[str] = SAMPLE,
+):
     """A labelled data set of computed arrays.
 
     Args:
-        arrays: `{name: array[chain, draw, ...]}`.
+        arrays: `{name: array[chain, draw, ...]}`, or with other first axes.
         fitted: the fit, for the names of the axes.
         coords: labels along them.
+        sample_dims: names of the first axes.
 
     Returns:
         An xarray `Dataset`.
@@ -66,7 +73,9 @@ def dataset_of(arrays: Sites, fitted: Fit, coords: dict[str, Any]):
 
     named = fitted.model.dims(fitted.data)
     dims: dict[Any, Any] = {k: list(v) for k, v in named.items()}
-    return azb.dict_to_dataset(arrays, dims=dims, coords=coords)
+    return azb.dict_to_dataset(
+        arrays, dims=dims, coords=coords, sample_dims=list(sample_dims)
+    )
 
 
 def _trace_dataset(trace: dict[str, np.ndarray]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,7 +24,8 @@ from probkit.method import (
     choose,
 )
 from probkit.method.batches import map_in_batches, side_by_side
-from probkit.method.minibatch import draw_rows, minibatch
+from probkit.method.keys import two_keys
+from probkit.method.minibatch import minibatch, refuse_local
 from probkit.method.programs import renew
 from probkit.method.windows import (
     Windows,
@@ -34,7 +35,8 @@ from probkit.method.windows import (
     stepped,
 )
 from probkit.model.check import Check
-from probkit.model.density import constrain, off_the_edge, unconstrain
+from probkit.model.density import Program, constrain, off_the_edge, unconstrain
+from probkit.model.source import AbstractSource, Rows, example_of
 from probkit.validate import positive, short, whole
 
 
@@ -84,7 +86,9 @@ class SVI(AbstractIterativeMethod):
     window (Polyak and Ruppert), because those of a single step are noisy.
 
     With `batch_size` each step uses rows drawn at random, with replacement, and counts
-    them for all rows. The cost of a step does not depend on the number of all rows.
+    them for all rows. The cost of a step does not depend on the number of all rows. A
+    source of data by step gives its own rows. Its ELBO is the mean of the last losses,
+    and there are no importance weights.
 
     Attributes:
         guide: a name ("normal", "multivariate_normal", "low_rank", or the flows "iaf" and
@@ -103,6 +107,8 @@ class SVI(AbstractIterativeMethod):
             settled.
         num_draws: the number of draws of the fitted guide.
     """
+
+    by_step: ClassVar[bool] = True
 
     guide: str | Callable = "normal"
     num_starts: int = eqx.field(default=1, converter=whole("SVI(num_starts", 1))
@@ -138,15 +144,15 @@ class SVI(AbstractIterativeMethod):
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
-        fitted = start if isinstance(start, Guide) else None
-        if fitted is None and start is not None:
+        fitted = isinstance(start, Guide)
+        if start is not None and not fitted:
             position = off_the_edge(unconstrain(model, data, start))
             start = constrain(model, data, position)
-        svi = self._svi(model, None if fitted is not None else start)
-        optimiser = svi.init(key, self._batch(data, key))
+        svi = self._svi(model, None if fitted else start)
+        optimiser = svi.init(key, data)
         params = svi.optim.get_params(optimiser.optim_state)
-        if fitted is not None:
-            params = fitted.params_like(params)
+        if fitted:
+            params = start.params_like(params)
             optimiser = optimiser._replace(optim_state=svi.optim.init(params))
         return SVIState(
             optimiser,
@@ -159,9 +165,8 @@ class SVI(AbstractIterativeMethod):
     def step(self, model, data, state):
         svi = self._svi(model, None)
         # The guide gets the program's shapes in `init`. The values have no use.
-        svi.init(jax.random.key(0), self._batch(data, jax.random.key(0)))
-        key = jax.random.fold_in(state.optimiser.rng_key, 1)
-        optimiser, loss = svi.stable_update(state.optimiser, self._batch(data, key))
+        svi.init(jax.random.key(0), data)
+        optimiser, loss = svi.stable_update(state.optimiser, data)
         # `stable_update` undoes a step with a non-finite loss. Its loss is the last one.
         loss = jnp.where(jnp.isfinite(loss), loss.astype(state.loss.dtype), state.loss)
         params = svi.optim.get_params(optimiser.optim_state)
@@ -206,11 +211,24 @@ class SVI(AbstractIterativeMethod):
             )
         begun = super().begin(model, data, key, start)
         if callable(self.guide) and not isinstance(self.guide, type):
-            renew("guide", self.guide, partial(self.first_step, model), data, key, None)
+            example, step = example_of(data), partial(self.first_step, model)
+            renew("guide", self.guide, step, example, key, None)
+        if isinstance(data, AbstractSource):
+            return begun._replace(program=self._of_source(model, data))
         if self.batch_size is None:
             return begun
-        what = f"SVI(batch_size={self.batch_size})"
-        return begun._replace(program=minibatch(model, data, self.batch_size, what))
+        count, what = len(data), f"SVI(batch_size={self.batch_size})"
+        if self.batch_size > count:
+            raise ValueError(
+                f"`{what}` exceeds the {count} observations; leave `batch_size=None` to "
+                "use them all."
+            )
+        key_run, key_rows = two_keys(begun.key_run)
+        return begun._replace(
+            program=minibatch(model, data, count / self.batch_size, what),
+            source=Rows(data, key_rows, self.batch_size),
+            key_run=key_run,
+        )
 
     def finish(self, model, data, end):
         losses = _final_losses(end.trace["loss"], end.counts, self.window)
@@ -218,25 +236,32 @@ class SVI(AbstractIterativeMethod):
         state = end.lane(best)
         result, settled = self.outcome(state, state.result)
         guide = Guide.of(self.guide, state.windows.params)
-        draws, log_weights = _posterior(guide, model, data, self.num_draws, end.key)
-        log_weights = np.asarray(log_weights)
-        facts = {
-            "elbo": float(log_weights.mean()),
-            "elbo_error": float(log_weights.std() / np.sqrt(log_weights.size)),
-            "khat": _khat(log_weights),
+        facts: dict[str, float | int] = {
             "quiet": int(state.windows.quiet),
             "num_starts": self.num_starts,
             "settled": settled,
         }
+        if isinstance(data, AbstractSource):
+            # There are no weights without all the data.
+            draws = _drawn(guide, model, example_of(data), self.num_draws, end.key)
+            bounds, stats = -_last(end.trace["loss"], end.counts, self.window, best), {}
+        else:
+            draws, weights = _posterior(guide, model, data, self.num_draws, end.key)
+            bounds = np.asarray(weights)
+            facts["khat"], stats = _khat(bounds), {"log_weight": bounds[None]}
+        facts["elbo"] = float(bounds.mean())
+        facts["elbo_error"] = float(bounds.std() / np.sqrt(bounds.size))
         draws = jax.tree.map(lambda a: np.asarray(a)[None], draws)
-        stats = {"log_weight": log_weights[None]}
         trace = end.trace_of_ends("loss", losses, best)
         return Draws(draws, stats, trace, result, facts, approximation=guide)
 
     def checks(self, tree, facts):
         elbo = f"ELBO {facts['elbo']:.2f} (standard error {facts['elbo_error']:.2f})"
+        settled = check_quiet(facts, self.patience, elbo)
+        if "khat" not in facts:
+            return (settled,)
         return (
-            check_quiet(facts, self.patience, elbo),
+            settled,
             Check(
                 "PSIS k-hat",
                 facts["khat"],
@@ -249,10 +274,24 @@ class SVI(AbstractIterativeMethod):
             ),
         )
 
-    def _batch(self, data, key):
-        if self.batch_size is None:
-            return data
-        return data.take(draw_rows(key, len(data), self.batch_size))
+    def _of_source(self, model, source: AbstractSource) -> Program:
+        """The program in which the data of a step count for all."""
+        kind, example = type(source).__name__, source.example()
+        if self.batch_size is not None:
+            raise ValueError(
+                f"`SVI(batch_size={self.batch_size})`: `{kind}` has the data of each step "
+                "already; leave `batch_size` out."
+            )
+        what, count = f"fit(..., {kind})", source.num_rows()
+        if count is None:
+            refuse_local(model, example, what)
+            return model
+        if count < len(example):
+            raise ValueError(
+                f"`{kind}.num_rows()` is {count}, but a step has {len(example)} "
+                "observations; it is the number of all observations."
+            )
+        return minibatch(model, example, count / len(example), what)
 
     def _svi(self, model, start=None):
         optimizer = self.optimizer or optax.adam(self.learning_rate)
@@ -264,8 +303,18 @@ class SVI(AbstractIterativeMethod):
 def _final_losses(loss: np.ndarray, counts: np.ndarray, window: int) -> np.ndarray:
     """The mean loss of each start over its last `window` steps, in nats."""
     return np.array(
-        [row[max(0, n - window) : n].mean() for row, n in zip(loss, counts, strict=True)]
+        [_last(loss, counts, window, lane).mean() for lane in range(len(counts))]
     )
+
+
+def _last(loss: np.ndarray, counts: np.ndarray, window: int, lane: int) -> np.ndarray:
+    """The losses of one start over its last `window` steps."""
+    return loss[lane, max(0, counts[lane] - window) : counts[lane]]
+
+
+@eqx.filter_jit
+def _drawn(fitted: Guide, model, data, num_draws, key):
+    return fitted.sample(model, data, key, num_draws)
 
 
 @eqx.filter_jit

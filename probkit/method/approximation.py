@@ -15,8 +15,9 @@ class AbstractApproximation(eqx.Module):
     """An approximate posterior of a model given its data.
 
     It holds what the run has found, and neither the model nor the data, which the fit has
-    already. A file keeps its arrays by name, and describes its other fields and the
-    modules in it; a named tuple in it would come back as a plain one.
+    already. Fields without arrays are static (`eqx.field(static=True)`). A file keeps the
+    arrays by name, and describes the other fields and the modules in it. A named tuple
+    would come back as a plain one, so parts are modules too.
     """
 
     @abstractmethod

@@ -26,7 +26,8 @@ import numpy as np
 
 from probkit.method.programs import fingerprint
 from probkit.model.density import asked
-from probkit.record import UNFINISHED, describe, versions, write_atomically
+from probkit.model.source import AbstractHostSource, AbstractSource, example_of
+from probkit.record import UNFINISHED, Arrays, describe, versions, write_atomically
 
 FORMAT = 2
 # A kill loses about this much work at most.
@@ -77,8 +78,27 @@ def _fingerprint(tree) -> str:
     return digest.hexdigest()
 
 
+def _of_data(data: Any) -> str:
+    if not isinstance(data, AbstractSource):
+        return _fingerprint(data)
+    # A description of the source, because its data are different in each step.
+    plain = jax.tree.map(lambda a: jax.random.key_data(a) if _is_key(a) else a, data)
+    arrays: Arrays = {}
+    described = json.dumps(describe(plain, arrays))
+    return hashlib.sha256((described + _fingerprint(arrays)).encode()).hexdigest()
+
+
 def _program(model: Any, data: Any) -> str:
-    return fingerprint(partial(asked, model), data, jax.random.key(0))
+    key = jax.random.key(0)
+    if isinstance(data, AbstractSource) and not isinstance(data, AbstractHostSource):
+        # With what makes the data of a step.
+        return fingerprint(
+            lambda source, step, key: asked(model, source.at(step), key),
+            data,
+            jnp.zeros((), jnp.int32),
+            key,
+        )
+    return fingerprint(partial(asked, model), example_of(data), key)
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
@@ -140,7 +160,7 @@ class Checkpoint:
             MARK: FORMAT,
             "method": describe(identity["method"]),
             "model": describe(identity["model"]),
-            "data": _fingerprint(identity["data"]),
+            "data": _of_data(identity["data"]),
             "key": _fingerprint(identity["key"]),
             "start": _fingerprint(identity["start"]),
             "lanes": repr(identity["lanes"]),

@@ -18,6 +18,7 @@ from probkit.method.programs import jit_for_one_run, one_of, renew
 from probkit.method.protocol import RESULTS, AbstractMethod, Draws
 from probkit.model import Data
 from probkit.model.density import Program, Sites
+from probkit.model.source import AbstractSource, example_of
 
 
 class Begin(NamedTuple):
@@ -29,6 +30,7 @@ class Begin(NamedTuple):
         start: where each lane starts, with a leading lane axis; see `Start`.
         key_run: a JAX random key for the run.
         key_end: a JAX random key for draws after the run.
+        source: the data of each step, or None for what the run was given.
     """
 
     method: "AbstractIterativeMethod"
@@ -36,6 +38,7 @@ class Begin(NamedTuple):
     start: Start
     key_run: PRNGKeyArray
     key_end: PRNGKeyArray
+    source: AbstractSource | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class AbstractIterativeMethod(AbstractMethod):
 
         Args:
             model: the model.
-            data: its data.
+            data: its data, or a source if the method takes data by step (`by_step`).
             key: a JAX random key.
             start: where each lane starts, with a leading lane axis; see `Start`.
 
@@ -153,7 +156,7 @@ class AbstractIterativeMethod(AbstractMethod):
 
         Args:
             model: the model.
-            data: its data.
+            data: its data, or those of this step.
             state: the state before the step.
 
         Returns:
@@ -205,7 +208,7 @@ class AbstractIterativeMethod(AbstractMethod):
 
         Args:
             model: the model.
-            data: its data.
+            data: what `begin` got.
             end: how the lanes ended.
 
         Returns:
@@ -214,13 +217,13 @@ class AbstractIterativeMethod(AbstractMethod):
 
     def run(self, model, data, key, start, running):
         begun = self.begin(model, data, key, start)
-        method = begun.method
-        one = one_of(begun.start)
-        renew("steps", method, method.first_step, begun.program, data, key, one)
+        method, source = begun.method, data if begun.source is None else begun.source
+        example, one = example_of(source), one_of(begun.start)
+        renew("steps", method, method.first_step, begun.program, example, key, one)
         states, trace, counts = iterate(
             method.bare(),
             begun.program,
-            data,
+            source,
             begun.key_run,
             begun.start,
             lanes=method.lanes(),

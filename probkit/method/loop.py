@@ -24,9 +24,10 @@ from probkit.method.programs import jit_for_one_run
 from probkit.method.protocol import Running
 from probkit.model import Data
 from probkit.model.density import Program
+from probkit.model.source import at_step, example_of, numbers_per_step, steps_from
 
 CHUNK_SECONDS = 0.5
-CHUNK_NUMBERS = 2**22  # most numbers in the trace of a lane, per chunk
+CHUNK_NUMBERS = 2**22  # most numbers in the trace of a lane, or read, per chunk
 CHUNK_STEPS = 500
 
 State = Any
@@ -66,7 +67,7 @@ def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes:
     Args:
         method: the method.
         model: the model, or another program.
-        data: its data.
+        data: its data, or a source whose steps are counted from this chunk.
         states: the states, with a leading lane axis.
         num_steps: the largest number of steps in this chunk.
         capacity: the length of the trace, which fixes the compiled program.
@@ -88,7 +89,7 @@ def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes:
 
         def step(carry):
             i, state, trace = carry
-            state = method.step(model, data, state)
+            state = method.step(model, at_step(data, i), state)
             put = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
             trace = jax.tree.map(
                 lambda whole, new: put(whole, new.astype(whole.dtype)),
@@ -109,10 +110,10 @@ advance_lanes = eqx.filter_jit(_advance_lanes)
 _advance_once = jit_for_one_run(_advance_lanes)
 
 
-def _capacity(method, states) -> int:
+def _capacity(method, states, read: int) -> int:
     one = jax.eval_shape(jax.vmap(method.record), states)
     numbers = sum(int(np.prod(a.shape[1:])) for a in jax.tree.leaves(one))
-    return max(1, min(CHUNK_STEPS, CHUNK_NUMBERS // max(1, numbers)))
+    return max(1, min(CHUNK_STEPS, CHUNK_NUMBERS // max(1, numbers, read)))
 
 
 def iterate(
@@ -133,7 +134,7 @@ def iterate(
     Args:
         method: the method.
         model: the model, or another program.
-        data: its data.
+        data: its data, or a source.
         key: a JAX random key.
         start: where each lane starts, with a leading lane axis; see `Start`.
         lanes: the number of lanes, and their devices.
@@ -150,15 +151,16 @@ def iterate(
     Raises:
         ValueError: if the folder of the checkpoint holds another run.
     """
-    once = method.runs_once(data)
+    like = example_of(data)
+    once = method.runs_once(like)
     init, advance = (_init_once, _advance_once) if once else (init_lanes, advance_lanes)
     keys = split_keys(key, lanes.count)
     own = lanes.place((keys, start))
-    like = eqx.filter_eval_shape(init_lanes, method, model, data, own, lanes)
-    capacity = _capacity(method, like)
+    shapes = eqx.filter_eval_shape(init_lanes, method, model, like, own, lanes)
+    capacity = _capacity(method, shapes, numbers_per_step(data, like))
     keep = Checkpoint.open(
         running.checkpoint,
-        like,
+        shapes,
         method=method,
         model=model,
         data=data,
@@ -167,14 +169,17 @@ def iterate(
         lanes=lanes,
     )
     if keep.taken == 0:
-        states = init(method, model, data, own, lanes)
+        states = init(method, model, like, own, lanes)
     else:
         states = lanes.place(keep.states)
     taken, done = keep.taken, keep.done
 
-    advance = partial(advance, method, model, data)
+    def after(states, num):
+        given = steps_from(data, like, taken, num, capacity)
+        return advance(method, model, given, states, jnp.int32(num), capacity, lanes)
+
     # No steps, only compilation, so that the times below are run times.
-    jax.block_until_ready(advance(states, jnp.int32(0), capacity, lanes))
+    jax.block_until_ready(after(states, 0))
     length = 1 if running.progress or running.checkpoint else capacity
     shown = bar(running.progress, max_steps, taken, label)
     with shown, keep.interruptible():
@@ -183,7 +188,7 @@ def iterate(
             if taken < discard:  # a chunk is kept as a whole or not at all
                 num = min(num, discard - taken)
             began = time.perf_counter()
-            states, trace, counts, ended = advance(states, jnp.int32(num), capacity, lanes)
+            states, trace, counts, ended = after(states, num)
             trace, counts, ended = jax.device_get((trace, counts, ended))
             seconds = time.perf_counter() - began
             num = int(counts.max())

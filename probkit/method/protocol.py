@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -128,7 +128,13 @@ class Running:
 
 
 class AbstractMethod(eqx.Module):
-    """A way to fit a model: frozen settings, compared by value."""
+    """A way to fit a model: frozen settings, compared by value.
+
+    Attributes:
+        by_step: whether `run` takes a source, which has other data for each step.
+    """
+
+    by_step: ClassVar[bool] = False
 
     @property
     def num_lanes(self) -> int:
@@ -175,7 +181,7 @@ class AbstractMethod(eqx.Module):
 
         Args:
             model: the model.
-            data: its data.
+            data: its data, or a source (`by_step`).
             key: a JAX random key.
             start: draws to start from, `{site: array[lane, ...]}`; or an approximation,
                 if `starts_at` takes it; or None.

@@ -96,7 +96,7 @@ def is_quiet(windows: Windows, patience: int) -> Bool[Array, ""]:
     return windows.quiet >= patience
 
 
-def check_quiet(facts: Mapping[str, float], patience: int, note: str) -> Check:
+def check_quiet(facts: Mapping[str, float | int], patience: int, note: str) -> Check:
     """Check that the loss has settled.
 
     Args:

@@ -126,6 +126,21 @@ class AbstractModel(eqx.Module):
         """
         return draw_at(self, given, inputs, key)
 
+    def moments(self, approximation: Any, inputs: Inputs, data: Data) -> Sites | None:
+        """Exact mean and sd of the observed function, over an approximate posterior.
+
+        Args:
+            approximation: that of a fit, an `AbstractApproximation`.
+            inputs: what `inputs` returned.
+            data: the data of the fit.
+
+        Returns:
+            `{"mean": array, "sd": array}` without observation noise, with the axes that
+            `dims` names; or None if no exact ones are known for this kind of
+            approximation. None by default.
+        """
+        return None
+
     def recover(self, given: Any, data: Data, key: PRNGKeyArray) -> Sites:
         """One draw of what the program integrated out, given one draw of the rest.
 

@@ -395,6 +395,7 @@ def test_the_file_holds_numbers_and_text_only(saved):
         "model",
         "data",
         "method",
+        "approximation",
         "result",
         "facts",
         "record",

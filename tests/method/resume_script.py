@@ -20,7 +20,7 @@ from probkit.models import moe
 
 METHODS = {
     "EM": pk.EM(num_restarts=2),
-    "SVI": pk.SVI(num_starts=2, max_steps=60, window=10, num_draws=50),
+    "SVI": pk.SVI(num_starts=2, batch_size=20, max_steps=60, window=10, num_draws=50),
     "NUTS": pk.NUTS(num_chains=2, num_warmup=30, num_samples=30),
 }
 KEY = 5

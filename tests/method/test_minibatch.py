@@ -10,9 +10,10 @@ import pytest
 import probkit as pk
 from doors import refused
 from own import Counts, NormalMean, PoissonRegression, Values
-from probkit.method.minibatch import draw_rows, minibatch
+from probkit.method.minibatch import minibatch
 from probkit.model import AbstractModel
 from probkit.model.density import log_densities
+from probkit.model.source import draw_rows
 
 KEY = jax.random.key(0)
 
@@ -24,7 +25,7 @@ def counts(n=60):
 
 def test_the_mean_over_batches_is_the_likelihood_of_all_rows():
     model, data = PoissonRegression(), counts()
-    program = minibatch(model, data, 10, "SVI(batch_size=10)")
+    program = minibatch(model, data, 6.0, "SVI(batch_size=10)")
     sites = {"intercept": jnp.array(0.7), "slope": jnp.array(-0.3)}
     batches = [data.take(rows) for rows in jnp.split(jnp.arange(60), 6)]
     prior, whole = log_densities(model, data, sites)
@@ -45,7 +46,7 @@ def test_a_scale_of_ones_own_is_kept():
     data = counts()
     sites = {"intercept": jnp.array(0.7), "slope": jnp.array(-0.3)}
     batches = [data.take(rows) for rows in jnp.split(jnp.arange(60), 6)]
-    program = minibatch(Weighted(), data, 10, "SVI(batch_size=10)")
+    program = minibatch(Weighted(), data, 6.0, "SVI(batch_size=10)")
     values = [log_densities(program, batch, sites)[1] for batch in batches]
     whole = log_densities(Weighted(), data, sites)[1]
     assert float(np.mean(values)) == pytest.approx(float(whole), rel=1e-12)
