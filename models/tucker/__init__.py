@@ -15,7 +15,14 @@ from probkit.models.tucker.entries import Entries, Units
 from probkit.models.tucker.messages import MessagePassing
 from probkit.models.tucker.model import CP, Tucker
 from probkit.models.tucker.modes import Exchangeable, Seasonal, Smooth, Space
-from probkit.models.tucker.observations import Bernoulli, Normal, Poisson, StudentT
+from probkit.models.tucker.observations import (
+    Bernoulli,
+    Noise,
+    Normal,
+    Poisson,
+    StudentT,
+)
+from probkit.models.tucker.posterior import Factor, Gaussian, Posterior
 from probkit.models.tucker.queries import Queries, grid, queries
 
 __all__ = [
@@ -25,9 +32,13 @@ __all__ = [
     "Chebyshev",
     "Entries",
     "Exchangeable",
+    "Factor",
+    "Gaussian",
     "MessagePassing",
+    "Noise",
     "Normal",
     "Poisson",
+    "Posterior",
     "Queries",
     "Seasonal",
     "Smooth",

@@ -119,10 +119,9 @@ def swept(
         prior = model.prior(post.sites, data, k)
         white = prior.sample(own, keys[k])
         mean = prior.color(white)
-        p, c = mean.shape
-        factor = Factor(
-            mean, jnp.zeros((p, c, c), data.dtype), own, jnp.zeros((), data.dtype)
-        )
+        none = jnp.zeros((), data.dtype)
+        known = jnp.zeros_like(own.precision)
+        factor = Factor(mean, known, own.precision, own.shift, none)
         post = replace(post, factors=(*post.factors[:k], factor, *post.factors[k + 1 :]))
         whites.append(white)
     if isinstance(model, Tucker):

@@ -113,17 +113,21 @@ class MessagePassing(AbstractIterativeMethod):
                 f"{', '.join(map(repr, get_args(HowDrawn)))}."
             )
 
+    def starts_at(self, approximation, model, data):
+        return isinstance(approximation, Posterior)
+
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
-        sites = (
-            centres(model, data)
-            if start is None
-            else {name: start[name] for name in all_names(model, data)}
-        )
-        post = started(model, data, sites, key)
+        if isinstance(start, Posterior):
+            post = at_entries(model, data, start)
+        else:
+            names = all_names(model, data)
+            given = None if start is None else {name: start[name] for name in names}
+            sites = centres(model, data) if given is None else given
+            post = started(model, data, sites, key)
         ascents = tuple(
-            Ascent.start(coordinates(model, data, sites, k)[0])
+            Ascent.start(coordinates(model, data, post.sites, k)[0])
             for k in range(len(data.axes))
         )
         return MessageState(post, ascents, at_foot(data.dtype))
@@ -233,8 +237,9 @@ def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterio
         covariance = jnp.broadcast_to(
             START_VARIANCE * jnp.eye(c, dtype=data.dtype), (p, c, c)
         )
-        none = Terms(jnp.zeros((p, c, c), data.dtype), jnp.zeros((p, c), data.dtype))
-        factors.append(Factor(mean, covariance, none, jnp.zeros((), data.dtype)))
+        # Nothing is known yet of what they follow from.
+        none = jnp.zeros((), data.dtype)
+        factors.append(Factor(mean, covariance, 0 * covariance, 0 * mean, none))
     m = int(np.prod(model.ranks(count))) if isinstance(model, Tucker) else 0
     core = Gaussian(
         jax.random.normal(keys[count], (m,), data.dtype),
@@ -251,6 +256,13 @@ def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterio
     return Posterior(sites, tuple(factors), level, core, noise, local.weight, local.shift)
 
 
+def at_entries(model: AbstractTucker, data: Entries, post: Posterior) -> Posterior:
+    """A posterior of other entries at the same points, as a start for these."""
+    mean, second = surface_at(model, data, post, data.places)
+    local = local_at(model, data, mean, second, post.noise)
+    return replace(post, weight=local.weight, shift=local.shift)
+
+
 def with_factor(
     model: AbstractTucker, data: Entries, post: Posterior, terms: Terms, k: int
 ) -> Posterior:
@@ -259,7 +271,8 @@ def with_factor(
     found = model.prior(post.sites, data, k).smooth(terms)
     second = found.covariance + found.mean[:, :, None] * found.mean[:, None]
     expected = jnp.sum(terms.shift * found.mean) - jnp.sum(terms.precision * second) / 2
-    factor = Factor(found.mean, found.covariance, terms, expected - found.log_evidence)
+    divergence = expected - found.log_evidence
+    factor = Factor(found.mean, found.covariance, terms.precision, terms.shift, divergence)
     factors = (*post.factors[:k], factor, *post.factors[k + 1 :])
     return replace(post, factors=factors)
 

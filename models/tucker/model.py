@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -211,10 +212,15 @@ class AbstractTucker(AbstractModel):
         new = self.observation.likelihood(f, sites.get("noise_sd"))
         return {"surface": f, "y": new.sample(key_y)}
 
-    def moments(self, approximation, inputs):
-        """At queries, exact under the approximate posterior of message passing: `mean` and
-        `sd` of the surface."""
-        asked, data = inputs
+    def coords_at(self, inputs):
+        asked, _ = inputs
+        return {"entry": np.arange(len(asked))}
+
+    def moments(self, approximation, inputs, data):
+        """At queries: `mean` and `sd` of the surface, exact under the approximation."""
+        if not hasattr(approximation, "factors"):
+            return None
+        asked, _ = inputs
         mean, variance = approximation.moments(self, data, asked)
         return {"mean": mean, "sd": jnp.sqrt(variance)}
 

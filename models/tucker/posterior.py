@@ -57,14 +57,20 @@ class Factor(eqx.Module):
     Attributes:
         mean: `(p, c)`.
         covariance: `(p, c, c)`, at one point.
-        terms: the sites from which they follow.
+        precision: of the terms from which they follow, `(p, c, c)`.
+        shift: and their shift, `(p, c)`.
         divergence: Kullback-Leibler divergence from the prior, in nats.
     """
 
     mean: Float[Array, "p c"]
     covariance: Float[Array, "p c c"]
-    terms: Terms
+    precision: Float[Array, "p c c"]
+    shift: Float[Array, "p c"]
     divergence: Float[Array, ""]
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.precision, self.shift)
 
 
 class Posterior(AbstractApproximation):

@@ -217,7 +217,7 @@ def small():
 
 def test_gibbs_draws_are_those_of_nuts(small):
     data, _, fitted = small
-    method = pk.NUTS(num_chains=2, num_warmup=500, num_draws=1000)
+    method = pk.NUTS(num_chains=2, num_warmup=500, num_samples=1000)
     exact = pk.fit(SMALL, data, method, key=KEY, throw=False)
     ours = pk.recover(fitted, key=KEY)["surface"]
     theirs = pk.recover(exact, key=KEY)["surface"]
@@ -350,3 +350,19 @@ def test_models_that_do_not_fit_the_data_are_refused(model, message):
 def test_settings_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_fit_from_a_file_has_its_approximation(small, tmp_path):
+    data, _, fitted = small
+    again = pk.load(pk.save(fitted, tmp_path / "fit.nc"))
+    asked = {"m0": ["s1", "s2"], "m1": ["s0", "s3"]}
+    ours, theirs = (pk.moments(one, asked) for one in (fitted, again))
+    np.testing.assert_array_equal(ours["sd"], theirs["sd"])
+
+
+def test_a_start_at_a_fit_is_done_at_once(small):
+    data, _, fitted = small
+    method = tucker.MessagePassing(num_starts=1, num_draws=5, num_warmup=0)
+    again = pk.fit(SMALL, data, method, key=KEY, start=fitted)
+    assert again.tree["trace"]["steps"].values.max() < 15
+    assert again.facts["elbo"] >= fitted.facts["elbo"] - 0.01
