@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import own
-from probkit.models import gp, moe, pde, sbl
+from probkit.models import gp, moe, pde, sbl, tucker
 
 
 def _moe(num_experts: int, num_inputs: int):
@@ -87,6 +87,14 @@ def _gp_series(observations, function: str):
     return model, gp.Series(t, y, exposure=more)
 
 
+def _tucker(model):
+    rng = np.random.default_rng(15)
+    t, site = rng.integers(0, 5, 30) / 2, rng.integers(0, 4, 30)
+    y = np.sin(2 * t) * (1 + site) + 0.2 * rng.normal(size=30)
+    site = np.array(["a", "b", "c", "d"])[site]
+    return model, tucker.Entries({"time": t, "site": site}, y)
+
+
 def _counts():
     rng = np.random.default_rng(9)
     x = np.linspace(-1, 1, 60)
@@ -115,6 +123,8 @@ FAMILIES = {
     "gp a product of two inputs": lambda: _gp(
         gp.Matern() * gp.Periodic(on="x0") + gp.Linear(on="x1"), 2
     ),
+    "tucker components": lambda: _tucker(tucker.CP(2)),
+    "tucker a core": lambda: _tucker(tucker.Tucker((2, 1), effects=False)),
     "a program alone": lambda: (own.PoissonRegression(), _counts()),
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),

@@ -102,7 +102,7 @@ def test_the_root_offers_what_is_public_and_no_more():
         assert getattr(pk, name) is not None
 
 
-@pytest.mark.parametrize("name", ["gp", "moe", "pde", "sbl"])
+@pytest.mark.parametrize("name", ["gp", "moe", "pde", "sbl", "tucker"])
 def test_a_family_says_what_is_public(name):
     family = getattr(pk.models, name)
     assert all(hasattr(family, public) for public in family.__all__)

@@ -192,6 +192,7 @@ class Entries(AbstractData):
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of the arrays that a file keeps."""
         dims: dict[str, tuple[str, ...]] = {"y": ("entry",), "places": ("entry", "mode")}
+        dims |= {"y_mean": (), "y_sd": ()}
         if self.exposure is not None:
             dims["exposure"] = ("entry",)
         for axis in self.axes:

@@ -11,7 +11,7 @@ propagation" this is for normal observations; the bound and all learning by it a
 """
 
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -64,9 +64,7 @@ from probkit.validate import positive, short, whole
 
 # Variance of the functions at a start, and sd of the noise, standardised.
 START_VARIANCE, START_NOISE = 0.01, 0.5
-
-
-HowDrawn = Literal["gibbs", "approximation"]
+HOW_DRAWN = ("gibbs", "approximation")
 
 
 class MessageState(NamedTuple):
@@ -100,17 +98,17 @@ class MessagePassing(AbstractIterativeMethod):
     atol: float = eqx.field(default=0.1, converter=positive("MessagePassing(atol"))
     learn: bool = True
     warm: int = eqx.field(default=5, converter=whole("MessagePassing(warm", 0))
-    draws: HowDrawn = "gibbs"
+    draws: str = "gibbs"
     num_draws: int = eqx.field(default=200, converter=whole("MessagePassing(num_draws", 1))
     num_warmup: int = eqx.field(
         default=100, converter=whole("MessagePassing(num_warmup", 0)
     )
 
     def __check_init__(self):
-        if self.draws not in get_args(HowDrawn):
+        if self.draws not in HOW_DRAWN:
             raise ValueError(
                 f"`MessagePassing(draws={short(self.draws)})`: it takes one of "
-                f"{', '.join(map(repr, get_args(HowDrawn)))}."
+                f"{', '.join(map(repr, HOW_DRAWN))}."
             )
 
     def starts_at(self, approximation, model, data):

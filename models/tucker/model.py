@@ -18,6 +18,7 @@ from probkit.model.density import Sites
 from probkit.model.labels import counted
 from probkit.models.tucker.checks import checks, spreads
 from probkit.models.tucker.entries import Entries
+from probkit.models.tucker.labels import order_and_signs, relabelled
 from probkit.models.tucker.modes import AbstractMode, Parameters, mode_of
 from probkit.models.tucker.observations import (
     AbstractObservation,
@@ -316,8 +317,6 @@ class CP(AbstractTucker):
     observation: AbstractObservation = Normal()
     effects: bool = True
 
-    interchangeable = "component"
-
     def ranks(self, count):
         return (self.rank,) * count
 
@@ -329,6 +328,25 @@ class CP(AbstractTucker):
         for u in components[1:]:
             product = product * u
         return product @ sites["scale"]
+
+    def canonical(self, sites, data, reference=None):
+        """Components in the order and with the signs of `reference`, or by their scales."""
+        r = self.rank
+        if reference is None:
+            signs = jnp.ones((len(data.axes), r), data.dtype)
+            return self._relabelled(sites, data, jnp.argsort(-sites["scale"]), signs)
+        ours, theirs = (
+            [u[:, :r] for u in self.factors(s, data)] for s in (sites, reference)
+        )
+        return self._relabelled(sites, data, *order_and_signs(ours, theirs))
+
+    def _relabelled(self, sites, data, order, signs):
+        count = self.rank + self.effects
+        whites = {
+            f"white_{axis.name}": relabelled(sites[f"white_{axis.name}"], order, s, count)
+            for axis, s in zip(data.axes, signs, strict=True)
+        }
+        return sites | {"scale": sites["scale"][order]} | whites
 
     def shares(self, sites, data, factors):
         f = self.surface(sites, data, factors, data.places)

@@ -126,7 +126,8 @@ class Posterior(AbstractApproximation):
         for k, factor in enumerate(self.factors):
             prior = model.prior(self.sites, data, k)
             mean, covariance = prior.at(factor.terms, asked.axes[k].points, asked.seen[k])
-            factors.append(replace(factor, mean=mean, covariance=covariance))
+            none = factor.divergence
+            factors.append(Factor(mean, covariance, 0 * covariance, 0 * mean, none))
         elsewhere = replace(self, factors=tuple(factors))
         mean, second = surface_at(model, data, elsewhere, asked.places)
         unit = model.units(data)

@@ -97,6 +97,12 @@ def queries(data: Entries, given: Any) -> Queries:
     what = "queries"
     if isinstance(given, Queries):
         return given
+    if given is data:
+        every = [jnp.arange(len(axis), dtype=jnp.int32) for axis in data.axes]
+        found = [
+            Placed(axis, same, same) for axis, same in zip(data.axes, every, strict=True)
+        ]
+        return _queries(found, data.places, (len(data),), ("entry",))
     if isinstance(given, Entries):
         return _of_entries(data, given, what)
     columns = [_column(given, axis, what) for axis in data.axes]
