@@ -24,6 +24,7 @@ class Rows:
         y: the values; NaN for test rows.
         low: the ends of the coordinates in the whole table, `(3,)`.
         high: the other ends.
+        zero: the value of nothing at all, for concentrations; None for temperatures.
     """
 
     x: np.ndarray
@@ -32,6 +33,7 @@ class Rows:
     y: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    zero: float | None
 
     def scaled(self):
         return (self.x - self.low) / (self.high - self.low)
