@@ -10,6 +10,7 @@ Source: Fang et al. (2024), arXiv 2311.04829, whose undamped "conditional expect
 propagation" this is for normal observations; the bound and all learning by it are ours.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpyro.diagnostics import effective_sample_size
 
 from probkit.gp.state_space import Sites as Terms
 from probkit.method import (
@@ -38,6 +40,7 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.tucker.ascent import Ascent, ascended
 from probkit.models.tucker.entries import Entries
@@ -65,6 +68,8 @@ from probkit.validate import positive, short, whole
 # Variance of the functions at a start, and sd of the noise, standardised.
 START_VARIANCE, START_NOISE = 0.01, 0.5
 HOW_DRAWN = ("gibbs", "approximation")
+# With fewer effective draws the ends of intervals are too uncertain.
+LEAST_EFFECTIVE = 20
 
 
 class MessageState(NamedTuple):
@@ -209,7 +214,14 @@ class MessagePassing(AbstractIterativeMethod):
         counts = (self.num_warmup, self.num_draws)
         found = chain(model, data, state.posterior, inverses, key, counts)
         draws, accepted = jax.device_get(found)
-        return jax.tree.map(lambda a: a[None], draws), {"accepted": float(accepted)}
+        draws = jax.tree.map(lambda a: a[None], draws)
+        noise = draws["noise_sd"]
+        facts = {"accepted": float(accepted)}
+        if noise.size >= 4 and np.ptp(noise) > 0:
+            # The estimate may be larger than their number, most of all if they are few.
+            effective = min(effective_sample_size(noise), noise.size)
+            facts["effective_draws"] = float(effective)
+        return draws, facts
 
     def checks(self, tree, facts):
         limit = max(1e-9 * abs(facts["elbo"]), facts["slack"])
@@ -217,7 +229,22 @@ class MessagePassing(AbstractIterativeMethod):
             check_remaining(facts, facts["elbo"], self.atol),
             check_fall(facts, "ELBO", limit, note="nats"),
             *check_restarts(facts),
+            *_check_draws(facts),
         )
+
+
+def _check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
+    if "effective_draws" not in facts:
+        return ()
+    return (
+        Check(
+            "effective draws of the noise",
+            facts["effective_draws"],
+            "at least",
+            LEAST_EFFECTIVE,
+            "raise `num_draws`",
+        ),
+    )
 
 
 def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterior:
