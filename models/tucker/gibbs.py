@@ -44,7 +44,7 @@ def chain(
     model: AbstractTucker,
     data: Entries,
     post: Posterior,
-    inverses: tuple[Float[Array, "m m"], ...] | None,
+    inverses: tuple[Float[Array, "_m _m"], ...] | None,
     key: Any,
     counts: tuple[int, int],
 ) -> tuple[Sites, Array]:
@@ -91,7 +91,7 @@ def swept(
     model: AbstractTucker,
     data: Entries,
     post: Posterior,
-    roots: tuple[Float[Array, "m m"], ...] | None,
+    roots: tuple[Float[Array, "_m _m"], ...] | None,
     key: Any,
 ) -> tuple[Posterior, list[Array], Array]:
     """One sweep: every block is drawn given the others.

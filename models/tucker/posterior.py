@@ -279,7 +279,7 @@ def messages(model: AbstractTucker, data: Entries, post: Posterior, k: int) -> T
 
     All entries at one point add up to one term.
 
-    Source: funBaT's messages, averaged over all other blocks.
+    Source: the messages of Fang et al. (2024), averaged over all other blocks.
     """
     of = interaction(model, data, post, unscaled=True)
     level = level_moments(post)
