@@ -3,7 +3,7 @@ r"""Draws of the exact posterior, by Gibbs sampling from where message passing e
 A product of independent blocks is too sure of itself: it takes the other modes for known
 when it looks at one. Gibbs sampling visits the same blocks with the same formulas, but each
 is drawn given a *draw* of the others. Parameters of a mode are proposed with its functions
-integrated out, and its functions are drawn anew after that.
+integrated out, and its functions are drawn after that.
 
 Source: Gelman et al. (2013), "Bayesian data analysis", section 11.1 and 11.3.
 """

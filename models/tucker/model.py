@@ -1,5 +1,6 @@
 """The models: a surface as a level, main effects, and a low-rank interaction."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +59,15 @@ def _modes(given: Any) -> tuple[tuple[str, AbstractMode], ...]:
     return tuple(given.items())
 
 
+def _observation(given: Any) -> AbstractObservation:
+    if not isinstance(given, AbstractObservation):
+        raise ValueError(
+            f"`observation={short(given)}`: it takes `tucker.Normal()`, `StudentT()`, "
+            "`Bernoulli()` or `Poisson()`."
+        )
+    return given
+
+
 def scale_prior(count: int | None, unit: Float[Array, ""]) -> dist.Distribution:
     """Of scales: exponential, so that a component that is not needed has a small one."""
     one = jnp.ones(() if count is None else (count,), unit.dtype)
@@ -113,10 +123,11 @@ class AbstractTucker(AbstractModel):
                 priors |= {f"{p}_effect_{axis.name}": d for p, d in parameters.items()}
         return priors
 
+    @abstractmethod
     def priors_of_interaction(self, data: Entries) -> dict[str, dist.Distribution]:
         """Those of the scales, and of the core."""
-        raise NotImplementedError
 
+    @abstractmethod
     def interact(self, sites: Sites, data: Entries, components: list[Array]) -> Array:
         """$I$ at each entry, in units of the surface.
 
@@ -125,11 +136,10 @@ class AbstractTucker(AbstractModel):
             data: the data.
             components: $u_k$ at each entry, `(n, R_k)`, one array per mode.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def ranks(self, count: int) -> tuple[int, ...]:
         """The number of components of each of `count` modes."""
-        raise NotImplementedError
 
     # The parts of the surface.
 
@@ -238,6 +248,7 @@ class AbstractTucker(AbstractModel):
                 curves[f"effect_{axis.name}"] = sites[f"sd_effect_{axis.name}"] * u[:, -1]
         return curves | {"surface": self.surface(sites, data, factors, data.places)}
 
+    @abstractmethod
     def shares(
         self, sites: Sites, data: Entries, factors: list[Array]
     ) -> dict[str, Float[Array, " r"]]:
@@ -251,7 +262,6 @@ class AbstractTucker(AbstractModel):
         Returns:
             `{ending of a name: one number per component}`, one entry per set of them.
         """
-        raise NotImplementedError
 
     def checks(self, sites, data):
         return checks(self, sites, data)
@@ -314,7 +324,7 @@ class CP(AbstractTucker):
 
     rank: int = eqx.field(default=2, converter=whole("CP(rank", 1))
     modes: tuple[tuple[str, AbstractMode], ...] = eqx.field(default=(), converter=_modes)
-    observation: AbstractObservation = Normal()
+    observation: AbstractObservation = eqx.field(default=Normal(), converter=_observation)
     effects: bool = True
 
     def ranks(self, count):
@@ -360,7 +370,7 @@ class CP(AbstractTucker):
 
 
 def _ranks(given: Any) -> int | tuple[int, ...]:
-    one = whole("Tucker(ranks", 1)
+    one = whole("Tucker(rank", 1)
     return tuple(map(one, given)) if isinstance(given, tuple | list) else one(given)
 
 
@@ -386,7 +396,7 @@ class Tucker(AbstractTucker):
 
     rank: int | tuple[int, ...] = eqx.field(default=2, converter=_ranks)
     modes: tuple[tuple[str, AbstractMode], ...] = eqx.field(default=(), converter=_modes)
-    observation: AbstractObservation = Normal()
+    observation: AbstractObservation = eqx.field(default=Normal(), converter=_observation)
     effects: bool = True
 
     def ranks(self, count):

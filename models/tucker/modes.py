@@ -184,7 +184,7 @@ def mode_of(given: AbstractMode | None, axis: Axis) -> AbstractMode:
         kinds = {"line": "`Smooth` or `Seasonal`", "space": "`Space`"}
         fits = kinds.get(axis.kind, "`Exchangeable`")
         raise ValueError(
-            f"`modes={{{axis.name!r}: {short(mode)}}}`: the coordinate is a "
-            f"{axis.kind}; it takes {fits}."
+            f"`modes={{{axis.name!r}: {short(mode)}}}`: `{axis.name}` is of the kind "
+            f'"{axis.kind}"; it takes {fits}.'
         )
     return mode

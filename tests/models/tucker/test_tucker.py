@@ -343,6 +343,8 @@ def test_models_that_do_not_fit_the_data_are_refused(model, message):
     ("make", "message"),
     [
         (lambda: tucker.CP(0), r"CP\(rank"),
+        (lambda: tucker.Tucker((2, 0)), r"Tucker\(rank"),
+        (lambda: tucker.CP(1, observation="counts"), r"takes `tucker.Normal\(\)`"),
         (lambda: tucker.Smooth(2.0), r"takes 0.5, 1.5 or 2.5"),
         (lambda: tucker.CP(1, modes=[1]), r"takes the modes by their names"),
         (lambda: tucker.MessagePassing(draws="many"), r"'gibbs', 'approximation'"),
