@@ -3,6 +3,7 @@
     python benchmarks/devices.py                     # a few minutes
     JAX_PLATFORMS=cpu python benchmarks/devices.py   # the processor of the same machine
     python benchmarks/devices.py --quick             # small sizes: does every row run?
+    python benchmarks/devices.py --chains --budget 90   # the smoother, on a GPU
     python benchmarks/devices.py --compare a.json b.json
 
 Each row is one program in one dtype: compiled, run once, and then timed. Times are elapsed
@@ -34,6 +35,8 @@ import timing
 
 import probkit as pk
 from probkit import linalg
+from probkit.gp import state_space
+from probkit.gp.state_space import schedule
 from probkit.method import loop
 from probkit.model.source import example_of, steps_from
 from probkit.models import moe, pde, sbl
@@ -270,6 +273,68 @@ def solution(num: int, rank: int | None) -> Hot:
     return calls(solved, sites, problem, answer=error)
 
 
+# The smoother of Markov chains.
+
+METHODS = {
+    "float64": ("associative", "blocked", "sequential"),
+    "float32": ("sequential",),
+}
+# Places per leaf of the tree, besides those of the library.
+LEAVES = (4, 64)
+CHAIN_S = 0.3  # seconds after which no repetition begins
+# The length and the milliseconds of the last call, by method, state and dtype. No row
+# begins that would take more than `MOST_MS`, if times grow with the length.
+CHAIN_MS: dict[tuple, tuple[int, float]] = {}
+MOST_MS = 3000.0
+
+
+def process(d: int):
+    """A process with a state of `d` numbers, and a lengthscale of one."""
+    slow = state_space.Matern(2.5, 3.0)
+    first = state_space.Matern(0.5 if d == 1 else 2.5, 1.0)
+    return state_space.Sum([first, slow]) if d == 6 else first
+
+
+def smoother(d: int, n: int, method: str, leaf: int | None = None) -> Hot:
+    """Means and variances of a chain with 100 places per lengthscale."""
+    key = method, leaf, d, dtype_now()
+    before, ms = CHAIN_MS.get(key, (n, 0.0))
+    if ms * n / before > MOST_MS:
+        raise ValueError(f"not run: {before} places took {ms:.0f} ms")
+    own = schedule.LEAF
+    schedule.LEAF = own if leaf is None else leaf
+    x = np.sort(np.random.default_rng(0).uniform(0, n / 100, n))
+    sites = state_space.Sites.of_values(jnp.asarray(np.sin(x)), jnp.asarray(NOISE**2))
+    smooth = jax.jit(lambda p, x, s: state_space.smooth(p, x, s, method))
+    try:
+        args = process(d), jnp.asarray(x), sites
+        hot = calls(smooth, *args, answer=lambda found: found.log_evidence)
+    finally:
+        schedule.LEAF = own
+    clock = time.perf_counter()
+    hot.run(1)
+    CHAIN_MS[key] = n, 1e3 * (time.perf_counter() - clock)
+    return hot._replace(repeats=LEAST, row_s=CHAIN_S)
+
+
+def of_chains(quick: bool, dtype: str) -> list[Row]:
+    """The rows by which `state_space.schedule` chooses its method."""
+    lengths = (1000,) if quick else (1000, 10_000, 100_000, 1_000_000)
+    every: list[tuple] = [
+        (d, n, method) for d in (3, 1, 6) for method in METHODS[dtype] for n in lengths
+    ]
+    if dtype == "float64":
+        every += [(3, n, "associative", leaf) for leaf in LEAVES for n in lengths[-2:]]
+    return [
+        Row(
+            f"smooth, {method}, {f'leaf {leaf[0]}, ' if leaf else ''}state {d}",
+            f"n={n}",
+            functools.partial(smoother, d, n, method, *leaf),
+        )
+        for d, n, method, *leaf in every
+    ]
+
+
 def rows(quick: bool, dtype: str) -> list[Row]:
     """The rows of one dtype. The most important come first, in case time runs out."""
     part = functools.partial
@@ -382,6 +447,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, for a check")
     parser.add_argument("--out", type=Path, help="file for the results")
     parser.add_argument("--only", default="", help="rows whose name has this text")
+    parser.add_argument("--chains", action="store_true", help="the smoother only")
     parser.add_argument("--dtype", choices=("float64", "float32"), help="one dtype only")
     parser.add_argument(
         "--budget", type=float, default=540.0, help="seconds after which no row begins"
@@ -396,7 +462,7 @@ def main() -> None:
     device = jax.devices()[0]
     kind = device.device_kind
     slug = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
-    quick = "_quick" if args.quick else ""
+    quick = ("_chains" if args.chains else "") + ("_quick" if args.quick else "")
     path = args.out or timing.RESULTS / f"devices-{slug}{quick}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     where = timing.machine() | {"jaxlib": jaxlib.__version__}
@@ -416,7 +482,7 @@ def main() -> None:
     keep()
     for dtype in (args.dtype,) if args.dtype else ("float64", "float32"):
         pk.enable_x64(dtype == "float64")
-        for row in rows(args.quick, dtype):
+        for row in (of_chains if args.chains else rows)(args.quick, dtype):
             if args.only not in row.name:
                 continue
             seconds = time.perf_counter() - began

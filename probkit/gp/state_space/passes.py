@@ -153,8 +153,7 @@ def _elements(chain: Chain) -> Element:
         ), None
 
     v, M = jnp.zeros_like(A[:, 0]), jnp.zeros_like(A)
-    start = Element(M + identity(A), v, M, v, M)
-    return jax.lax.scan(step, start, chain[:4])[0]
+    return jax.lax.scan(step, _none(Element(M, v, M, v, M)), chain[:4])[0]
 
 
 def _combined(first: Element, second: Element) -> Element:
@@ -184,22 +183,56 @@ def _combined(first: Element, second: Element) -> Element:
 
 def _around(elements: Element, tree: bool) -> tuple[Element, Element]:
     """For each block, the element of all blocks before it, and of all after it."""
-    each = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), elements)
-    none = jax.tree.map(lambda a: jnp.zeros_like(a[0]), each)
-    none = none._replace(transition=identity(none.transition))
-
-    def back(later, earlier):
-        return _combined(earlier, later)
-
     if tree:
-        ahead = jax.lax.associative_scan(jax.vmap(_combined), each)
-        behind = jax.lax.associative_scan(jax.vmap(back), each, reverse=True)
-        before = jax.tree.map(lambda o, a: jnp.concatenate([o[None], a[:-1]]), none, ahead)
-        after = jax.tree.map(lambda a, o: jnp.concatenate([a[1:], o[None]]), behind, none)
-    else:
-        before = jax.lax.scan(lambda t, e: (_combined(t, e), t), none, each)[1]
-        after = jax.lax.scan(lambda t, e: (back(t, e), t), none, each, reverse=True)[1]
+        return _by_tree(elements)
+    each = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), elements)
+    none = _none(jax.tree.map(lambda a: a[0], each))
+
+    def ahead(total, element):
+        return _combined(total, element), total
+
+    def back(total, element):
+        return _combined(element, total), total
+
+    before = jax.lax.scan(ahead, none, each)[1]
+    after = jax.lax.scan(back, none, each, reverse=True)[1]
     return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), (before, after))
+
+
+def _by_tree(elements: Element) -> tuple[Element, Element]:
+    """The same by doubling: after `j` rounds an element has those of `2^j` blocks.
+
+    All rounds have the same shapes, so that one of them is compiled, and not one per level.
+
+    Source: Hillis & Steele (1986), "Data parallel algorithms".
+    """
+    none, k = _none(elements), elements.mean.shape[-1]
+    place = jnp.arange(k)
+
+    def moved(elements, by):
+        """Those `by` places before, and nothing where there is none."""
+        source = place - by
+        inside = (source >= 0) & (source < k)
+        return jax.tree.map(
+            lambda a, o: jnp.where(inside, jnp.take(a, source, -1, mode="clip"), o),
+            elements,
+            none,
+        )
+
+    def double(j, both):
+        ahead, behind = both
+        by = 2**j
+        return _combined(moved(ahead, by), ahead), _combined(behind, moved(behind, -by))
+
+    rounds = max(k - 1, 0).bit_length()
+    ahead, behind = jax.lax.fori_loop(0, rounds, double, (elements, elements))
+    return moved(ahead, 1), moved(behind, -1)
+
+
+def _none(like: Element) -> Element:
+    """The element of no places."""
+    none = jax.tree.map(jnp.zeros_like, like)
+    return none._replace(transition=none.transition + identity(none.transition))
 
 
 def _ends(chain: Chain):
@@ -207,7 +240,8 @@ def _ends(chain: Chain):
     m, P = jnp.zeros_like(chain.transition[0, :, 0]), jnp.zeros_like(chain.noise[0])
     if m.ndim == 1:
         return (m, P), None
-    before, after = _around(_elements(chain), tree=len(chain.shift) == 1)
+    rows, blocks = len(chain.shift), chain.shift.shape[-1]
+    before, after = _around(_elements(chain), tree=blocks > rows)
     # Before the first block there is nothing, and the first transition is zero.
     return (before.mean, before.covariance), after
 

@@ -5,7 +5,6 @@ $\exp(-\tfrac12 u^T Λ_s u + η_s^T u)$, whose precision $Λ_s$ may be singular,
 nothing is observed. Neither $Λ$ nor the covariance of a prediction is inverted.
 """
 
-import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,13 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from probkit.gp.state_space import evidence
 from probkit.gp.state_space.passes import Chain
 from probkit.gp.state_space.process import AbstractProcess, along, steps
-from probkit.gp.state_space.small import LARGE
-from probkit.validate import short
-
-METHODS = ("auto", "sequential", "blocked", "associative")
-
-# From this number of places on, a CPU goes through blocks side by side.
-LONG = 2000
+from probkit.gp.state_space.schedule import num_blocks
 
 
 class Sites(eqx.Module):
@@ -88,8 +81,9 @@ def smooth(
         x: sorted places. Places may repeat.
         sites: one term per place.
         method: "sequential" goes through the places one by one, "blocked" through some
-            stretches of them side by side, and "associative" through a tree. They agree but
-            for rounding. "auto" chooses by device and length.
+            stretches of them side by side, and "associative" through many short ones and
+            a tree of them. They agree but for rounding. "auto" chooses by device and
+            length, see `schedule`.
 
     Returns:
         The values, and the log evidence.
@@ -103,24 +97,10 @@ def smooth(
     return Smoothed(mean, covariance, total)
 
 
-def _blocks(method: str, n: int, d: int) -> int:
-    """The number of blocks into which `n` places are cut."""
-    if method not in METHODS:
-        listed = ", ".join(f'"{name}"' for name in METHODS)
-        raise ValueError(f"`method={short(method)}`: it takes one of {listed}.")
-    if method == "auto":
-        on_cpu = jax.default_backend() == "cpu"
-        by_one = on_cpu and (n < LONG or d >= LARGE)
-        method = "sequential" if by_one else "blocked" if on_cpu else "associative"
-    if method == "associative":
-        return n
-    return 1 if method == "sequential" else max(round(math.sqrt(n)), 1)
-
-
 def _chain(process, x, sites, method: str = "auto") -> Chain:
     """The chain in blocks. The last block is filled up with steps of zero."""
     H, P = process.readout(), process.stationary()
-    blocks = _blocks(method, len(x), len(P))
+    blocks = num_blocks(method, len(x), len(P))
     if P.dtype == jnp.float32:
         if method in ("blocked", "associative"):
             raise ValueError(
