@@ -4,6 +4,7 @@
     JAX_PLATFORMS=cpu python benchmarks/devices.py   # the processor of the same machine
     python benchmarks/devices.py --quick             # small sizes: does every row run?
     python benchmarks/devices.py --chains --budget 90   # the smoother, on a GPU
+    python benchmarks/devices.py --only tucker   # rows with this word only
     python benchmarks/devices.py --compare a.json b.json
 
 Each row is one program in one dtype: compiled, run once, and then timed. Times are elapsed
@@ -39,7 +40,8 @@ from probkit.gp import state_space
 from probkit.gp.state_space import schedule
 from probkit.method import loop
 from probkit.model.source import example_of, steps_from
-from probkit.models import moe, pde, sbl
+from probkit.models import moe, pde, sbl, tucker
+from probkit.models.tucker.gibbs import swept
 from probkit.record import write_atomically
 
 EXPERTS, INPUTS, BATCH, NOISE = 4, 4, 1000, 0.1
@@ -273,6 +275,40 @@ def solution(num: int, rank: int | None) -> Hot:
     return calls(solved, sites, problem, answer=error)
 
 
+# Entries of a tensor with three smooth modes.
+
+RANK, POINTS = 5, 1000
+
+
+@functools.lru_cache(maxsize=1)
+def tensor(n: int, dtype: str) -> tucker.Entries:
+    """Noisy values of a sum of products, of which each mode has 1,000 points."""
+    del dtype  # that of JAX at the call
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, POINTS, (3, n)) / POINTS
+    waves = [np.sin(2 * np.pi * (r + 1) * x + r) for r in range(RANK)]
+    y = sum(wave.prod(axis=0) for wave in waves) + NOISE * rng.normal(size=n)
+    return tucker.Entries(dict(zip("abc", x, strict=True)), y)
+
+
+def messages(n: int, learn: bool) -> Hot:
+    """A sweep of message passing, with or without a step of the kernels' parameters."""
+    method = tucker.MessagePassing(num_starts=1, learn=learn, warm=0, max_steps=1000)
+    bound = lambda _, trace: trace["objective"][0, ANSWER_STEPS - 1]  # noqa: E731
+    return steps(tucker.CP(RANK), tensor(n, dtype_now()), method, bound)
+
+
+def gibbs(n: int) -> Hot:
+    """A sweep of Gibbs sampling, with proposals for the kernels' parameters."""
+    model, data = tucker.CP(RANK), tensor(n, dtype_now())
+    method = tucker.MessagePassing(num_starts=1)
+    state = method.init(model, data, jax.random.key(0), None)
+    roots = tuple(0.1 * jnp.eye(len(a.inverse)) for a in state.ascents)
+    sweep = eqx.filter_jit(lambda key: swept(model, data, state.posterior, roots, key)[0])
+    args = (jax.random.key(1),)
+    return calls(sweep, *args, answer=lambda post: post.noise.scale)
+
+
 # The smoother of Markov chains.
 
 METHODS = {
@@ -359,6 +395,16 @@ def rows(quick: bool, dtype: str) -> list[Row]:
     out += [
         Row(f"sbl.TypeII, restarts: {k}", f"N={n}^3, M={m}^3", part(type_ii, n, m, k))
         for n, m, k in sparse
+    ]
+    entries = (2_000,) if quick else (100_000, 1_000_000)
+    out += [
+        Row(f"tucker {name}", f"n={n}", make)
+        for n in entries
+        for name, make in (
+            ("sweep, kernels kept", part(messages, n, False)),
+            ("sweep", part(messages, n, True)),
+            ("Gibbs sweep", part(gibbs, n)),
+        )
     ]
     if dtype == "float64":  # differential equations refuse float32
         rank = 8 if quick else None
