@@ -12,6 +12,7 @@ propagation" this is for normal observations; the bound and all learning by it a
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from jaxtyping import Array, Float
 from numpyro.diagnostics import effective_sample_size
 
 from probkit.gp.state_space import Sites as Terms
+from probkit.gp.state_space import Smoothed
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
@@ -40,6 +42,7 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.tucker.ascent import Ascent, ascended
@@ -67,6 +70,8 @@ from probkit.validate import positive, short, whole
 
 # Variance of the functions at a start, and sd of the noise, standardised.
 START_VARIANCE, START_NOISE = 0.01, 0.5
+# Sweeps of a start, more or less, to decide how its program is compiled.
+USUAL_STEPS = 50
 HOW_DRAWN = ("gibbs", "approximation")
 # With fewer effective draws the ends of intervals are too uncertain.
 LEAST_EFFECTIVE = 20
@@ -142,7 +147,8 @@ class MessagePassing(AbstractIterativeMethod):
             terms = messages(model, data, post, k)
             if self.learn:
                 post, ascents[k] = learned(model, data, post, terms, ascents[k], k, moves)
-            post = with_factor(model, data, post, terms, k)
+            else:
+                post = with_factor(model, data, post, terms, k)
         if isinstance(model, Tucker):
             post = replace(post, core=core_given(model, data, post))
         mean, second = surface_at(model, data, post, data.places)
@@ -167,6 +173,9 @@ class MessagePassing(AbstractIterativeMethod):
         return {"objective": state.climb.objective}
 
     # The run as a whole.
+
+    def runs_once(self, data):
+        return data.is_short(self.num_starts * USUAL_STEPS)
 
     def lanes(self):
         return Lanes(self.num_starts, 1, together=False)
@@ -292,8 +301,12 @@ def with_factor(
     model: AbstractTucker, data: Entries, post: Posterior, terms: Terms, k: int
 ) -> Posterior:
     """The functions of a mode given their terms."""
-    terms = loaded(terms, loads(model, post.sites, data, k, own=True))
-    found = model.prior(post.sites, data, k).smooth(terms)
+    own = loaded(terms, loads(model, post.sites, data, k, own=True))
+    return with_smoothed(post, own, model.prior(post.sites, data, k).smooth(own), k)
+
+
+def with_smoothed(post: Posterior, terms: Terms, found: Smoothed, k: int) -> Posterior:
+    """The functions of a mode that were found from their terms."""
     second = found.covariance + found.mean[:, :, None] * found.mean[:, None]
     expected = jnp.sum(terms.shift * found.mean) - jnp.sum(terms.precision * second) / 2
     divergence = expected - found.log_evidence
@@ -311,20 +324,21 @@ def learned(
     k: int,
     moves: Array,
 ) -> tuple[Posterior, Ascent]:
-    """The parameters of a mode after one step up the evidence of its terms."""
+    """The parameters of a mode after one step up the evidence of its terms, and its
+    functions given these.
+    """
     z, back, log_prior = coordinates(model, data, post.sites, k)
 
     def objective(z):
         found = back(z)
         sites = post.sites | found
-        scaled = loaded(terms, loads(model, sites, data, k, own=True))
-        return model.prior(sites, data, k).log_evidence(scaled) + log_prior(found)
+        own = loaded(terms, loads(model, sites, data, k, own=True))
+        smoothed = model.prior(sites, data, k).smooth_with_evidence(own)
+        return smoothed.log_evidence + log_prior(found), (own, smoothed)
 
-    def move(ascent):
-        return ascended(objective, z, ascent)
-
-    z, ascent = jax.lax.cond(moves, move, lambda ascent: (z, ascent), ascent)
-    return replace(post, sites=post.sites | back(z)), ascent
+    z, (own, smoothed), ascent = ascended(objective, z, ascent, moves)
+    post = replace(post, sites=post.sites | back(z))
+    return with_smoothed(post, own, smoothed, k), ascent
 
 
 def elbo(
@@ -350,6 +364,10 @@ def elbo(
     return bound
 
 
-@eqx.filter_jit
+def _is_short(model, data, post, key, num) -> bool:
+    return data.is_short(num)
+
+
+@partial(jit_for_one_run, is_short=_is_short)
 def _sampled(model, data, post: Posterior, key, num: int) -> Sites:
     return post.sample(model, data, key, num)
