@@ -49,11 +49,9 @@ from probkit.models.tucker.ascent import Ascent, ascended
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.gibbs import chain
 from probkit.models.tucker.model import AbstractTucker, Tucker
-from probkit.models.tucker.observations import Noise
 from probkit.models.tucker.parameters import all_names, centres, coordinates
 from probkit.models.tucker.posterior import (
     Factor,
-    Gaussian,
     Posterior,
     core_given,
     level_given,
@@ -66,10 +64,9 @@ from probkit.models.tucker.posterior import (
     standardised,
     surface_at,
 )
+from probkit.models.tucker.starts import KIND, at_entries, chosen, kinds, started
 from probkit.validate import positive, short, whole
 
-# Variance of the functions at a start, and sd of the noise, standardised.
-START_VARIANCE, START_NOISE = 0.01, 0.5
 # Sweeps of a start, more or less, to decide how its program is compiled.
 USUAL_STEPS = 50
 HOW_DRAWN = ("gibbs", "approximation")
@@ -122,13 +119,15 @@ class MessagePassing(AbstractIterativeMethod):
             )
 
     def starts_at(self, approximation, model, data):
-        return isinstance(approximation, Posterior)
+        return isinstance(approximation, Posterior) and approximation.fits(model, data)
 
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
         if isinstance(start, Posterior):
             post = at_entries(model, data, start)
+        elif start is not None and KIND in start:
+            post = chosen(model, data, start, key)
         else:
             names = all_names(model, data)
             given = None if start is None else {name: start[name] for name in names}
@@ -173,6 +172,10 @@ class MessagePassing(AbstractIterativeMethod):
         return {"objective": state.climb.objective}
 
     # The run as a whole.
+
+    def begin(self, model, data, key, start):
+        start = kinds(self.num_starts) if start is None else start
+        return super().begin(model, data, key, start)
 
     def runs_once(self, data):
         return data.is_short(self.num_starts * USUAL_STEPS)
@@ -254,47 +257,6 @@ def _check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
             "raise `num_draws`",
         ),
     )
-
-
-def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterior:
-    """Random functions of the prior, of a small variance; a normal core; noise."""
-    count = len(data.axes)
-    keys = jax.random.split(key, count + 1)
-    factors = []
-    for k in range(count):
-        prior = model.prior(sites, data, k)
-        white = jax.random.normal(keys[k], prior.white_shape, data.dtype)
-        mean = prior.color(white)
-        if model.effects:
-            mean = mean.at[:, -1].set(0.0)
-        p, c = mean.shape
-        covariance = jnp.broadcast_to(
-            START_VARIANCE * jnp.eye(c, dtype=data.dtype), (p, c, c)
-        )
-        # Nothing is known yet of what they follow from.
-        none = jnp.zeros((), data.dtype)
-        factors.append(Factor(mean, covariance, 0 * covariance, 0 * mean, none))
-    m = int(np.prod(model.ranks(count))) if isinstance(model, Tucker) else 0
-    core = Gaussian(
-        jax.random.normal(keys[count], (m,), data.dtype),
-        START_VARIANCE * jnp.eye(m, dtype=data.dtype),
-    )
-    one = jnp.ones((), data.dtype)
-    level = Gaussian(
-        jnp.zeros(1, data.dtype), START_VARIANCE * jnp.eye(1, dtype=data.dtype)
-    )
-    half = len(data) / 2
-    noise = Noise(half * one, half * START_NOISE**2 * one)
-    flat = jnp.zeros(len(data), data.dtype)
-    local = local_at(model, data, flat, flat + 1.0, noise)
-    return Posterior(sites, tuple(factors), level, core, noise, local.weight, local.shift)
-
-
-def at_entries(model: AbstractTucker, data: Entries, post: Posterior) -> Posterior:
-    """A posterior of other entries at the same points, as a start for these."""
-    mean, second = surface_at(model, data, post, data.places)
-    local = local_at(model, data, mean, second, post.noise)
-    return replace(post, weight=local.weight, shift=local.shift)
 
 
 def with_factor(
