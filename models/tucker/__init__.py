@@ -24,6 +24,7 @@ from probkit.models.tucker.observations import (
 )
 from probkit.models.tucker.posterior import Factor, Gaussian, Posterior
 from probkit.models.tucker.queries import Queries, grid, queries
+from probkit.models.tucker.starts import start_at
 
 __all__ = [
     "CP",
@@ -49,4 +50,5 @@ __all__ = [
     "chebyshev",
     "grid",
     "queries",
+    "start_at",
 ]

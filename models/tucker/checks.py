@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.model.residuals import LEAST_EXPLAINED
@@ -26,12 +27,9 @@ def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
     Returns:
         One check per way in which the model can be wrong.
     """
-    factors = model.factors(sites, data)
-    f = model.surface(sites, data, factors, data.places)
+    explained, parts = _shares(model, sites, data)
     found: list[Check] = []
     if model.observation.in_units:
-        left = data.y - f
-        explained = 1 - jnp.mean(left**2) / jnp.var(data.y)
         found.append(
             Check(
                 "share of the entries explained",
@@ -43,7 +41,7 @@ def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
                 "of their squares about the mean",
             )
         )
-    for mode, shares in model.shares(sites, data, factors).items():
+    for mode, shares in parts.items():
         in_use = int((np.asarray(shares) >= IN_USE).sum())
         found.append(
             Check(
@@ -57,6 +55,15 @@ def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
             )
         )
     return tuple(found)
+
+
+@jit_for_one_run
+def _shares(model: Any, sites: Sites, data: Entries):
+    """Of the squares of the entries: what is explained. Of the surface: each component."""
+    factors = model.factors(sites, data)
+    f = model.surface(sites, data, factors, data.places)
+    explained = 1 - jnp.mean((data.y - f) ** 2) / jnp.var(data.y)
+    return explained, model.shares(sites, data, factors)
 
 
 def spreads(parts: Float[Array, "n r"], f: Float[Array, " n"]) -> Float[Array, " r"]:

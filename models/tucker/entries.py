@@ -17,6 +17,8 @@ from probkit.validate import as_array, pairs, positive, refuse_no_spread, short
 
 # Names that other axes and variables of a fit have.
 TAKEN = ("chain", "draw", "entry", "mode", "component", "y", "mean", "sd")
+# Visits of entries and points in which an optimised program saves what it costs to make.
+SHORT = 4_000_000
 # What a file keeps of an axis besides its arrays.
 OF_AXIS = ("name", "kind", "columns", "labels", "origin", "zone", "resolution")
 
@@ -173,6 +175,12 @@ class Entries(AbstractData):
     def __len__(self) -> int:
         """The number of entries."""
         return len(self.y)
+
+    def is_short(self, sweeps: int) -> bool:
+        """Whether so many sweeps over the entries and points take less time than to
+        optimise their program.
+        """
+        return sweeps * (len(self) + sum(map(len, self.axes))) < SHORT
 
     @property
     def dtype(self) -> Any:

@@ -10,13 +10,14 @@ Source: Gelman et al. (2013), "Bayesian data analysis", section 11.1 and 11.3.
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from probkit.method.programs import jit_for_one_run
 from probkit.model.density import Sites
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.model import AbstractTucker, Tucker
@@ -39,7 +40,11 @@ from probkit.models.tucker.posterior import (
 WALK = 2.4
 
 
-@eqx.filter_jit
+def _is_short(model, data, post, inverses, key, counts) -> bool:
+    return data.is_short(sum(counts))
+
+
+@partial(jit_for_one_run, is_short=_is_short)
 def chain(
     model: AbstractTucker,
     data: Entries,

@@ -12,6 +12,7 @@ propagation" this is for normal observations; the bound and all learning by it a
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,6 +23,7 @@ from jaxtyping import Array, Float
 from numpyro.diagnostics import effective_sample_size
 
 from probkit.gp.state_space import Sites as Terms
+from probkit.gp.state_space import Smoothed
 from probkit.method import (
     RESULTS,
     AbstractIterativeMethod,
@@ -40,17 +42,16 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.tucker.ascent import Ascent, ascended
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.gibbs import chain
 from probkit.models.tucker.model import AbstractTucker, Tucker
-from probkit.models.tucker.observations import Noise
 from probkit.models.tucker.parameters import all_names, centres, coordinates
 from probkit.models.tucker.posterior import (
     Factor,
-    Gaussian,
     Posterior,
     core_given,
     level_given,
@@ -63,10 +64,11 @@ from probkit.models.tucker.posterior import (
     standardised,
     surface_at,
 )
+from probkit.models.tucker.starts import KIND, at_entries, chosen, kinds, started
 from probkit.validate import positive, short, whole
 
-# Variance of the functions at a start, and sd of the noise, standardised.
-START_VARIANCE, START_NOISE = 0.01, 0.5
+# Sweeps of a start, more or less, to decide how its program is compiled.
+USUAL_STEPS = 50
 HOW_DRAWN = ("gibbs", "approximation")
 # With fewer effective draws the ends of intervals are too uncertain.
 LEAST_EFFECTIVE = 20
@@ -117,13 +119,15 @@ class MessagePassing(AbstractIterativeMethod):
             )
 
     def starts_at(self, approximation, model, data):
-        return isinstance(approximation, Posterior)
+        return isinstance(approximation, Posterior) and approximation.fits(model, data)
 
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
         if isinstance(start, Posterior):
             post = at_entries(model, data, start)
+        elif start is not None and KIND in start:
+            post = chosen(model, data, start, key)
         else:
             names = all_names(model, data)
             given = None if start is None else {name: start[name] for name in names}
@@ -142,7 +146,8 @@ class MessagePassing(AbstractIterativeMethod):
             terms = messages(model, data, post, k)
             if self.learn:
                 post, ascents[k] = learned(model, data, post, terms, ascents[k], k, moves)
-            post = with_factor(model, data, post, terms, k)
+            else:
+                post = with_factor(model, data, post, terms, k)
         if isinstance(model, Tucker):
             post = replace(post, core=core_given(model, data, post))
         mean, second = surface_at(model, data, post, data.places)
@@ -167,6 +172,13 @@ class MessagePassing(AbstractIterativeMethod):
         return {"objective": state.climb.objective}
 
     # The run as a whole.
+
+    def begin(self, model, data, key, start):
+        start = kinds(self.num_starts) if start is None else start
+        return super().begin(model, data, key, start)
+
+    def runs_once(self, data):
+        return data.is_short(self.num_starts * USUAL_STEPS)
 
     def lanes(self):
         return Lanes(self.num_starts, 1, together=False)
@@ -247,53 +259,16 @@ def _check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
     )
 
 
-def started(model: AbstractTucker, data: Entries, sites: Sites, key) -> Posterior:
-    """Random functions of the prior, of a small variance; a normal core; noise."""
-    count = len(data.axes)
-    keys = jax.random.split(key, count + 1)
-    factors = []
-    for k in range(count):
-        prior = model.prior(sites, data, k)
-        white = jax.random.normal(keys[k], prior.white_shape, data.dtype)
-        mean = prior.color(white)
-        if model.effects:
-            mean = mean.at[:, -1].set(0.0)
-        p, c = mean.shape
-        covariance = jnp.broadcast_to(
-            START_VARIANCE * jnp.eye(c, dtype=data.dtype), (p, c, c)
-        )
-        # Nothing is known yet of what they follow from.
-        none = jnp.zeros((), data.dtype)
-        factors.append(Factor(mean, covariance, 0 * covariance, 0 * mean, none))
-    m = int(np.prod(model.ranks(count))) if isinstance(model, Tucker) else 0
-    core = Gaussian(
-        jax.random.normal(keys[count], (m,), data.dtype),
-        START_VARIANCE * jnp.eye(m, dtype=data.dtype),
-    )
-    one = jnp.ones((), data.dtype)
-    level = Gaussian(
-        jnp.zeros(1, data.dtype), START_VARIANCE * jnp.eye(1, dtype=data.dtype)
-    )
-    half = len(data) / 2
-    noise = Noise(half * one, half * START_NOISE**2 * one)
-    flat = jnp.zeros(len(data), data.dtype)
-    local = local_at(model, data, flat, flat + 1.0, noise)
-    return Posterior(sites, tuple(factors), level, core, noise, local.weight, local.shift)
-
-
-def at_entries(model: AbstractTucker, data: Entries, post: Posterior) -> Posterior:
-    """A posterior of other entries at the same points, as a start for these."""
-    mean, second = surface_at(model, data, post, data.places)
-    local = local_at(model, data, mean, second, post.noise)
-    return replace(post, weight=local.weight, shift=local.shift)
-
-
 def with_factor(
     model: AbstractTucker, data: Entries, post: Posterior, terms: Terms, k: int
 ) -> Posterior:
     """The functions of a mode given their terms."""
-    terms = loaded(terms, loads(model, post.sites, data, k, own=True))
-    found = model.prior(post.sites, data, k).smooth(terms)
+    own = loaded(terms, loads(model, post.sites, data, k, own=True))
+    return with_smoothed(post, own, model.prior(post.sites, data, k).smooth(own), k)
+
+
+def with_smoothed(post: Posterior, terms: Terms, found: Smoothed, k: int) -> Posterior:
+    """The functions of a mode that were found from their terms."""
     second = found.covariance + found.mean[:, :, None] * found.mean[:, None]
     expected = jnp.sum(terms.shift * found.mean) - jnp.sum(terms.precision * second) / 2
     divergence = expected - found.log_evidence
@@ -311,20 +286,21 @@ def learned(
     k: int,
     moves: Array,
 ) -> tuple[Posterior, Ascent]:
-    """The parameters of a mode after one step up the evidence of its terms."""
+    """The parameters of a mode after one step up the evidence of its terms, and its
+    functions given these.
+    """
     z, back, log_prior = coordinates(model, data, post.sites, k)
 
     def objective(z):
         found = back(z)
         sites = post.sites | found
-        scaled = loaded(terms, loads(model, sites, data, k, own=True))
-        return model.prior(sites, data, k).log_evidence(scaled) + log_prior(found)
+        own = loaded(terms, loads(model, sites, data, k, own=True))
+        smoothed = model.prior(sites, data, k).smooth_with_evidence(own)
+        return smoothed.log_evidence + log_prior(found), (own, smoothed)
 
-    def move(ascent):
-        return ascended(objective, z, ascent)
-
-    z, ascent = jax.lax.cond(moves, move, lambda ascent: (z, ascent), ascent)
-    return replace(post, sites=post.sites | back(z)), ascent
+    z, (own, smoothed), ascent = ascended(objective, z, ascent, moves)
+    post = replace(post, sites=post.sites | back(z))
+    return with_smoothed(post, own, smoothed, k), ascent
 
 
 def elbo(
@@ -350,6 +326,10 @@ def elbo(
     return bound
 
 
-@eqx.filter_jit
+def _is_short(model, data, post, key, num) -> bool:
+    return data.is_short(num)
+
+
+@partial(jit_for_one_run, is_short=_is_short)
 def _sampled(model, data, post: Posterior, key, num: int) -> Sites:
     return post.sample(model, data, key, num)

@@ -1,5 +1,6 @@
 """The approximate posterior: Gaussian chains, a Gaussian core and level, a gamma noise."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -93,6 +94,17 @@ class Posterior(AbstractApproximation):
     noise: Noise
     weight: Float[Array, " n"]
     shift: Float[Array, " n"]
+
+    def fits(self, model: AbstractTucker, data: Entries) -> bool:
+        """Whether it is one of this model, at as many points per mode as the data have."""
+        ranks = model.ranks(len(data.axes))
+        wanted = [
+            (len(axis), rank + model.effects)
+            for axis, rank in zip(data.axes, ranks, strict=True)
+        ]
+        size = math.prod(ranks) if isinstance(model, Tucker) else 0
+        found = [factor.mean.shape for factor in self.factors]
+        return found == wanted and self.core.mean.shape == (size,)
 
     def sample(self, model, data, key, num):
         def one(key):

@@ -63,6 +63,10 @@ class AbstractPrior(eqx.Module):
             key: a JAX random key.
         """
 
+    def smooth_with_evidence(self, sites: Sites) -> Smoothed:
+        """As `smooth`, where only the log evidence is differentiated."""
+        return self.smooth(sites)
+
     def log_evidence(self, sites: Sites) -> Float[Array, ""]:
         """Log of the integral of the sites under the prior, in nats."""
         return self.smooth(sites).log_evidence
@@ -88,6 +92,9 @@ class Chain(AbstractPrior):
 
     def smooth(self, sites):
         return state_space.smooth(self.process, self.x, sites)
+
+    def smooth_with_evidence(self, sites):
+        return state_space.smooth_with_evidence(self.process, self.x, sites)
 
     def sample(self, sites, key):
         return state_space.sample_white(self.process, self.x, sites, key)

@@ -13,7 +13,15 @@ from probkit.fits.predict import with_log_likelihood
 from probkit.fits.relabel import relabelled
 from probkit.fits.tree import tree_of
 from probkit.fits.value import SAMPLE, Fit, FitError, refuse_wrong_types
-from probkit.method import RESULTS, AbstractMethod, Draws, Running, Start, message
+from probkit.method import (
+    RESULTS,
+    AbstractApproximation,
+    AbstractMethod,
+    Draws,
+    Running,
+    Start,
+    message,
+)
 from probkit.method.keys import two_keys
 from probkit.method.loop import wants_progress
 from probkit.method.programs import renew
@@ -36,7 +44,7 @@ def fit(
     method: AbstractMethod,
     *,
     key: PRNGKeyArray,
-    start: Fit | None = None,
+    start: Fit | AbstractApproximation | None = None,
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
     throw: bool = True,
@@ -54,7 +62,8 @@ def fit(
         start: an earlier fit of the same model. Chains, restarts and starts begin at draws
             chosen from it at random, all different if it has enough. A method that takes
             its approximation begins there instead: SVI at the parameters of a guide of
-            the same kind.
+            the same kind. Such an approximation may also be given by itself, as by
+            `tucker.start_at`.
         progress: whether to show a bar on work of more than two seconds. By default it is
             shown in a terminal and in a notebook.
         checkpoint: a folder in which to keep the run. The same call after a kill resumes
@@ -147,8 +156,17 @@ def _message(method, result: str) -> str:
     return f"{type(method).__name__}: {message(getattr(RESULTS, result))}"
 
 
-def _begin(start: Fit, model, data, method, key) -> Start:
+def _begin(start: Fit | AbstractApproximation, model, data, method, key) -> Start:
     """The approximation of an earlier fit, or draws of it, all different if enough."""
+    lanes = method.num_lanes
+    if isinstance(start, AbstractApproximation):
+        if not method.starts_at(start, model, data):
+            raise ValueError(
+                f"`fit(start=...)` got a `{type(start).__name__}`, at which "
+                f"`{type(method).__name__}` of `{type(model).__name__}` cannot start; give "
+                "an earlier fit."
+            )
+        return _in_lanes(start, lanes)
     posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
     shapes = jax.eval_shape(lambda: prior_draw(model, data, key))
     for name, wanted in shapes.items():
@@ -163,12 +181,16 @@ def _begin(start: Fit, model, data, method, key) -> Start:
                 f"`fit(start=...)` has `{name}` of shape {found}, but this model and data "
                 f"want {wanted.shape}; start from a fit of an equal model."
             )
-    count, lanes = posterior.sizes["sample"], method.num_lanes
+    count = posterior.sizes["sample"]
     earlier = start.approximation
     if earlier is not None and method.starts_at(earlier, model, data):
-        return jax.tree.map(lambda a: jnp.broadcast_to(a, (lanes, *a.shape)), earlier)
+        return _in_lanes(earlier, lanes)
     rows = np.asarray(jax.random.choice(key, count, (lanes,), replace=count < lanes))
     return {name: jnp.asarray(posterior[name].values[rows]) for name in shapes}
+
+
+def _in_lanes(approximation: AbstractApproximation, lanes: int) -> AbstractApproximation:
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (lanes, *a.shape)), approximation)
 
 
 def _relabelled(draws: Draws, model, data) -> Draws:

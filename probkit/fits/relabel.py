@@ -1,12 +1,16 @@
 """One order of interchangeable labels for many draws."""
 
-import equinox as eqx
+from functools import partial
+
 import jax
 
 from probkit.method.batches import map_in_batches
-from probkit.method.programs import renew
+from probkit.method.programs import jit_for_one_run, renew
 from probkit.model import AbstractModel, Data
 from probkit.model.density import Sites
+
+# Draws that are relabelled in less time than it takes to optimise the program.
+FEW = 1000
 
 
 def relabelled(draws: Sites, model: AbstractModel, data: Data, reference: Sites) -> Sites:
@@ -30,7 +34,11 @@ def relabelled(draws: Sites, model: AbstractModel, data: Data, reference: Sites)
     return {k: v.reshape(*shape, *v.shape[1:]) for k, v in flat.items()}
 
 
-@eqx.filter_jit
+def _are_few(model, data, sites, pivot) -> bool:
+    return len(next(iter(sites.values()))) <= FEW
+
+
+@partial(jit_for_one_run, is_short=_are_few)
 def _canonical_all(model, data, sites, pivot):
     reference = model.canonical(pivot, data)
     # In batches, because a relabelling may need memory for every observation.

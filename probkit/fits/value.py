@@ -109,7 +109,10 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "model": (AbstractModel, "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`"),
     "data": (AbstractData, "the data of a family, such as `moe.Pairs(x, y)`"),
     "method": (AbstractMethod, "`pk.EM()`, `pk.MAP()`, `pk.SVI()` or `pk.NUTS()`"),
-    "start": (Fit | None, "an earlier `Fit`, what `pk.fit` returns"),
+    "start": (
+        Fit | AbstractApproximation | None,
+        "an earlier `Fit`, what `pk.fit` returns",
+    ),
     "fit": (Fit, "what `pk.fit` returns"),
     "checkpoint": (str | Path | None, "the path of a folder"),
     "path": (str | Path, 'the path of a file, such as `"fit.nc"`'),

@@ -18,6 +18,7 @@ from probkit.gp.state_space.smoothing import (
     sample,
     sample_white,
     smooth,
+    smooth_with_evidence,
     white_mean,
 )
 
@@ -38,5 +39,6 @@ __all__ = [
     "sample",
     "sample_white",
     "smooth",
+    "smooth_with_evidence",
     "white_mean",
 ]

@@ -61,6 +61,28 @@ def log_evidence(chain: Chain) -> Float[Array, ""]:
 def _(primals, tangents):
     (chain,), (by,) = primals, tangents
     total, slopes = read_all(chain, _slopes)
+    return total, _change(slopes, by)
+
+
+@jax.custom_jvp
+def with_values(chain: Chain) -> tuple[Float[Array, ""], tuple[Array, Array]]:
+    """The log evidence, and mean and covariance of the values at each place.
+
+    One pass back gives the derivatives of the log evidence too. The values count as
+    constants.
+    """
+    return read_all(chain, values)
+
+
+@with_values.defjvp
+def _(primals, tangents):
+    (chain,), (by,) = primals, tangents
+    total, (found, slopes) = read_all(chain, lambda *at: (values(*at), _slopes(*at)))
+    still = jax.tree.map(jnp.zeros_like, found)
+    return (total, found), (_change(slopes, by), still)
+
+
+def _change(slopes: Chain, by: Chain) -> Float[Array, ""]:
     H = slopes.readout.sum(0)
     slopes = slopes._replace(readout=H if H.ndim == 2 else H.sum(-1, keepdims=True))
-    return total, sum(jnp.vdot(a, b) for a, b in zip(slopes, by, strict=True))
+    return sum((jnp.vdot(a, b) for a, b in zip(slopes, by, strict=True)), jnp.zeros(()))

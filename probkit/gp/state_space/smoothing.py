@@ -97,6 +97,26 @@ def smooth(
     return Smoothed(mean, covariance, total)
 
 
+def smooth_with_evidence(
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites, method: str = "auto"
+) -> Smoothed:
+    """As `smooth`, where only the log evidence is differentiated.
+
+    Its derivatives and the values take one pass forth and one back. Mean and covariance
+    count as constants.
+
+    Args:
+        process: the process, of `r` values.
+        x: sorted places. Places may repeat.
+        sites: one term per place.
+        method: see `smooth`.
+    """
+    chain = _chain(process, x, sites, method)
+    total, read = evidence.with_values(chain)
+    mean, covariance = _unlaid(read, chain, len(x))
+    return Smoothed(mean, covariance, total)
+
+
 def _chain(process, x, sites, method: str = "auto") -> Chain:
     """The chain in blocks. The last block is filled up with steps of zero."""
     H, P = process.readout(), process.stationary()

@@ -11,10 +11,10 @@ import probkit as pk
 from lowering import lowers_for_cuda
 from probkit.gp.state_space import Sites as Terms
 from probkit.models import tucker
-from probkit.models.tucker.messages import started
 from probkit.models.tucker.moments import Diagonal, Full, Moments, design, surface
 from probkit.models.tucker.parameters import centres
 from probkit.models.tucker.posterior import messages
+from probkit.models.tucker.starts import started
 
 KEY = jax.random.key(0)
 RANK = 3
