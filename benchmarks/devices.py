@@ -306,7 +306,7 @@ def gibbs(n: int) -> Hot:
     roots = tuple(0.1 * jnp.eye(len(a.inverse)) for a in state.ascents)
     sweep = eqx.filter_jit(lambda key: swept(model, data, state.posterior, roots, key)[0])
     args = (jax.random.key(1),)
-    return calls(sweep, *args, answer=lambda post: post.noise.scale)
+    return calls(sweep, *args, answer=lambda post: post.noise.mean)
 
 
 # The smoother of Markov chains.
