@@ -9,14 +9,21 @@ from pathlib import Path
 # optimisation, which make the same numbers but for rounding, and compile in half the time;
 # each program in one piece, because both cores are busy and pieces cost a compiler each.
 # Flags come and go, and an unknown one ends the process.
-FLAGS = ["--xla_force_host_platform_device_count=2"]
-if version("jaxlib").startswith("0.10."):
-    FLAGS += [
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_backend_optimization_level=0",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    ]
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+        *(
+            (
+                "--xla_cpu_use_fusion_emitters=false",
+                "--xla_backend_optimization_level=0",
+                "--xla_cpu_parallel_codegen_split_count=1",
+            )
+            if version("jaxlib").startswith("0.10.")
+            else ()
+        ),
+    )
+)
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Threads of the linear algebra would wait, busily, for those of JAX.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
