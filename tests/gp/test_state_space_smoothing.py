@@ -44,7 +44,6 @@ PROCESSES = {
     "level and season": lambda s: Sum([Constant(0.5), quasiperiodic(s)]),
     "three": lambda s: Independent([Matern(0.5, s), Matern(1.5, 2 * s), Matern(1.5, s)]),
 }
-# A tree takes long to compile.
 METHODS = {
     "matern12": ("sequential",),
     "matern32": ("sequential", "associative"),

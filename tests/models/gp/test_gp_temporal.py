@@ -323,3 +323,14 @@ def test_draws_of_a_marginal_are_those_of_its_prior():
     z = (drawn - 2.5) / total
     # Five standard errors of 30 sds of 3,000 draws.
     np.testing.assert_allclose(z.std(0), 1, atol=5 / np.sqrt(6000))
+
+
+def test_waves_of_a_long_series_are_those_of_means_of_neighbours():
+    even = np.arange(25_000) / 25_000
+    noise = np.random.default_rng(5).normal(size=25_000)
+    slow, fast = (np.sin(2 * np.pi * cycles * even) for cycles in (40, 8000))
+    found = gp.Series(even, 0.2 * slow + noise).units
+    np.testing.assert_allclose(found.frequencies[0], [40.0], atol=0.2)
+    np.testing.assert_allclose(found.amplitudes[0], [0.2], atol=0.05)
+    # Every third value would have it as 333 cycles of the same amplitude.
+    assert np.all(np.asarray(gp.Series(even, fast + 0.1 * noise).units.amplitudes) < 0.1)
