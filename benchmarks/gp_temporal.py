@@ -1,12 +1,18 @@
-"""Temporal regression of many values: fit and predict, beside fixed waves and GPJax.
+"""Temporal regression of many values: against length, dense matrices, waves and GPJax.
 
 A function with a Matérn-3/2 kernel of 50 lengthscales is observed with noise at random
 times. Each side estimates its kernel by one search from its own start, and predicts the
 function at 1,000 times that were not observed. Each side has a process of its own, which
-is ended after `LIMIT` seconds, so that a run takes less than six minutes.
+is ended after `LIMIT` seconds, so that a run takes less than eight minutes.
+
+Besides, the log density with its gradient is timed against length for normal, Student-t and
+Poisson observations, and a prediction for normal ones, once they are compiled. The slope is
+that of the log of the processor time over log length. With few values, evidence, means and
+sds are compared with those of `gp.Regression`, which has the dense covariance.
 """
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -15,9 +21,11 @@ import time
 import numpy as np
 import timing
 
-LIMIT = 110  # seconds per side
+LIMIT, LENGTHS_LIMIT = 80, 200  # seconds per side, and for all lengths
 NEW = 1000
 SIDES = ("temporal", "waves", "gpjax")
+CHECKS = {"lengths": lambda n: against_length(n), "dense": lambda n: against_dense(DENSE)}
+DENSE = 1000  # values
 LENGTHS, SD, NOISE = 50, 1.0, 0.3
 
 
@@ -103,15 +111,102 @@ def one(side: str, n: int):
     }
 
 
+def against_length(most: int):
+    """Seconds of one evaluation and of one prediction, and their slopes."""
+    import jax
+
+    import probkit as pk
+    from probkit.model.density import log_densities
+    from probkit.models import gp
+
+    pk.enable_x64()
+    rng, rows = np.random.default_rng(1), []
+    kinds = {"normal": gp.Normal(), "student_t": gp.StudentT(), "poisson": gp.Poisson()}
+    lengths = [n for n in (10_000, 100_000, 1_000_000) if n <= most] or [most]
+    for kind, observations in kinds.items():
+        model = gp.Temporal(gp.Matern(1.5), observations)
+        sites = {"level": 0.0, "sd_matern": SD, "lengthscale_matern": 1.0}
+        sites |= {} if kind == "poisson" else {"noise_sd": NOISE}
+        sites = {k: np.asarray(v) for k, v in sites.items()}
+        for n in lengths:
+            t, y, new, _ = data(n)
+            series = gp.Series(t, rng.poisson(np.exp(y)) if kind == "poisson" else y)
+
+            def density(sites, series, model=model):
+                return sum(log_densities(model, series, sites))
+
+            both = jax.jit(jax.value_and_grad(density))
+            calls: dict[str, tuple] = {"density": (both, (sites, series))}
+            if kind == "normal":  # for others it is the same program
+                inputs = model.inputs(new, series)
+                args = sites, inputs, jax.random.key(0)
+                calls["predict"] = jax.jit(model.predict), args
+            for name, (function, args) in calls.items():
+                clock = time.perf_counter()
+                program = function.lower(*args).compile()
+                compile_s = time.perf_counter() - clock
+                run = lambda p=program, a=args: jax.block_until_ready(p(*a))  # noqa: E731
+                run()
+                repeats = 3 if n < 1_000_000 else 1
+                times = [timing.timed(run)[0] for _ in range(repeats)]
+                row = {"observations": kind, "values": n, "what": name}
+                row |= {clock: timing.median(times, clock) for clock in times[0]}
+                temporary = program.memory_analysis().temp_size_in_bytes / 1e9
+                rows.append(row | {"compile_s": compile_s, "temp_gb": temporary})
+    slopes = []
+    for kind in kinds:
+        for name in ("density", "predict"):
+            same = [r for r in rows if (r["observations"], r["what"]) == (kind, name)]
+            if len(same) > 1:
+                sides = [np.log([r[k] for r in same]) for k in ("values", "cpu_s")]
+                slope = float(np.polyfit(*sides, 1)[0])
+                slopes.append({"observations": kind, "what": name, "slope": slope})
+    return {"rows": rows, "slopes": slopes}
+
+
+def against_dense(n: int):
+    """The largest differences from dense matrices."""
+    import jax
+
+    import probkit as pk
+    from probkit.models import gp
+
+    pk.enable_x64()
+    t, y, new, _ = data(n)
+    kernel, dense = gp.Matern(1.5) + gp.Matern(0.5, name="rough"), gp.Observed(t, y)
+    sides = (
+        (gp.Temporal(kernel), gp.Series(t, y, units=dense.units)),
+        (gp.Regression(kernel), dense),
+    )
+    sites = {"level": 0.1, "noise_sd": NOISE, "sd_matern": SD, "lengthscale_matern": 1.0}
+    sites |= {"sd_rough": 0.3, "lengthscale_rough": 0.5}
+    sites = {k: np.asarray(v) for k, v in sites.items()}
+
+    def answers(model, given):
+        inputs = model.inputs(new, given)
+
+        def asked(sites):
+            found = model.predict(sites, inputs, jax.random.key(0))
+            evidence = model.evidence(sites, given).log_prob(given.y)
+            return evidence, found["mean"], found["sd"]
+
+        return [np.asarray(a) for a in jax.jit(asked)(sites)]
+
+    ours, theirs = (answers(*side) for side in sides)
+    apart = [float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True)]
+    return {"values": n} | dict(zip(("evidence", "mean", "sd"), apart, strict=True))
+
+
 def beside(side: str, n: int):
     """One side in a process of its own; what went wrong, if it did not end."""
+    limit = LENGTHS_LIMIT if side == "lengths" else LIMIT
     command = [sys.executable, __file__, "--side", side, "--values", str(n)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=LIMIT, check=True
+            command, capture_output=True, text=True, timeout=limit, check=True
         )
     except subprocess.TimeoutExpired:
-        return {"failed": f"more than {LIMIT} s"}
+        return {"failed": f"more than {limit} s"}
     except subprocess.CalledProcessError as error:
         return {"failed": error.stderr.strip().splitlines()[-1]}
     return json.loads(done.stdout.splitlines()[-1])
@@ -121,14 +216,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--values", type=float, default=1e6)
     parser.add_argument("--quick", action="store_true", help="2,000 values")
-    parser.add_argument("--side", choices=SIDES, help="one side, printed")
+    parser.add_argument("--side", choices=(*SIDES, *CHECKS), help="one side, printed")
     given = parser.parse_args()
     n = 2000 if given.quick else int(given.values)
     if given.side:
-        print(json.dumps(one(given.side, n)))
+        ask = CHECKS.get(given.side, functools.partial(one, given.side))
+        print(json.dumps(ask(n)))
         return
     facts = {"machine": timing.machine(), "values": n, "limit_s": LIMIT}
-    result = facts | {"sides": {side: beside(side, n) for side in SIDES}}
+    result = facts | {side: beside(side, n) for side in CHECKS}
+    result |= {"sides": {side: beside(side, n) for side in SIDES}}
     print(json.dumps(result, indent=2))
     timing.write("gp_temporal", result, given.quick)
 

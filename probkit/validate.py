@@ -322,6 +322,26 @@ def pairs[T](
     return listed
 
 
+def several(kind: str, wanted: type, word: str) -> Callable[[Any], tuple[Any, ...]]:
+    """A field converter that takes a list of one object of a class or more.
+
+    Args:
+        kind: the class that has the field `parts`, for messages.
+        wanted: the class of the objects.
+        word: what they are, such as "kernel".
+    """
+
+    def listed(value: Any) -> tuple[Any, ...]:
+        given = tuple(value) if isinstance(value, list | tuple) else ()
+        if not given or not all(isinstance(one, wanted) for one in given):
+            raise ValueError(
+                f"`{kind}(parts={short(value)})`: it takes a list of one {word} or more."
+            )
+        return given
+
+    return listed
+
+
 def column_names(value: Any, count: int) -> tuple[str, ...] | None:
     """Names of the columns of a pandas or xarray object, if it has them.
 

@@ -1,11 +1,9 @@
-"""A kernel of time as a Markov chain, and predictions one step ahead along it."""
+"""A kernel of time as a Markov chain."""
 
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from probkit.gp.state_space import AbstractProcess, Independent, Product, Sites, Sum
 from probkit.model.density import Sites as Draw
@@ -57,34 +55,3 @@ def apart(
     ones = jnp.ones(len(terms), sites.shift.dtype)
     precision = sites.precision * jnp.outer(ones, ones)
     return Independent(terms), Sites(precision, sites.shift * ones)
-
-
-def one_step_ahead(
-    process: AbstractProcess, t: Float[Array, " n"], sites: Sites
-) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Mean and variance of the value at each time, given the sites of earlier ones.
-
-    Args:
-        process: of one value.
-        t: sorted times. Of equal times the first is the earlier one.
-        sites: one term per time.
-
-    Source: Kalman (1960), "A new approach to linear filtering and prediction problems".
-    """
-    H, P0 = process.readout()[0], process.stationary()
-
-    def step(state, given):
-        d, Λ, η = given
-        A = process.transition(d)
-        m, P = A @ state[0], A @ state[1] @ A.T + process.noise(d)
-        PH, mean = P @ H, H @ m
-        variance = H @ PH
-        scale = 1 + Λ * variance
-        m = m + PH * (η - Λ * mean) / scale
-        P = P - jnp.outer(PH, PH) * Λ / scale
-        return (m, (P + P.T) / 2), (mean, variance)
-
-    start = jnp.zeros(len(P0), P0.dtype), P0
-    steps = jnp.diff(t, prepend=t[:1])
-    given = steps, sites.precision[:, 0, 0], sites.shift[:, 0]
-    return jax.lax.scan(step, start, given)[1]

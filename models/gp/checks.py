@@ -14,7 +14,6 @@ from probkit.model.check import Check
 from probkit.model.density import Sites, unconstrain
 from probkit.model.residuals import LEAST_EXPLAINED, STANDARD_ERRORS, of_neighbours
 from probkit.models.gp import by_waves
-from probkit.models.gp.chain import one_step_ahead
 from probkit.models.gp.grid import Grid
 from probkit.models.gp.marginal import Marginal, gain_left
 from probkit.models.gp.observed import Observed
@@ -280,13 +279,14 @@ def _measured_of_series(model, draw: Sites, data: Series) -> dict[str, Array]:
     center = jnp.where(seen, y, 0.0).sum() / n
     found = {}
     if model.observations.is_normal:
-        ahead, variance = one_step_ahead(process, data.t, marginal.sites(y))
+        ahead, covariance = state_space.predicted(process, data.t, marginal.sites(y))
         noise = terms.noise_sd**2
         mean, _ = marginal.without_own(y)
         errors = jnp.where(seen, y - terms.level - mean, 0.0)
         spread = jnp.where(seen, (y - center) ** 2, 0.0).sum()
         found["explained"] = 1 - jnp.sum(errors**2) / spread
-        found["white"] = (y - terms.level - ahead) / jnp.sqrt(variance + noise)
+        sd = jnp.sqrt(covariance[:, 0, 0] + noise)
+        found["white"] = (y - terms.level - ahead[:, 0]) / sd
     elif model.function == "integrated":
         found["left"] = gain_left(process, data.t, terms, y)
     score = model.pointwise(draw, data)["y"].sum() / n

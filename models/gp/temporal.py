@@ -13,9 +13,12 @@ from jaxtyping import Array, Float
 
 from probkit.gp.state_space import (
     AbstractProcess,
-    Sites,
+    Independent,
+    at,
+    between,
+    bridge,
     color,
-    sample,
+    sample_white,
     smooth,
 )
 from probkit.model import AbstractModel
@@ -172,16 +175,6 @@ class Temporal(AbstractModel):
         """The function about its level that white noise makes."""
         return color(self.process(draw, data), data.t, draw["white"])[:, 0]
 
-    def known(self, draw: Draw, data: Series) -> Sites:
-        """What is known of the function about its level, as one Gaussian per time."""
-        if self.function == "integrated":
-            return self.evidence(draw, data).sites(data.y)
-        # The draw itself, but for rounding.
-        process = self.process(draw, data)
-        eps = jnp.sqrt(jnp.finfo(data.t.dtype).eps)
-        variance = eps * process.covariance(jnp.zeros_like(data.t[0]))[0, 0]
-        return Sites.of_values(self._sampled(draw, data), variance)
-
     # The function.
 
     def inputs(self, given: Any, data: Series) -> Times:
@@ -211,36 +204,35 @@ class Temporal(AbstractModel):
         """At new times: `y`, one joint draw of observations; `mean` and `sd` of $m + f$.
 
         Given the sites, mean and sd are exact for normal noise, and otherwise those of
-        Laplace's approximation, or those given one draw of the function at the times of the
+        Laplace's approximation, or those given the states of one draw at the times of the
         data. With `gp.Poisson` and `gp.Bernoulli` they are those of the logarithm of the
         rate and of the logit.
         """
-        data, n = inputs.data, len(inputs.data)
-        process, known = self.process(draw, data), self.known(draw, data)
-        both = jnp.concatenate([data.t, inputs.t])
-        order = jnp.argsort(both)
-        # A time without an observation has a site of zeros.
-        new = len(inputs.t)
-        sites = Sites(
-            jnp.pad(known.precision, ((0, new), (0, 0), (0, 0)))[order],
-            jnp.pad(known.shift, ((0, new), (0, 0)))[order],
-        )
-        found = smooth(process, both[order], sites)
-        of_function, of_noise = jax.random.split(key)
-        u = sample(process, both[order], sites, of_function)[:, 0]
-        here = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))[n:]
+        data, process = inputs.data, self.process(draw, inputs.data)
+        of_function, of_new, of_noise = jax.random.split(key, 3)
+        if self.function == "sampled":
+            white = draw["white"]
+            mean, covariance = between(process, data.t, white, inputs.t)
+        else:
+            sites = self.evidence(draw, data).sites(data.y)
+            white = sample_white(process, data.t, sites, of_function)
+            mean, covariance, _ = at(process, data.t, sites, inputs.t)
+        u = bridge(process, data.t, white, inputs.t, of_new)[:, 0]
         noise = self.noise_sd(draw, data)
-        density = self.observations.density(draw["level"] + u[here], noise, inputs.exposure)
-        variance = jnp.maximum(found.covariance[here, 0, 0], 0.0)
+        density = self.observations.density(draw["level"] + u, noise, inputs.exposure)
         return {
-            "y": density.sample(of_noise).astype(both.dtype),
-            "mean": draw["level"] + found.mean[here, 0],
-            "sd": jnp.sqrt(variance),
+            "y": density.sample(of_noise).astype(inputs.t.dtype),
+            "mean": draw["level"] + mean[:, 0],
+            "sd": jnp.sqrt(jnp.maximum(covariance[:, 0, 0], 0.0)),
         }
 
     def recover(self, draw, data, key):
         """Each term of the function at the times of the data: its mean and sd."""
-        process, sites = apart(self.processes(draw, data), self.known(draw, data))
+        terms = self.processes(draw, data)
+        if self.function == "sampled":  # all of it is known
+            values = color(Independent(terms), data.t, draw["white"])
+            return {"term_mean": values.T, "term_sd": jnp.zeros_like(values.T)}
+        process, sites = apart(terms, self.evidence(draw, data).sites(data.y))
         found = smooth(process, data.t, sites)
         variance = jnp.diagonal(found.covariance, axis1=1, axis2=2).T
         return {

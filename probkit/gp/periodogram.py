@@ -6,11 +6,15 @@ search that starts outside ends at another frequency, or at "all is noise".
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
+
+from probkit.gp.wave_sums import wave_sums
 
 # Steps of the grid of frequencies per one over the length of an axis, by dimension; the
 # largest number of frequencies that are tried, in all and, beyond one dimension, per value.
@@ -22,6 +26,9 @@ CLOSEST = 0.75
 ZOOMS = 4
 # Numbers in the largest array.
 MOST_NUMBERS = 2_000_000
+# The least square of a direction that is not one of those before, but for rounding, per
+# value.
+SOUND = 1e-6
 
 
 class Waves(NamedTuple):
@@ -86,6 +93,7 @@ def waves(
         return none
     left = y - trend @ (trend.T @ y)
     scale = left @ left
+    tried = _on_a_line(x[:, 0], grid[:, 0]) if d == 1 else partial(_gains, x, grid)
     columns, parts = [trend], []
     while len(found) < max_waves and free > 2**d + 1:
         known = np.linalg.qr(np.concatenate(columns, 1))[0]
@@ -93,11 +101,11 @@ def waves(
         # What is left of a sum of waves without noise is rounding.
         if left @ left <= 1e-10 * scale:
             break
-        gains = _gains(x, left, known, grid)
+        gains = tried(left, known)
         best = grid[np.argmax(gains)]
         for zoom in range(1, ZOOMS + 1):
             finer = _around(best, highest, PER_LENGTH[d] * 4.0**zoom)
-            gains = _gains(x, left, known, finer)
+            gains = _gains(x, finer, left, known)
             best = finer[np.argmax(gains)]
         wave = _products(x, best[None])[0]
         size = np.linalg.matrix_rank(wave)
@@ -157,7 +165,7 @@ def _products(x, frequencies):
     return total
 
 
-def _gains(x, left, known, frequencies):
+def _gains(x, frequencies, left, known):
     """By how much each frequency lowers the sum of squares, `(f,)`."""
     width = 2 ** x.shape[1]
     at_once = max(1, MOST_NUMBERS // (len(x) * width))
@@ -168,7 +176,51 @@ def _gains(x, left, known, frequencies):
         gram, along = B.swapaxes(1, 2) @ B, left @ B
         values, vectors = np.linalg.eigh(gram)
         # Columns that the trend or the waves so far contain are zero but for rounding.
-        sound = values > 1e-6 * len(x)
+        sound = values > SOUND * len(x)
         turned = np.einsum("fij,fi->fj", vectors, along)
         gains.append(np.sum(turned**2 * sound / np.where(sound, values, 1.0), 1))
     return np.concatenate(gains)
+
+
+def _on_a_line(x, frequencies) -> Callable:
+    """`_gains` of even frequencies in one dimension, as sums of waves over the places."""
+    step = 1 / PER_LENGTH[1]
+    first = round(frequencies[0] / step)
+    count = first + len(frequencies)
+    n = len(x)
+
+    def sums(columns, x=x):
+        return wave_sums(x, columns, count, step)[:, first:]
+
+    # cos² = (1 + cos 2a) / 2, and so on
+    twice = sums(np.ones((n, 1)), 2 * x)[0]
+    done = np.zeros((0, len(frequencies)), complex)  # of the columns of `known`
+
+    def gains(left, known):
+        nonlocal done
+        # More columns leave the orthonormal ones before them as they are, but for signs,
+        # which do not matter.
+        done = np.concatenate([done, sums(known[:, len(done) :])])
+        c, s = done.real, done.imag
+        a = (n + twice.real) / 2 - (c**2).sum(0)
+        d = (n - twice.real) / 2 - (s**2).sum(0)
+        b = twice.imag / 2 - (c * s).sum(0)
+        along = sums(left[:, None])[0]
+        return _explained(a, b, d, along.real, along.imag, SOUND * n)
+
+    return gains
+
+
+def _explained(a, b, d, p, q, least):
+    """$v^T G^{-1} v$ of $G = [[a, b], [b, d]]$ and $v = (p, q)$.
+
+    Only by the eigenvectors with eigenvalues above `least`.
+    """
+    middle, apart = (a + d) / 2, np.hypot((a - d) / 2, b)
+    large, small = middle + apart, middle - apart
+    adjugate = d * p**2 - 2 * b * p * q + a * q**2
+    # (G - small I) / (large - small) is the projection on the other eigenvector.
+    along = (a - small) * p**2 + 2 * b * p * q + (d - small) * q**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one = np.where(large > least, along / (2 * apart * large), 0.0)
+        return np.where(small > least, adjugate / (large * small), one)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from probkit.gp import periodogram
 from probkit.gp.periodogram import waves
+from probkit.gp.wave_sums import wave_sums
 
 π = np.pi
 
@@ -61,3 +63,22 @@ def test_a_constant_column_and_equal_values_have_none():
     _, x = scattered(4, 40)
     still = np.concatenate([x, np.ones_like(x)], 1)
     assert not len(waves(still, np.full(40, 2.0)).amplitude)
+
+
+def test_sums_of_waves_are_those_of_their_definition():
+    random, x = scattered(8, 90)
+    columns = random.normal(size=(90, 2))
+    found = wave_sums(7 + 3 * x[:, 0], columns, 40, 0.25)
+    waves_there = np.exp(2j * π * np.outer(0.25 * np.arange(40), 7 + 3 * x[:, 0]))
+    np.testing.assert_allclose(found, (waves_there @ columns).T, atol=1e-7)
+
+
+@pytest.mark.parametrize("x", [scattered(9, 60)[1], np.linspace(0, 1, 60)[:, None]])
+def test_gains_on_a_line_are_those_of_least_squares(x):
+    # The highest frequency of even places has no sine.
+    y = np.random.default_rng(10).normal(size=60)
+    known = np.linalg.qr(periodogram._quadratic(x))[0]
+    left = y - known @ (known.T @ y)
+    grid = periodogram._grid(np.array([29.5]), 1000)
+    fast = periodogram._on_a_line(x[:, 0], grid[:, 0])(left, known)
+    np.testing.assert_allclose(fast, periodogram._gains(x, grid, left, known), atol=1e-6)

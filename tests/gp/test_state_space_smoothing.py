@@ -14,9 +14,11 @@ from probkit.gp.state_space import (
     Sites,
     Sum,
     at,
+    between,
     bridge,
     color,
     log_evidence,
+    predicted,
     sample,
     sample_white,
     smooth,
@@ -44,7 +46,6 @@ PROCESSES = {
     "level and season": lambda s: Sum([Constant(0.5), quasiperiodic(s)]),
     "three": lambda s: Independent([Matern(0.5, s), Matern(1.5, 2 * s), Matern(1.5, s)]),
 }
-# A tree takes long to compile.
 METHODS = {
     "matern12": ("sequential",),
     "matern32": ("sequential", "associative"),
@@ -367,7 +368,52 @@ def test_a_bridge_to_a_place_of_the_data_has_its_value(name):
     np.testing.assert_allclose(again[::-1], color(p, x, white), atol=1e-6)
 
 
+def test_moments_between_places_are_those_given_all_states_there():
+    p, x = Matern(1.5, 0.7, 2.0), jnp.array([0.0, 0.3, 0.9, 2.0])
+    q = jnp.array([2.5, 0.4, -0.6, 0.9, 0.35])
+    white = jax.random.normal(jax.random.key(7), (4, 2))
+    mean, covariance = jax.jit(between)(p, x, white, q)
+    places = np.concatenate([x, q])
+    A = jax.vmap(p.transition)(jnp.abs(places[:, None] - places).ravel())
+    K = np.asarray(A @ p.stationary()).reshape(9, 9, 2, 2)
+    later = (places[:, None] >= places)[:, :, None, None]
+    K = np.where(later, K, K.swapaxes(2, 3)).swapaxes(1, 2).reshape(18, 18)
+    values = np.arange(8, 18, 2)
+    gain = np.linalg.solve(K[:8, :8], K[:8, values]).T
+    root = np.linalg.cholesky(K[:8, :8])
+    states = root @ np.asarray(white).ravel()  # as `color` makes them, step by step
+    np.testing.assert_allclose(mean[:, 0], gain @ states, atol=1e-10)
+    V = K[np.ix_(values, values)] - gain @ K[:8, values]
+    np.testing.assert_allclose(covariance[:, 0, 0], np.diag(V), atol=1e-12)
+
+
+def test_predictions_one_step_ahead_are_those_of_the_sites_before():
+    p, sites = PROCESSES["matern32"](0.7), sites_of("matern32")
+    mean, covariance = jax.jit(predicted)(p, jnp.asarray(X), sites)
+    K = slow.covariance(p, X, X)
+    for i in (0, 1, 9, n - 1):
+        earlier = (np.arange(n) < i)[:, None]
+        precision = sites.precision * earlier[:, :, None]
+        m, V, _ = slow.given(K, precision, sites.shift * earlier)
+        np.testing.assert_allclose(mean[i, 0], m[i], atol=1e-10)
+        np.testing.assert_allclose(covariance[i, 0, 0], V[i, i], atol=1e-10)
+
+
 # Devices
+
+
+def test_draws_call_no_library_for_each_place():
+    # Several such calls at once have waited for each other for ever.
+    p, sites = PROCESSES["matern32"](0.7), sites_of("matern32")
+
+    def both(key):
+        white = sample_white(p, jnp.asarray(X), sites, key)
+        return white, smooth(p, jnp.asarray(X), sites)
+
+    text = jax.jit(both).lower(jax.random.key(0)).as_text()
+    assert "while" in text and "lapack" not in text
+    library = jax.jit(jnp.linalg.cholesky).lower(sites.precision).as_text()
+    assert "lapack" in library
 
 
 def test_slopes_and_moments_lower_for_cuda():

@@ -9,12 +9,13 @@ from probkit.gp.state_space.process import (
     Product,
     Sum,
 )
-from probkit.gp.state_space.queries import at, bridge
+from probkit.gp.state_space.queries import at, between, bridge
 from probkit.gp.state_space.smoothing import (
     Sites,
     Smoothed,
     color,
     log_evidence,
+    predicted,
     sample,
     sample_white,
     smooth,
@@ -33,9 +34,11 @@ __all__ = [
     "Smoothed",
     "Sum",
     "at",
+    "between",
     "bridge",
     "color",
     "log_evidence",
+    "predicted",
     "sample",
     "sample_white",
     "smooth",

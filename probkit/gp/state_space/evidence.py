@@ -9,7 +9,14 @@ from jaxtyping import Array, Float
 
 from probkit.gp.state_space import passes, square_root
 from probkit.gp.state_space.passes import Chain, Place
-from probkit.gp.state_space.small import apply, identity, outer, product, transpose
+from probkit.gp.state_space.small import (
+    apply,
+    identity,
+    outer,
+    product,
+    sandwich,
+    transpose,
+)
 
 
 def _form(chain: Chain):
@@ -26,6 +33,11 @@ def values(H, place: Place, λ, Ξ, covariance, site):
     """Mean and covariance of the values at one place, given all sites."""
     PH = product(place.covariance, transpose(H))
     return apply(H, place.mean) + apply(transpose(PH), λ), covariance(H)
+
+
+def before(H, place: Place, λ, Ξ, covariance, site):
+    """Mean and covariance of the values at one place, given the sites of earlier ones."""
+    return apply(H, place.mean), sandwich(H, place.covariance)
 
 
 def score(H, place: Place, λ, Ξ, covariance, site):

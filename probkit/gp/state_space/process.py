@@ -24,7 +24,7 @@ import numpy as np
 from jax.scipy.linalg import block_diag
 from jaxtyping import Array, Float
 
-from probkit.validate import short
+from probkit.validate import several, short
 
 # Below this step a power series takes the place of a difference that loses digits.
 SHORT, TERMS = 2.0, 24
@@ -284,22 +284,12 @@ class Periodic(AbstractProcess):
 CIRCLE = 256
 
 
-def _parts(kind: str):
-    def convert(value: Any) -> tuple[AbstractProcess, ...]:
-        listed = tuple(value) if isinstance(value, list | tuple) else ()
-        if not listed or not all(isinstance(p, AbstractProcess) for p in listed):
-            raise ValueError(
-                f"`{kind}(parts={short(value)})`: it takes a list of one process or more."
-            )
-        return listed
-
-    return convert
-
-
 class Sum(AbstractProcess):
     """$u_1 + u_2 + …$ of independent processes."""
 
-    parts: tuple[AbstractProcess, ...] = eqx.field(converter=_parts("Sum"))
+    parts: tuple[AbstractProcess, ...] = eqx.field(
+        converter=several("Sum", AbstractProcess, "process")
+    )
 
     def readout(self):
         return jnp.concatenate([p.readout() for p in self.parts], axis=1)
@@ -341,7 +331,9 @@ class Product(AbstractProcess):
 class Independent(AbstractProcess):
     """Several values, $(u_1, u_2, …)$, each a process of its own."""
 
-    parts: tuple[AbstractProcess, ...] = eqx.field(converter=_parts("Independent"))
+    parts: tuple[AbstractProcess, ...] = eqx.field(
+        converter=several("Independent", AbstractProcess, "process")
+    )
 
     def readout(self):
         return block_diag(*(p.readout() for p in self.parts))

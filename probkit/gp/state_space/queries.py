@@ -9,7 +9,8 @@ the true $z'$ of the next place, the draw of the query is
 
 $$z = \tilde z + Q(a) A(b)^T Q(a + b)^{-1} (z' - \tilde z').$$
 
-This needs no difference of covariances. Left of all places the stationary covariance stands
+The same gain gives the mean and the covariance of one query. This needs no difference of
+covariances. Left of all places the stationary covariance stands
 for $Q(a)$, and right of them $z = \tilde z$.
 
 Source: Doucet (2010), "A note on efficient conditional simulation of Gaussian
@@ -77,30 +78,17 @@ def bridge(
         query: places in any order, inside and outside of `x`.
         key: a JAX random key.
     """
-    states, P = colored_states(process, x, white), process.stationary()
+    states = colored_states(process, x, white)
     order = jnp.argsort(query)
     q = query[order]
     after = jnp.searchsorted(x, q)
-    first, last = after == 0, after == len(x)
     # Of a query after another one in the same gap, that one is the place on its left.
     follows = jnp.concatenate([jnp.zeros(1, bool), after[1:] == after[:-1]])
     left = jnp.where(follows, jnp.roll(q, 1), x[jnp.maximum(after - 1, 0)])
-    right = x[jnp.minimum(after, len(x) - 1)]
-    alone = first & ~follows
-
-    def gap(left, q, right, alone, last):
-        a, b = jnp.where(alone, 0.0, q - left), jnp.where(last, 0.0, right - q)
-        A, Q = process.transition(a), process.noise(a)
-        A, Q = jnp.where(alone, 0.0, A), jnp.where(alone, P, Q)
-        B, R = process.transition(b), process.noise(b)
-        whole = jnp.where(alone, P, process.noise(a + b))
-        K = jnp.where(last, 0.0, _divided(Q @ B.T, whole))
-        return A, root_of(Q), B, root_of(R), K
-
-    A, root_a, B, root_b, K = jax.vmap(gap)(left, q, right, alone, last)
+    alone = (after == 0) & ~follows
+    A, Q, B, R, K = _gaps(process, x, q, after, left, alone)
     noise = jax.random.normal(key, (2, *K.shape[:2]), K.dtype)
-    ends = states[jnp.minimum(after, len(x) - 1)]
-    starts = states[jnp.maximum(after - 1, 0)]
+    starts, ends = _neighbours(states, after)
 
     def step(before, given):
         follows, start, end, A, e, B, f, K = given
@@ -108,10 +96,64 @@ def bridge(
         z = z + K @ (end - B @ z - f)
         return z, z
 
-    e = jnp.einsum("nij,nj->ni", root_a, noise[0])
-    f = jnp.einsum("nij,nj->ni", root_b, noise[1])
+    e = jnp.einsum("nij,nj->ni", root_of(Q), noise[0])
+    f = jnp.einsum("nij,nj->ni", root_of(R), noise[1])
     drawn = jax.lax.scan(step, states[0], (follows, starts, ends, A, e, B, f, K))[1]
     return (drawn @ process.readout().T)[jnp.argsort(order)]
+
+
+def between(
+    process: AbstractProcess,
+    x: Float[Array, " n"],
+    white: Float[Array, "n d"],
+    query: Float[Array, " q"],
+) -> tuple[Float[Array, "q r"], Float[Array, "q r r"]]:
+    """Mean and covariance of the values at other places, given the states at all places.
+
+    Args:
+        process: the process, of `r` values and `d` numbers of state.
+        x: sorted places. Places may repeat.
+        white: the white noise from which `color` makes the values at `x`.
+        query: places in any order, inside and outside of `x`.
+    """
+    H, states = process.readout(), colored_states(process, x, white)
+    after = jnp.searchsorted(x, query)
+    left = x[jnp.maximum(after - 1, 0)]
+    A, Q, B, R, K = _gaps(process, x, query, after, left, after == 0)
+    starts, ends = _neighbours(states, after)
+    ahead = jnp.einsum("nij,nj->ni", A, starts)
+    missed = ends - jnp.einsum("nij,nj->ni", B, ahead)
+    mean = ahead + jnp.einsum("nij,nj->ni", K, missed)
+    # (I - K B) Q (I - K B)^T + K R K^T, without a difference
+    HK = H @ K
+    rest = H - HK @ B
+    covariance = rest @ Q @ rest.mT + HK @ R @ HK.mT
+    return mean @ H.T, covariance
+
+
+def _neighbours(states, after):
+    """The states of the places on the left and on the right of each query."""
+    right = states[jnp.minimum(after, len(states) - 1)]
+    return states[jnp.maximum(after - 1, 0)], right
+
+
+def _gaps(process, x, q, after, left, alone):
+    """A and Q from the place on the left, the same to that on the right, and the gain.
+
+    A query that is `alone` has nothing on its left.
+    """
+    P, last = process.stationary(), after == len(x)
+    right = x[jnp.minimum(after, len(x) - 1)]
+
+    def gap(left, q, right, alone, last):
+        a, b = jnp.where(alone, 0.0, q - left), jnp.where(last, 0.0, right - q)
+        A, Q = process.transition(a), process.noise(a)
+        A, Q = jnp.where(alone, 0.0, A), jnp.where(alone, P, Q)
+        B, R = process.transition(b), process.noise(b)
+        whole = jnp.where(alone, P, process.noise(a + b))
+        return A, Q, B, R, jnp.where(last, 0.0, _divided(Q @ B.T, whole))
+
+    return jax.vmap(gap)(left, q, right, alone, last)
 
 
 def _divided(C: Float[Array, "d d"], Q: Float[Array, "d d"]) -> Float[Array, "d d"]:
@@ -119,6 +161,6 @@ def _divided(C: Float[Array, "d d"], Q: Float[Array, "d d"]) -> Float[Array, "d 
     squared = jnp.diagonal(Q)
     scale = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
     root = root_of(Q / scale / scale[:, None])
-    root = root + jnp.diag(jnp.where(squared > 0, 0.0, 1.0))
+    root = root + jnp.diag(jnp.where(jnp.diagonal(root) > 0, 0.0, 1.0))
     unit = jnp.where(squared > 0, C / scale, 0.0)
     return jax.scipy.linalg.cho_solve((root, True), unit.T).T / scale

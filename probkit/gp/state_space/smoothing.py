@@ -16,6 +16,7 @@ from probkit.gp.state_space import evidence
 from probkit.gp.state_space.passes import Chain
 from probkit.gp.state_space.process import AbstractProcess, along, steps
 from probkit.gp.state_space.schedule import num_blocks
+from probkit.gp.state_space.small import cholesky
 
 
 class Sites(eqx.Module):
@@ -117,6 +118,21 @@ def smooth_with_evidence(
     return Smoothed(mean, covariance, total)
 
 
+def predicted(
+    process: AbstractProcess, x: Float[Array, " n"], sites: Sites
+) -> tuple[Float[Array, "n r"], Float[Array, "n r r"]]:
+    """Mean and covariance of the values at each place, given the sites of earlier ones.
+
+    Args:
+        process: the process, of `r` values.
+        x: sorted places. Of equal ones the first is the earlier one.
+        sites: one term per place.
+    """
+    chain = _chain(process, x, sites)
+    _, read = evidence.read_all(chain, evidence.before)
+    return _unlaid(read, chain, len(x))
+
+
 def _chain(process, x, sites, method: str = "auto") -> Chain:
     """The chain in blocks. The last block is filled up with steps of zero."""
     H, P = process.readout(), process.stationary()
@@ -196,11 +212,9 @@ def sample_white(
     A, root = _steps(process, x)
     white = jax.random.normal(key_prior, root.shape[:2], root.dtype)
     prior = _colored(A, root, white) @ process.readout().T
-    values, vectors = jnp.linalg.eigh(sites.precision)
-    of_sites = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
     noise = jax.random.normal(key_sites, sites.shift.shape, sites.shift.dtype)
     drawn = jnp.einsum("nij,nj->ni", sites.precision, prior)
-    drawn = drawn + jnp.einsum("nij,nj->ni", of_sites, noise)
+    drawn = drawn + jnp.einsum("nij,nj->ni", root_of(sites.precision), noise)
     left = Sites(sites.precision, sites.shift - drawn)
     return white + white_mean(process, x, left)
 
@@ -261,12 +275,7 @@ def _colored(A, root, white):
 
 def root_of(Q: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
     """A lower triangular root of a positive semidefinite matrix, which may be zero."""
-    squared = jnp.diagonal(Q, axis1=-2, axis2=-1)
-    # The square root of zero has no derivative, but rows of zeros stay so.
-    safe = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
-    scale = jnp.where(squared > 0, safe, 0.0)
-    unit = Q / safe[..., :, None] / safe[..., None, :]
-    eye = jnp.eye(Q.shape[-1], dtype=Q.dtype)
-    jitter = 10 * jnp.finfo(Q.dtype).eps
-    unit = unit + jnp.where(scale[..., None] > 0, jitter, 1.0) * eye
-    return jnp.linalg.cholesky(unit) * scale[..., :, None]
+    # Written out, because many calls of a library at once take long, and those of several
+    # parts of a program have waited for each other for ever on two cores.
+    root = cholesky(jnp.moveaxis(Q, (-2, -1), (0, 1)))
+    return jnp.moveaxis(root, (0, 1), (-1, -2))

@@ -315,6 +315,25 @@ def test_a_sampled_function_has_the_density_of_its_parts():
     np.testing.assert_allclose(found, scipy.stats.t.logpdf(y, 4, f, NOISE), rtol=1e-9)
 
 
+def test_a_sampled_function_is_itself_at_its_times():
+    model = gp.Temporal(gp.Matern(0.5), gp.StudentT(4.0), "sampled")
+    data = gp.Series(TIMES, LIKELIHOODS["outliers"][1])
+    draw = OTHER | {"white": jnp.asarray(np.random.default_rng(6).normal(size=(12, 1)))}
+    K = SD**2 * np.exp(-abs(TIMES[:, None] - TIMES) / LENGTH)
+    f = np.linalg.cholesky(K) @ np.asarray(draw["white"][:, 0])
+    halfway = (TIMES[4] + TIMES[5]) / 2
+    inputs = model.inputs([*TIMES[3:5], halfway], data)
+    found = jax.jit(model.predict)(draw, inputs, KEY)
+    np.testing.assert_allclose(found["mean"][:2], LEVEL + f[3:5], rtol=1e-9)
+    np.testing.assert_allclose(found["sd"][:2], 0, atol=1e-7)
+    # Ornstein and Uhlenbeck's process between two known values
+    ρ = np.exp(-(TIMES[5] - TIMES[4]) / 2 / LENGTH)
+    sd = SD * np.sqrt((1 - ρ**2) / (1 + ρ**2))
+    np.testing.assert_allclose(found["sd"][2], sd, rtol=1e-9)
+    recovered = jax.jit(model.recover)(draw, data, KEY)
+    np.testing.assert_allclose(recovered["term_mean"][0], f, rtol=1e-9)
+
+
 def test_draws_of_a_marginal_are_those_of_its_prior():
     marginal = SMALL.evidence(OF_SMALL, DATA)
     assert isinstance(marginal, Marginal)
@@ -323,3 +342,14 @@ def test_draws_of_a_marginal_are_those_of_its_prior():
     z = (drawn - 2.5) / total
     # Five standard errors of 30 sds of 3,000 draws.
     np.testing.assert_allclose(z.std(0), 1, atol=5 / np.sqrt(6000))
+
+
+def test_waves_of_a_long_series_are_those_of_means_of_neighbours():
+    even = np.arange(25_000) / 25_000
+    noise = np.random.default_rng(5).normal(size=25_000)
+    slow, fast = (np.sin(2 * np.pi * cycles * even) for cycles in (40, 8000))
+    found = gp.Series(even, 0.2 * slow + noise).units
+    np.testing.assert_allclose(found.frequencies[0], [40.0], atol=0.2)
+    np.testing.assert_allclose(found.amplitudes[0], [0.2], atol=0.05)
+    # Every third value would have it as 333 cycles of the same amplitude.
+    assert np.all(np.asarray(gp.Series(even, fast + 0.1 * noise).units.amplitudes) < 0.1)
