@@ -134,7 +134,7 @@ def tensorly_tucker(train, test):
     return tensorly(train, test, kind="Tucker")
 
 
-def sparse_gp(train, test, *, num_inducing: int = 200, steps: int = 100):
+def sparse_gp(train, test, *, num_inducing: int = 100, steps: int = 50):
     """GPJax: the collapsed bound, Matern-3/2 with a lengthscale per mode."""
     import warnings
 
@@ -181,5 +181,5 @@ SIDES = {
     "extra trees, modes only": trees_on_modes,
     "TensorLy CP, 50 x 50 x 150": tensorly_cp,
     "TensorLy Tucker, 50 x 50 x 150": tensorly_tucker,
-    "GPJax, 200 inducing": sparse_gp,
+    "GPJax, 100 inducing": sparse_gp,
 }
