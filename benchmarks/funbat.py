@@ -65,14 +65,12 @@ def of_normal(center, sd, y):
     }
 
 
-@functools.lru_cache(maxsize=1)  # two sides ask for it
-def power_of(train: Rows, test: Rows) -> float:
-    return fits.power_of(train, test)
+power_of = functools.lru_cache(maxsize=1)(fits.power_of)  # two sides ask for it
 
 
 def by_probkit(train: Rows, test: Rows, side: str):
     """Scores are those of the mixture of the draws."""
-    power, station = power_of(train, test), not side.endswith("modes only")
+    power, station = power_of(train), not side.endswith("modes only")
     found = fits.predicted(train, test, power, station=station)
     facts = {k: float(found.facts[k]) for k in ("elbo", "effective_draws")}
     return found.center(), lambda y: found.scores(y) | {"power": power} | facts

@@ -27,6 +27,8 @@ class Rows:
         low: the ends of the coordinates in the whole table, `(k,)`.
         high: the other ends.
         zero: the value of nothing at all, for concentrations; None for other values.
+        index: the number of each row in the whole table; None for the whole table.
+        table: all rows of that table, without values; None for the whole table.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Rows:
     low: np.ndarray
     high: np.ndarray
     zero: float | None
+    index: np.ndarray | None = None
+    table: "Rows | None" = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -48,8 +52,13 @@ class Rows:
     def take(self, index: np.ndarray, *, hide: bool = False) -> "Rows":
         """Some rows, with their values or without."""
         y = np.full(len(index), np.nan) if hide else self.y[index]
-        x, day, station = self.x[index], self.day[index], self.station[index]
-        return replace(self, x=x, day=day, station=station, y=y)
+        table = replace(self, y=np.full(len(self), np.nan))
+        found = replace(
+            self, x=self.x[index], day=self.day[index], station=self.station[index], y=y
+        )
+        if self.index is None or self.table is None:
+            return replace(found, index=index, table=table)
+        return replace(found, index=self.index[index])
 
     def columns(self) -> dict[str, np.ndarray]:
         """One column per coordinate, as `tucker.Entries.from_table` takes them."""

@@ -135,34 +135,30 @@ def model_of(name: str) -> CP:
     return CP(rank=RANK)
 
 
-def entries_of(
-    train: Rows, test: Rows, scale: Scale, station: bool = True
-) -> tuple[Entries, Entries]:
-    """The training entries, and all, among whose values those of `test` mean nothing.
+def entries_of(train: Rows, scale: Scale, station: bool = True) -> tuple[Entries, Entries]:
+    """The training entries, and entries at all rows of the table, without their values.
 
     The points are those of all rows. A point without entries changes nothing in the fit,
     and one compiled program fits all folds.
     """
+    if train.table is None:
+        raise ValueError("`train` is a whole table; give some of its rows, by `Rows.take`.")
     modes, value = modes_of(train.name, station), scale.forward(train.y)
-    columns, new = train.columns(), test.columns()
+    columns, whole = train.columns(), train.table.columns()
     # Priors are in the units of the training rows alone.
     units = Entries.from_table(columns | {"value": value}, modes, "value").units
-    both = {k: np.concatenate([v, new[k]]) for k, v in columns.items()}
-    both["value"] = np.append(value, np.full(len(test), value.mean()))
+    both = {k: np.concatenate([v, whole[k]]) for k, v in columns.items()}
+    both["value"] = np.append(value, np.full(len(train.table), value.mean()))
     every = Entries.from_table(both, modes, "value", units=units)
-    data = every.take(jnp.arange(len(train)))
+    rows = jnp.arange(len(every))
+    data, elsewhere = every.take(rows[: len(train)]), every.take(rows[len(train) :])
     assert isinstance(data, Entries)
-    return data, every
+    assert isinstance(elsewhere, Entries)
+    return data, elsewhere
 
 
-def power_of(train: Rows, test: Rows, station: bool = True) -> float:
-    """The power of `POWERS` with the highest evidence bound of the training rows.
-
-    Args:
-        train: the training rows.
-        test: rows that are held out, of which only the coordinates are read.
-        station: whether the station is a mode.
-    """
+def power_of(train: Rows) -> float:
+    """The power of `POWERS` with the highest evidence bound of the training rows."""
     import probkit as pk
 
     if train.zero is None:
@@ -170,7 +166,7 @@ def power_of(train: Rows, test: Rows, station: bool = True) -> float:
     bounds = {}
     for power in POWERS:
         scale = Scale.of(train, power)
-        data, _ = entries_of(train, test, scale, station)
+        data, _ = entries_of(train, scale)
         fit = pk.fit(
             model_of(train.name),
             data,
@@ -202,11 +198,12 @@ def predicted(
     """
     import probkit as pk
 
+    if test.index is None:
+        raise ValueError("`test` is a whole table; give some of its rows, by `Rows.take`.")
     scale, key = Scale.of(train, power), jax.random.key(0)
-    data, every = entries_of(train, test, scale, station)
+    data, whole = entries_of(train, scale, station)
     model = model_of(train.name)
     fit = pk.fit(model, data, method, key=key, throw=False, progress=False)
-    drawn = pk.predict(fit, every, key=key)["surface"].values[0]
+    drawn = pk.predict(fit, whole, key=key)["surface"].values[0]
     noise = fit.posterior["noise_sd"].values[0]
-    found = drawn[:, len(train) :]
-    return Predicted(found, noise, scale, model.observation, dict(fit.facts))
+    return Predicted(drawn[:, test.index], noise, scale, model.observation, dict(fit.facts))

@@ -111,7 +111,7 @@ def attempt(folder: Path | None, name: str, num_folds: int = 5) -> Outcome:
         train, test = rows.take(kept), rows.take(held, hide=True)
         y = rows.y[held] if table.truth is None else table.truth[held]
         begun = time.process_time()
-        power = fits.power_of(train, test)
+        power = fits.power_of(train)
         predicted = fits.predicted(train, test, power)
         scores = predicted.scores(rows.y[held])
         seconds = time.process_time() - begun

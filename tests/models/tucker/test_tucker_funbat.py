@@ -101,17 +101,19 @@ def test_held_out_values_change_no_prior_and_their_points_are_there(folder):
     kept, held = made.split("days", 0)
     train, test = made.rows.take(kept), made.rows.take(held, hide=True)
     assert np.isnan(test.y).all()
+    assert train.table is not None
+    assert np.isnan(train.table.y).all()
+    np.testing.assert_array_equal(train.table.x[test.index], test.x)
     scale = fits.Scale.of(train, 0.25)
-    entries, every = fits.entries_of(train, test, scale)
+    entries, whole = fits.entries_of(train, scale)
     (day,) = (axis for axis in entries.axes if axis.name == "day")
     assert len(day) == 40 > len(set(train.day))
-    assert (len(entries), len(every)) == (len(kept), len(made.rows))
+    assert (len(entries), len(whole)) == (len(kept), len(made.rows))
     np.testing.assert_allclose(entries.y, scale.forward(train.y))
     np.testing.assert_allclose(entries.y_sd, entries.y.std())
     assert float(day.length) == pytest.approx(np.ptp(train.day))
     # The points of all splits are the same, and so is the compiled program.
-    other = [made.rows.take(i) for i in made.split("published", 1)]
-    again, _ = fits.entries_of(*other, scale)
+    again, _ = fits.entries_of(made.rows.take(made.split("stations", 1)[0]), scale)
     assert [a.points.shape for a in again.axes] == [a.points.shape for a in entries.axes]
     assert jnp.array_equal(again.axes[0].points, entries.axes[0].points)
 
@@ -131,7 +133,7 @@ def test_rows_of_a_table_are_means_over_folds(folder, monkeypatch):
         surface = scale.forward(day)[None]
         return fits.Predicted(surface, np.array([0.1]), scale, tucker.Normal(), {})
 
-    monkeypatch.setattr(fits, "power_of", lambda train, test: 0.25)
+    monkeypatch.setattr(fits, "power_of", lambda train: 0.25)
     monkeypatch.setattr(fits, "predicted", known)
     found = table.attempt(folder, "pm10", 2)
     assert found.error == pytest.approx(found.day_mean)
