@@ -188,6 +188,9 @@ def of_smooth_functions(quick: bool):
 class Rowed:
     """The rows of a run, written as they come, so that one that is cut off can go on.
 
+    It does not go on with rows of code that was changed since the last commit, or of other
+    settings.
+
     Attributes:
         rows: those that are done.
     """
@@ -198,7 +201,7 @@ class Rowed:
         self.rows: list[dict] = []
         if self.path.exists():
             earlier = json.loads(self.path.read_text())
-            if earlier["settings"] == settings:
+            if earlier["settings"] == settings and not settings["commit"].endswith("+"):
                 self.rows = earlier["rows"]
                 print(f"goes on after {len(self.rows)} rows of {self.path.name}")
 

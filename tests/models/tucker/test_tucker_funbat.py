@@ -1,5 +1,8 @@
 """The tables of the paper: splits, scales, scores, and a fit of the simulated surface."""
 
+import importlib
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -148,3 +151,20 @@ def test_rows_of_a_table_are_means_over_folds(folder, monkeypatch):
 def test_a_table_whose_file_is_missing_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`so2` needs `beijing_daily\.npz`"):
         data.read(tmp_path, "so2")
+
+
+@pytest.mark.parametrize(
+    ("commit", "rank", "goes_on"),
+    [("abc", 2, True), ("abc", 3, False), ("abc+", 2, False)],
+)
+def test_a_run_that_was_cut_off_goes_on(commit, rank, goes_on, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    script = importlib.import_module("funbat")
+    monkeypatch.setattr(script, "RESULTS", tmp_path)
+    row = {"set": "pm25", "split": "days", "fold": 0, "side": "mean"}
+    first = script.Rowed(False, {"commit": commit, "rank": 2})
+    first.add(row | {"rmse": 0.5})
+    assert first.has(row)
+    again = script.Rowed(False, {"commit": commit, "rank": rank})
+    assert again.has(row) == goes_on
+    assert not again.has(row | {"fold": 1})
