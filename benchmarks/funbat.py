@@ -43,7 +43,7 @@ NEEDS = {"TensorLy": "tensorly", "extra": "sklearn"}
 # Sides that take minutes, which run on the first published fold alone.
 SLOW = ("GPJax", "authors")
 # What a table of two modes and no station has no use for.
-SIMPLE = ("probkit", "mean", "extra trees, modes only", "GPJax", "authors, CP")
+SIMPLE = ("probkit", "mean", "extra trees, modes only", "GPJax")
 
 
 # The sides.
