@@ -1,14 +1,15 @@
-"""Functional Tucker models and rivals on air quality and land temperature.
+"""Functional Tucker models and rivals on air quality, land temperature and a simulation.
 
     python benchmarks/funbat.py --data path/to/the/files
 
 The folder has `beijing_daily.npz` and `us_temp.npz`; neither is part of probkit, and the
 README beside this file says what they hold. All sides get the same rows in one run. Besides
 the published random folds there are splits in which no row of the test set has a near copy
-in the training set.
+in the training set. Rows are written as they come, and a run that was cut off goes on.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import subprocess
@@ -19,129 +20,60 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from funbat_sides import SIDES, Rows
-from timing import machine, table, timed, write
+from funbat_sides import SIDES
+from timing import RESULTS, machine, table, timed, write
 
 import probkit as pk
 from probkit.models import tucker
-
-SETS = ("pm25", "pm10", "so2", "us_temp")
-SPLITS = ("published", "distinct", "days", "stations")
-HELD_OUT = 0.2
-OURS = ("probkit", "probkit, logs", "probkit, modes only")
-NEEDS = {"TensorLy": "tensorly", "extra": "sklearn", "random": "sklearn"}
-
-
-# Functions of the weather and the day need not be smooth, as in the paper.
-ROUGH = {name: tucker.Smooth(0.5) for name in ("temp", "pres", "day")}
-METHOD = tucker.MessagePassing(
-    num_starts=2, max_steps=60, atol=1.0, num_draws=100, num_warmup=50
+from probkit.models.tucker.funbat import fits
+from probkit.models.tucker.funbat.data import (
+    AIR,
+    SIMULATED,
+    SPLITS,
+    Rows,
+    is_missing,
+    read,
+    surface,
 )
+from probkit.record import write_atomically
 
-
-def ours(entries: tucker.Entries, queries: tucker.Queries):
-    """Draws of the surface at the queries, and of the sd of the noise."""
-    names = [axis.name for axis in entries.axes]
-    model = tucker.CP(2, modes={k: v for k, v in ROUGH.items() if k in names})
-    key = jax.random.key(0)
-    fitted = pk.fit(model, entries, METHOD, key=key, throw=False)
-    drawn = pk.predict(fitted, queries, key=key)
-    return drawn["surface"].values[0], fitted.posterior["noise_sd"].values[0]
-
-
-# The tables.
-
-
-def read(folder: Path, name: str):
-    """All rows, the published folds, and how many rows of a fold are for training."""
-    if name == "us_temp":
-        found = np.load(folder / "us_temp.npz", allow_pickle=False)
-        x = np.stack([found["lat"], found["lon_west"], found["year"]], 1).astype(float)
-        place = np.unique(x[:, :2], axis=0, return_inverse=True)[1].reshape(-1)
-        day, y = found["year"] - found["year"].min(), found["temp_f"].astype(float)
-        folds, zero = found["folds"], None
-    else:
-        found = np.load(folder / "beijing_daily.npz", allow_pickle=False)
-        temp, pres = (np.round(found[k], 1) for k in ("temp", "pres"))
-        x = np.stack([temp, pres, found["day"].astype(float)], 1)
-        place, day, y = found["station"], found["day"], found[name].astype(float)
-        zero = -y.mean() / y.std(ddof=1)
-        y = (y - y.mean()) / y.std(ddof=1)  # as published
-        folds = found[f"folds_{name}"]
-    rows = Rows(x, day.astype(int), place.astype(int), y, x.min(0), x.max(0), zero)
-    return rows, folds.astype(int), int(found["n_train"])
-
-
-def split(rows: Rows, folds, num_train: int, kind: str, fold: int):
-    """Numbers of the training rows and of the test rows."""
-    if kind == "published":
-        return folds[fold][:num_train], folds[fold][num_train:]
-    rng = np.random.default_rng(1000 + fold)
-    if kind == "distinct":
-        groups = np.unique(rows.x, axis=0, return_inverse=True)[1].reshape(-1)
-    else:
-        groups = rows.day if kind == "days" else rows.station
-    names = rng.permutation(np.unique(groups))
-    held = names[: max(1, round(HELD_OUT * len(names)))]
-    test = np.isin(groups, held)
-    return np.flatnonzero(~test), np.flatnonzero(test)
-
-
-def some(rows: Rows, index, hide: bool) -> Rows:
-    y = np.full(len(index), np.nan) if hide else rows.y[index]
-    parts = (rows.x[index], rows.day[index], rows.station[index])
-    return Rows(*parts, y, rows.low, rows.high, rows.zero)
-
-
-def columns(rows: Rows, name: str):
-    """What `tucker.Entries.from_table` takes: columns, and modes."""
-    if name == "us_temp":
-        found = {"lat": rows.x[:, 0], "lon_west": rows.x[:, 1], "year": rows.x[:, 2]}
-        return found, {"place": ["lat", "lon_west"], "year": "year"}
-    found = {"temp": rows.x[:, 0], "pres": rows.x[:, 1], "day": rows.x[:, 2]}
-    found["station"] = np.char.add("station ", rows.station.astype(str))
-    return found, {k: k for k in found}
+SETS = (*SIMULATED, *AIR, "us_temp")
+OURS = ("probkit", "probkit, modes only")
+NEEDS = {"TensorLy": "tensorly", "extra": "sklearn"}
+# Sides that take minutes, which run on the first published fold alone.
+SLOW = ("GPJax", "authors")
+# What a table of two modes and no station has no use for.
+SIMPLE = ("probkit", "mean", "extra trees, modes only", "GPJax")
 
 
 # The sides.
 
 
-def scored(mean, sd, y):
-    """Errors, the mean negative log density of a normal prediction, and coverage."""
-    z = (y - mean) / sd
+def errors(center, y):
     return {
-        "rmse": float(np.sqrt(np.mean((y - mean) ** 2))),
-        "mae": float(np.mean(np.abs(y - mean))),
+        "rmse": float(np.sqrt(np.mean((y - center) ** 2))),
+        "mae": float(np.mean(np.abs(y - center))),
+    }
+
+
+def of_normal(center, sd, y):
+    """The mean negative log density of a normal prediction, and coverage."""
+    z = (y - center) / sd
+    return {
         "nlpd": float(np.mean(z**2 / 2 + np.log(sd) + np.log(2 * np.pi) / 2)),
         "in_90": float(np.mean(np.abs(z) < 1.6448536269514722)),
     }
 
 
-def by_probkit(train: Rows, test: Rows, name: str, side: str):
-    """Scores are those of the draws: the mean density, and quantiles."""
-    found, modes = columns(train, name)
-    if side.endswith("modes only"):
-        modes.pop("station", None)
-    logs = side.endswith("logs")
-    if logs and train.zero is None:
-        return None
-    values = np.log(train.y - train.zero) if logs else train.y
-    entries = tucker.Entries.from_table(found | {"value": values}, modes, "value")
-    f, noise = ours(entries, tucker.queries(entries, columns(test, name)[0]))
-    noise = noise[:, None]
-    rng = np.random.default_rng(0)
-    new = f + noise * rng.normal(size=f.shape)
-    new = np.exp(new) + train.zero if logs else new
+power_of = functools.lru_cache(maxsize=1)(fits.power_of)  # two sides ask for it
 
-    def of_draws(y):
-        low, high = np.quantile(new, [0.05, 0.95], axis=0)
-        value = np.log(y - train.zero) if logs else y
-        log_p = -(((value - f) / noise) ** 2) / 2 - np.log(noise) - np.log(2 * np.pi) / 2
-        slope = value if logs else 0.0  # log dy/dvalue
-        nlpd = slope - np.logaddexp.reduce(log_p, axis=0) + np.log(len(f))
-        return {"nlpd": float(nlpd.mean()), "in_90": float(np.mean((low < y) & (y < high)))}
 
-    return new.mean(0), new.std(0), of_draws
+def by_probkit(train: Rows, test: Rows, side: str):
+    """Scores are those of the mixture of the draws."""
+    power, station = power_of(train), not side.endswith("modes only")
+    found = fits.predicted(train, test, power, station=station)
+    facts = {k: float(found.facts[k]) for k in ("elbo", "effective_draws")}
+    return found.center(), lambda y: found.scores(y) | {"power": power} | facts
 
 
 def by_reference(train: Rows, test: Rows, args, name: str, kind: str):
@@ -177,38 +109,47 @@ def by_reference(train: Rows, test: Rows, args, name: str, kind: str):
     return mean, np.full(len(mean), scale * found["noise_sd"]), more
 
 
-def run(side, train: Rows, test: Rows, y):
-    seconds, found = timed(lambda: side(train, test))
-    if found is None:
-        return None
-    mean, sd, *more = found
-    extra = (more[0](y) if callable(more[0]) else more[0]) if more else {}
-    return scored(mean, sd, y) | seconds | extra
+def run(side, train: Rows, test: Rows, y, truth):
+    """The scores of one side; the errors of a simulation are from its surface."""
+    seconds, (center, spread, *more) = timed(lambda: side(train, test))
+    found = errors(center, y if truth is None else truth)
+    found |= spread(y) if callable(spread) else of_normal(center, spread, y)
+    return found | seconds | (more[0] if more else {})
 
 
 def chosen(side: str, args, name: str):
     """The function of a side."""
     if side in OURS:
-        return lambda train, test: by_probkit(train, test, name, side)
+        return lambda train, test: by_probkit(train, test, side)
     if side.startswith("authors"):
         kind = side.split()[-1]
         return lambda train, test: by_reference(train, test, args, name, kind)
     return SIDES[side]
 
 
-def is_missing(name: str) -> bool:
-    module = NEEDS.get(name.split()[0])
+def is_absent(side: str) -> bool:
+    module = NEEDS.get(side.split()[0])
     return module is not None and importlib.util.find_spec(module) is None
+
+
+def is_asked(side: str, name: str, kind: str, fold: int) -> bool:
+    """Whether a side has a row on this fold."""
+    if side.startswith(SLOW) and (kind != "published" or fold > 0):
+        return False
+    if name == "us_temp" and kind in ("days", "stations"):  # as large as all else
+        return False
+    if name in SIMULATED:
+        return side.startswith(SIMPLE) and side != "probkit, modes only"
+    # Without the station as a mode: as the paper has it, and for stations never seen.
+    fits_modes = name in AIR and kind in ("published", "stations")
+    return side != "probkit, modes only" or fits_modes
 
 
 # Smooth functions without noise, at points of one's own choice.
 
 
 def _two(p):
-    """The paper's surface of rank one."""
-    s, t = p[..., 0], p[..., 1]
-    wave = jnp.sin(2 * jnp.pi * s) ** 2 * jnp.cos(2 * jnp.pi * s)
-    return wave * jnp.exp(-2 * t) * jnp.sin(1.5 * jnp.pi * t)
+    return surface(p[..., 0], p[..., 1], jnp)
 
 
 def _three(p):
@@ -248,12 +189,56 @@ def of_smooth_functions(quick: bool):
     return rows
 
 
+class Rowed:
+    """The rows of a run, written as they come, so that one that is cut off can go on.
+
+    It does not go on with rows of code that was changed since the last commit, or of other
+    settings.
+
+    Attributes:
+        rows: those that are done.
+    """
+
+    def __init__(self, quick: bool, settings: dict):
+        self.path = RESULTS / f"funbat{'_quick' if quick else ''}_unfinished.json"
+        self.settings = settings
+        self.rows: list[dict] = []
+        if self.path.exists():
+            earlier = json.loads(self.path.read_text())
+            if earlier["settings"] == settings and not settings["commit"].endswith("+"):
+                self.rows = earlier["rows"]
+                print(f"goes on after {len(self.rows)} rows of {self.path.name}")
+
+    def has(self, row: dict) -> bool:
+        return any(row.items() <= one.items() for one in self.rows)
+
+    def add(self, row: dict) -> None:
+        self.rows.append(row)
+        found = {"settings": self.settings, "rows": self.rows}
+        text = json.dumps(found, indent=1, default=float).encode()
+        RESULTS.mkdir(exist_ok=True)
+        write_atomically(self.path, lambda file: file.write(text))
+
+
+def settings_of(args, facts) -> dict:
+    """What must be the same for a run to go on."""
+    kept = {"commit": facts["commit"], "data": str(args.data), "rank": args.rank}
+    return kept | {"sweeps": args.sweeps, "reference": str(args.reference)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder with the two files")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--splits", nargs="+", default=list(SPLITS), choices=SPLITS)
     parser.add_argument("--folds", type=int, default=5, choices=range(1, 6))
+    parser.add_argument(
+        "--other-folds",
+        type=int,
+        default=1,
+        choices=range(1, 6),
+        help="of the simulations, of us_temp, and of the splits that are not published",
+    )
     parser.add_argument("--sides", nargs="+", help="by default all that can be run")
     parser.add_argument("--reference", type=Path, help="the folder of the authors' code")
     parser.add_argument("--peer-python", default=sys.executable, help="with torch")
@@ -261,66 +246,74 @@ def main():
     parser.add_argument("--sweeps", type=int, help="of their code; by default theirs")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
-    if args.data is None or not (args.data / "beijing_daily.npz").exists():
+    missing = [name for name in args.sets if is_missing(args.data, name)]
+    if missing:
         parser.error(
-            "the data are not part of probkit; give the folder of `beijing_daily.npz` and "
-            "`us_temp.npz` as --data. README.md says what they hold."
+            f"{', '.join(missing)}: the data are not part of probkit; give the folder of "
+            "`beijing_daily.npz` and `us_temp.npz` as --data. README.md describes them."
         )
     known = [*OURS, *SIDES]
     if args.reference is not None:
         known += [f"authors, {kind}" for kind in ("CP", "Tucker")]
-    args.sides = args.sides or known
-    unknown = [name for name in args.sides if name not in known]
+    asked = args.sides or known
+    unknown = [name for name in asked if name not in known]
     if unknown:
         parser.error(f"--sides has {unknown[0]!r}; there are {', '.join(known)}.")
     if args.quick:
         args.sets, args.folds, args.splits = args.sets[:1], 1, args.splits[:2]
     pk.enable_x64()
     jax.block_until_ready(jnp.zeros(()))
-    facts, rows = machine(), []
+    facts = machine()
+    rowed = Rowed(args.quick, settings_of(args, facts))
     for name in args.sets:
-        everything, folds, num_train = read(args.data, name)
-        for kind in args.splits:
-            for fold in range(args.folds):
-                kept, held = split(everything, folds, num_train, kind, fold)
-                train, test = some(everything, kept, False), some(everything, held, True)
-                for side in args.sides:
+        every = read(args.data, name)
+        for kind in args.splits[:1] if name in SIMULATED else args.splits:
+            first = kind == "published" and name in AIR
+            for fold in range(args.folds if first else args.other_folds):
+                kept, held = every.split(kind, fold)
+                train, test = every.rows.take(kept), every.rows.take(held, hide=True)
+                truth = None if every.truth is None else every.truth[held]
+                for side in asked:
                     row = {"set": name, "split": kind, "fold": fold, "side": side}
-                    row |= {"n_train": len(kept), "n_test": len(held)}
-                    if is_missing(side):
+                    if not is_asked(side, name, kind, fold) or rowed.has(row):
+                        continue
+                    if is_absent(side):
                         row["state"] = "not installed"
                     else:
-                        found = run(
-                            chosen(side, args, name), train, test, everything.y[held]
-                        )
-                        row |= {"state": "not run"} if found is None else found
-                    rows.append(row)
-                    print(
-                        *(f"{v:.4g}" if isinstance(v, float) else v for v in row.values())
+                        row |= {"n_train": len(kept), "n_test": len(held)}
+                        side_of = chosen(side, args, name)
+                        row |= run(side_of, train, test, every.rows.y[held], truth)
+                    rowed.add(row)
+                    values = (
+                        f"{v:.4g}" if isinstance(v, float) else v for v in row.values()
                     )
-    header = ("set", "split", "side", "RMSE", "MAE", "NLPD", "in 90 %", "s")
-    show(header, rows)
+                    print(*values, flush=True)
+    header = ("set", "split", "folds", "side", "RMSE", "MAE", "NLPD", "in 90 %", "cpu s")
+    show(header, rowed.rows)
     smooth = of_smooth_functions(args.quick)
     print()
     keys = ("function", "variables", "nodes", "evaluations", "error", "wall_s")
     table((*keys[:4], "error / sd", "s"), [tuple(r[k] for k in keys) for r in smooth])
     whole = set(args.sets) == set(SETS) and set(args.splits) == set(SPLITS)
-    whole = whole and args.folds == 5 and {*OURS, *SIDES} <= set(args.sides)
-    result = {"machine": facts, "dtype": "float64", "rows": rows, "smooth": smooth}
+    whole = whole and args.folds == 5 and {*OURS, *SIDES} <= set(asked)
+    result = {"machine": facts, "dtype": "float64", "rows": rowed.rows, "smooth": smooth}
     write("funbat", result, args.quick or not whole)
+    rowed.path.unlink(missing_ok=True)
 
 
 def show(header, rows) -> None:
     shown = []
     for name, kind, side in dict.fromkeys((r["set"], r["split"], r["side"]) for r in rows):
         these = [r for r in rows if (r["set"], r["split"], r["side"]) == (name, kind, side)]
+        first = (name, kind, len(these), side)
         if "state" in these[0]:
-            shown.append((name, kind, side, these[0]["state"], *[""] * 4))
+            shown.append((*first, these[0]["state"], *[""] * 4))
             continue
-        keys = ("rmse", "mae", "nlpd", "in_90", "wall_s")
+        keys = ("rmse", "mae", "nlpd", "in_90", "cpu_s")
         means = [float(np.mean([r[k] for r in these])) for k in keys]
-        spread = np.std([r["rmse"] for r in these])
-        shown.append((name, kind, side, f"{means[0]:.4f} +- {spread:.4f}", *means[1:]))
+        error, spread = means[0], np.std([r["rmse"] for r in these])
+        text = f"{error:.2e}" if error < 1e-3 else f"{error:.4f} +- {spread:.4f}"
+        shown.append((*first, text, *means[1:]))
     table(header, shown)
 
 

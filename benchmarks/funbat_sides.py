@@ -1,45 +1,21 @@
 """The rivals of `funbat.py`. Each gets training rows and the places of others.
 
-A side is a function of `train` and `test`, both `Rows`, that returns the mean of each test
-value and its sd, noise included.
+A side is a function of `train` and `test`, both `Rows` of `probkit.models.tucker.funbat`.
+It returns the mean of each test value and its sd, noise included. The values of `test` are
+NaN.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from probkit.models.tucker.funbat.table import day_mean as mean_of_day
 
 SEED = 0
 # Binned tensors: so many cells along each of three modes, as in the paper's comparisons.
 BINS = {"coarse": (50, 50, 150)}
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a table.
-
-    Attributes:
-        x: coordinates of the modes, `(n, 3)`, in their own units.
-        day: the number of the day, or year.
-        station: the number of the station.
-        y: the values; NaN for test rows.
-        low: the ends of the coordinates in the whole table, `(3,)`.
-        high: the other ends.
-        zero: the value of nothing at all, for concentrations; None for temperatures.
-    """
-
-    x: np.ndarray
-    day: np.ndarray
-    station: np.ndarray
-    y: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    zero: float | None
-
-    def scaled(self):
-        return (self.x - self.low) / (self.high - self.low)
-
-    def with_station(self):
-        return np.column_stack([self.scaled(), self.station])
+def with_station(rows):
+    return np.column_stack([rows.scaled(), rows.station])
 
 
 def overall(train, test):
@@ -51,13 +27,11 @@ def overall(train, test):
 def day_mean(train, test):
     """The mean of the training rows of the same day; of all rows for a day without any."""
     count = np.bincount(train.day, minlength=test.day.max() + 1)
-    total = np.bincount(train.day, train.y, minlength=len(count))
-    means = np.where(count > 0, total / np.maximum(count, 1), train.y.mean())
-    inside = train.y - means[train.day]
+    inside = train.y - mean_of_day(train, train)
     noise = np.sum(inside**2) / max(1, len(train.y) - np.count_nonzero(count))
     n = count[test.day]
     variance = np.where(n > 0, noise * (1 + 1 / np.maximum(n, 1)), train.y.var())
-    return means[test.day], np.sqrt(variance)
+    return mean_of_day(train, test), np.sqrt(variance)
 
 
 def additive(train, test):
@@ -114,7 +88,7 @@ def extra_trees(train, test, *, station: bool = True):
     """100 trees; the sd is the error on a tenth of the rows, without them."""
     from sklearn.ensemble import ExtraTreesRegressor
 
-    x, new = (r.with_station() if station else r.scaled() for r in (train, test))
+    x, new = (with_station(r) if station else r.scaled() for r in (train, test))
     kept = np.random.default_rng(SEED).uniform(size=len(train.y)) < 0.9
     trees = ExtraTreesRegressor(100, random_state=SEED).fit(x[kept], train.y[kept])
     left = train.y[~kept] - trees.predict(x[~kept])
@@ -125,17 +99,6 @@ def extra_trees(train, test, *, station: bool = True):
 def trees_on_modes(train, test):
     """`extra_trees` without the station."""
     return extra_trees(train, test, station=False)
-
-
-def forest(train, test):
-    """100 trees on the modes; the sd is that of predictions for rows outside a tree."""
-    from sklearn.ensemble import RandomForestRegressor
-
-    trees = RandomForestRegressor(100, oob_score=True, random_state=SEED)
-    trees.fit(train.scaled(), train.y)
-    left = train.y - trees.oob_prediction_
-    mean = trees.predict(test.scaled())
-    return mean, np.full(len(mean), np.sqrt(np.mean(left**2)))
 
 
 def tensorly(train, test, *, kind: str, rank: int = 2, bins=BINS["coarse"]):
@@ -171,7 +134,7 @@ def tensorly_tucker(train, test):
     return tensorly(train, test, kind="Tucker")
 
 
-def sparse_gp(train, test, *, num_inducing: int = 200, steps: int = 100):
+def sparse_gp(train, test, *, num_inducing: int = 100, steps: int = 50):
     """GPJax: the collapsed bound, Matern-3/2 with a lengthscale per mode."""
     import warnings
 
@@ -181,8 +144,9 @@ def sparse_gp(train, test, *, num_inducing: int = 200, steps: int = 100):
     rng = np.random.default_rng(SEED)
     center, scale = train.y.mean(), train.y.std()
     x = train.scaled()
+    d = x.shape[1]
     data = gpx.Dataset(X=jnp.asarray(x), y=jnp.asarray((train.y - center) / scale)[:, None])
-    kernel = gpx.kernels.Matern32(lengthscale=jnp.full(3, 0.2), n_dims=3)
+    kernel = gpx.kernels.Matern32(lengthscale=jnp.full(d, 0.2), n_dims=d)
     prior = gpx.gps.Prior(kernel=kernel, mean_function=gpx.mean_functions.Constant())
     family = gpx.variational_families.CollapsedVariationalGaussian(
         model=prior * gpx.likelihoods.Gaussian(),
@@ -215,8 +179,7 @@ SIDES = {
     "lookup, else station + day": lookup,
     "extra trees": extra_trees,
     "extra trees, modes only": trees_on_modes,
-    "random forest, modes only": forest,
     "TensorLy CP, 50 x 50 x 150": tensorly_cp,
     "TensorLy Tucker, 50 x 50 x 150": tensorly_tucker,
-    "GPJax, 200 inducing": sparse_gp,
+    "GPJax, 100 inducing": sparse_gp,
 }

@@ -67,21 +67,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument(
         "paper",
-        choices=["gphm"],
-        help="gphm: equations of high frequencies, arXiv 2311.04465",
+        choices=["gphm", "funbat"],
+        help="gphm: equations of high frequencies, arXiv 2311.04465; funbat: tables of "
+        "continuous coordinates, arXiv 2311.04829",
     )
     reproduce.add_argument(
         "--only",
         metavar="NAMES",
-        help="problems to run, separated by commas, such as u1,u3 (default: all)",
+        help="problems to run, separated by commas, such as u1,u3 or pm25 (default: all)",
     )
     reproduce.add_argument(
         "--kernel",
         choices=["StM", "GM"],
-        help="Student-t or Gaussian bumps (default: both)",
+        help="gphm: Student-t or Gaussian bumps (default: both)",
     )
     reproduce.add_argument(
-        "--quick", action="store_true", help="run only u1 and u3, unless --only is given"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="funbat: the folder of beijing_daily.npz and us_temp.npz, which are not part "
+        "of probkit",
+    )
+    reproduce.add_argument(
+        "--quick",
+        action="store_true",
+        help="run two problems only, unless --only is given; funbat: one fold of each",
     )
     reproduce.set_defaults(run=_reproduce)
     info = commands.add_parser(
@@ -111,6 +121,29 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
+    refused = {"gphm": "data", "funbat": "kernel"}[options.paper]
+    if getattr(options, refused) is not None:
+        raise ValueError(f"`{options.paper}` has no `--{refused}`; leave it out.")
+    return (_gphm if options.paper == "gphm" else _funbat)(options)
+
+
+def _funbat(options: argparse.Namespace) -> int:
+    import probkit as pk
+    from probkit.models.tucker.funbat import table
+
+    names = table.chosen(options.only, options.quick)
+    if options.data is not None and not options.data.is_dir():
+        raise ValueError(f"`--data {options.data}` is not a folder.")
+
+    pk.enable_x64()
+    print(table.ABOUT)
+    for line in table.rows(options.data, names, 1 if options.quick else 5):
+        print(line, flush=True)
+    print(f"\n{table.LEGEND}")
+    return 0
+
+
+def _gphm(options: argparse.Namespace) -> int:
     import probkit as pk
     from probkit.models.pde.gphm import table
 

@@ -66,7 +66,7 @@ def test_there_are_imports():
 
 
 # A paper's table uses the library as a user does, by its root, when it is asked for.
-USERS = {"probkit.models.pde.gphm.table"}
+USERS = {"probkit.models.pde.gphm.table", "probkit.models.tucker.funbat.fits"}
 
 
 def test_imports_point_down():

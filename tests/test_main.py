@@ -96,3 +96,28 @@ def test_a_problem_that_no_paper_has_is_one_line_of_error(only, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "the problems are u1, u2" in error
+
+
+def test_tables_without_data_are_named_in_a_line(capsys):
+    assert main(["reproduce", "funbat", "--only", "pm25,us_temp"]) == 0
+    (line,) = [
+        one for one in capsys.readouterr().out.splitlines() if one.startswith("not run")
+    ]
+    assert "pm25, us_temp" in line
+    assert "`beijing_daily.npz` and `us_temp.npz` (no `--data`)" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["funbat", "--kernel", "GM"], "`funbat` has no `--kernel`"),
+        (["gphm", "--data", "."], "`gphm` has no `--data`"),
+        (["funbat", "--data", "no/such/folder"], "is not a folder"),
+        (["funbat", "--only", "u1"], "the tables are surface"),
+    ],
+)
+def test_an_option_of_another_paper_is_one_line_of_error(arguments, words, capsys):
+    assert main(["reproduce", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
