@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
@@ -127,6 +128,10 @@ class AbstractObservation(eqx.Module):
         """The expected value of an observation where the surface is `f`."""
         return f
 
+    def wanted(self, y: np.ndarray) -> str:
+        """What values it takes, if these are not such."""
+        return ""
+
 
 def _squares(y, mean, second):
     """$E[(y - f)^2]$, which rounding must not make negative."""
@@ -241,6 +246,9 @@ class Bernoulli(AbstractObservation):
     def mean(self, f):
         return jax.nn.sigmoid(f)
 
+    def wanted(self, y):
+        return "" if np.isin(y, (0, 1)).all() else "zeros and ones"
+
 
 class Poisson(AbstractObservation):
     r"""Counts with mean $e^f$.
@@ -262,3 +270,7 @@ class Poisson(AbstractObservation):
 
     def mean(self, f):
         return jnp.exp(f)
+
+    def wanted(self, y):
+        fits = (y >= 0).all() and (y == np.round(y)).all()
+        return "" if fits else "counts, whole numbers from zero"

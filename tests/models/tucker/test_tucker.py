@@ -331,6 +331,8 @@ def test_the_sweep_lowers_for_a_gpu():
         (tucker.Tucker((2, 2, 2)), r"has 3 ranks; the data have 2 modes"),
         (tucker.CP(1, modes={"m7": tucker.Smooth()}), r"names m7; the data have the modes"),
         (tucker.CP(1, modes={"m0": tucker.Smooth()}), r"takes `Exchangeable`"),
+        (tucker.CP(1, observation=tucker.Bernoulli()), r"takes zeros and ones"),
+        (tucker.CP(1, observation=tucker.Poisson()), r"takes counts, whole numbers"),
     ],
 )
 def test_models_that_do_not_fit_the_data_are_refused(model, message):
