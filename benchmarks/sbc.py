@@ -30,7 +30,7 @@ CENTRAL = 0.9
 HEALTH = {
     "divergences": "divergences",
     "rhat_lp": "R-hat of the log density",
-    "effective_draws": "effective draws of the noise",
+    "effective_draws": "effective draws of noise and level",
 }
 Ranks = dict[str, np.ndarray]
 Round = tuple[dict[str, Any], Any, Any]  # true sites, data, key

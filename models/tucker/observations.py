@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions.transforms import AffineTransform, PowerTransform
 
 from probkit.distributions import InUnits
-from probkit.validate import positive
+from probkit.validate import positive, unlike_counts, unlike_truth_values
 
 # The noise has a prior as of one observation with this residual, in sds of the values:
 # so weak that data without noise are fitted as such.
@@ -247,7 +247,7 @@ class Bernoulli(AbstractObservation):
         return jax.nn.sigmoid(f)
 
     def wanted(self, y):
-        return "" if np.isin(y, (0, 1)).all() else "zeros and ones"
+        return unlike_truth_values(y)
 
 
 class Poisson(AbstractObservation):
@@ -272,5 +272,4 @@ class Poisson(AbstractObservation):
         return jnp.exp(f)
 
     def wanted(self, y):
-        fits = (y >= 0).all() and (y == np.round(y)).all()
-        return "" if fits else "counts, whole numbers from zero"
+        return unlike_counts(y)

@@ -370,6 +370,6 @@ def test_a_start_at_a_fit_is_done_at_once(small):
     method = tucker.MessagePassing(num_starts=1, num_draws=5, num_warmup=0)
     again = pk.fit(SMALL, data, method, key=KEY, start=fitted)
     assert again.tree["trace"]["steps"].values.max() < 15
-    assert pk.diagnose(fitted)["effective draws of the noise"].ok
-    assert not pk.diagnose(again)["effective draws of the noise"].ok
+    assert pk.diagnose(fitted)["effective draws of noise and level"].ok
+    assert not pk.diagnose(again)["effective draws of noise and level"].ok
     assert again.facts["elbo"] >= fitted.facts["elbo"] - 0.01
