@@ -68,33 +68,16 @@ def quantities(sites, data, key):
     }
 
 
-def calibrate(simulations: int, method: pk.NUTS, ranked: int, seed: int):
-    of_one = eqx.filter_jit(quantities)
-    of_all = eqx.filter_jit(jax.vmap(quantities, in_axes=(0, None, 0)))
+def rounds(simulations: int, seed: int):
     template = like()
-    ranks: dict[str, list] = {}
-    health: dict[str, list] = {"divergences": [], "rhat_lp": []}
-    every = method.num_chains * method.num_samples // ranked
     for key in jax.random.split(jax.random.key(seed), simulations):
-        key_data, key_fit, key_truth, key_draws = jax.random.split(key, 4)
-        truth, data = simulate(template, key_data)
-        fitted = pk.fit(MODEL, data, method, key=key_fit, progress=False, relabel=False)
-        draws = {
-            k: jnp.asarray(v.values.reshape(-1, *v.shape[2:])[::every][:ranked])
-            for k, v in fitted.posterior.data_vars.items()
-        }
-        true = of_one(truth, data, key_truth)
-        keys = jax.random.split(key_draws, ranked)
-        for name, values in of_all(draws, data, keys).items():
-            below = int((np.asarray(values) < float(true[name])).sum())
-            ranks.setdefault(name, []).append(below)
-        checks = {c.name: c.value for c in pk.diagnose(fitted)}
-        health["divergences"].append(checks["divergences"])
-        health["rhat_lp"].append(checks.get("R-hat of the log density", np.nan))
-    return (
-        {k: np.array(v) for k, v in ranks.items()},
-        {k: np.array(v) for k, v in health.items()},
-    )
+        key_data, key_fit = jax.random.split(key)
+        yield *simulate(template, key_data), key_fit
+
+
+def calibrate(simulations: int, method: pk.NUTS, ranked: int, seed: int):
+    every = rounds(simulations, seed)
+    return sbc.ranked_rounds(MODEL, every, quantities, method=method, ranked=ranked)
 
 
 if __name__ == "__main__":

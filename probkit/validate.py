@@ -366,3 +366,14 @@ def column_names(value: Any, count: int) -> tuple[str, ...] | None:
     if all(isinstance(name, int | np.integer) for name in names):
         return None
     return tuple(str(name) for name in names)
+
+
+def unlike_counts(y: np.ndarray) -> str:
+    """What counts are, for a message, if these values are something else."""
+    fits = (y >= 0).all() and (y == np.round(y)).all()
+    return "" if fits else "counts, whole numbers from zero"
+
+
+def unlike_truth_values(y: np.ndarray) -> str:
+    """What truth values are, for a message, if these values are something else."""
+    return "" if np.isin(y, (0, 1)).all() else "zeros and ones"

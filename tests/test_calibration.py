@@ -25,3 +25,15 @@ def test_ranks_of_the_truth_are_uniform(monkeypatch, study, rounds):
     for name, values in ranks.items():
         assert len(values) == rounds
         assert sbc.p_values(values, 15)["ecdf"] > 1e-3, name
+
+
+def test_functional_cp_is_calibrated_by_gibbs_sampling(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    for module in ("timing", "sbc", "sbc_tucker"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    module, sbc = importlib.import_module("sbc_tucker"), importlib.import_module("sbc")
+    exact, _ = module.calibrate(16, module.gibbs(quick=True), 15, 3, ("CP(1)",))
+    for name, values in exact.items():
+        assert sbc.p_values(values, 15)["ecdf"] > 1e-3, name
+    # The level was at one end of its draws in nearly all rounds before it could move.
+    assert sbc.coverage(exact["CP(1): level"], 15) > 0.3

@@ -20,7 +20,7 @@ from probkit.gp.mixture import is_known
 from probkit.models.gp.kernels import NOISE, Priors, scale_prior
 from probkit.models.gp.observed import Units
 from probkit.models.gp.series import Series
-from probkit.validate import positive
+from probkit.validate import positive, unlike_counts, unlike_truth_values
 
 # The share of ones at which a level starts stays so far from zero and one.
 LEAST_SHARE = 0.01
@@ -149,8 +149,7 @@ class Poisson(AbstractLikelihood):
         return _of_unit_scale(data.units, jnp.log(rate))
 
     def _wanted(self, y):
-        fits = (y >= 0).all() and (y == np.round(y)).all()
-        return "" if fits else "counts, whole numbers from zero"
+        return unlike_counts(y)
 
 
 class Bernoulli(AbstractLikelihood):
@@ -169,7 +168,7 @@ class Bernoulli(AbstractLikelihood):
         return _of_unit_scale(data.units, jnp.log(share / (1 - share)))
 
     def _wanted(self, y):
-        return "" if np.isin(y, (0, 1)).all() else "zeros and ones"
+        return unlike_truth_values(y)
 
 
 def _of_unit_scale(units: Units, level: Float[Array, ""]) -> Units:

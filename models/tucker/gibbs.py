@@ -35,9 +35,14 @@ from probkit.models.tucker.posterior import (
     standardised,
     surface_at,
 )
+from probkit.models.tucker.ridges import slid
 
 # The best scale of a random walk in m dimensions, times the root of m.
 WALK = 2.4
+# Steps of single parameters per sweep, and their sds, in unconstrained coordinates. The
+# curvature at the start is that for known functions of the other modes, and some parameters
+# vary much more than it says.
+SINGLE, SHORTEST, LONGEST = 3, 0.1, 3.0
 
 
 def _is_short(model, data, post, inverses, key, counts) -> bool:
@@ -113,7 +118,7 @@ def swept(
         The next draw, the white noise of each mode, and the share of accepted proposals.
     """
     count = len(data.axes)
-    keys = jax.random.split(key, 2 * count + 3)
+    keys = jax.random.split(key, 2 * count + 4)
     whites, accepted = [], jnp.zeros((), data.dtype)
     for k in range(count):
         terms = messages(model, data, post, k)
@@ -138,11 +143,12 @@ def swept(
         standardised(model, data), f, post.noise, keys[-3]
     )
     post = replace(post, level=level, noise=noise, weight=weight, shift=shift)
+    post, whites = slid(model, data, post, whites, keys[-4])
     return post, whites, accepted
 
 
 def walked(model, data, post, terms, root, k, key):
-    """The parameters of a mode after a step of Metropolis, its functions integrated out."""
+    """The parameters of a mode after steps of Metropolis, its functions integrated out."""
     z, back, log_prior = coordinates(model, data, post.sites, k)
 
     def log_density(z):
@@ -152,14 +158,35 @@ def walked(model, data, post, terms, root, k, key):
         evidence = model.prior(sites, data, k).log_evidence(own)
         return evidence + log_prior(found) + log_volume(back, z)
 
-    key_step, key_accept = jax.random.split(key)
-    step = WALK / math.sqrt(len(z)) * root @ jax.random.normal(key_step, z.shape, z.dtype)
-    # One after the other, so that the density is compiled once.
-    now, then = jax.lax.map(log_density, jnp.stack([z, z + step]))
-    ratio = then - now
-    took = jnp.log(jax.random.uniform(key_accept, (), z.dtype)) < ratio
-    found = back(jnp.where(took, z + step, z))
-    return replace(post, sites=post.sites | found), took.astype(z.dtype)
+    proposals = _proposals(root, key)
+
+    def step(state, given):
+        z, now, took = state
+        proposal, key = given
+        there = log_density(z + proposal)
+        accepted = jnp.log(jax.random.uniform(key, (), z.dtype)) < there - now
+        z = jnp.where(accepted, z + proposal, z)
+        return (z, jnp.where(accepted, there, now), took + accepted), None
+
+    # The first goes nowhere, to know the density there, which is so compiled once.
+    start = (z, -jnp.inf * jnp.ones((), z.dtype), jnp.zeros((), z.dtype))
+    keys = jax.random.split(jax.random.fold_in(key, 1), len(proposals))
+    (z, _, took), _ = jax.lax.scan(step, start, (proposals, keys))
+    moved = replace(post, sites=post.sites | back(z))
+    return moved, (took - 1) / (len(proposals) - 1)
+
+
+def _proposals(root: Float[Array, "m m"], key: Any) -> Float[Array, "steps m"]:
+    """None, one of all parameters together, and some of one parameter each."""
+    m = len(root)
+    key_all, key_which, key_sd, key_one = jax.random.split(key, 4)
+    together = WALK / math.sqrt(m) * root @ jax.random.normal(key_all, (m,), root.dtype)
+    which = jax.random.randint(key_which, (SINGLE,), 0, m)
+    low, high = math.log(SHORTEST), math.log(LONGEST)
+    sd = jnp.exp(jax.random.uniform(key_sd, (SINGLE,), root.dtype, low, high))
+    size = sd * jax.random.normal(key_one, (SINGLE,), root.dtype)
+    single = jax.nn.one_hot(which, m, dtype=root.dtype) * size[:, None]
+    return jnp.concatenate([jnp.zeros((1, m), root.dtype), together[None], single])
 
 
 def log_volume(back, z: Float[Array, " m"]) -> Float[Array, ""]:

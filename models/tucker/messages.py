@@ -227,12 +227,12 @@ class MessagePassing(AbstractIterativeMethod):
         found = chain(model, data, state.posterior, inverses, key, counts)
         draws, accepted = jax.device_get(found)
         draws = jax.tree.map(lambda a: a[None], draws)
-        noise = draws["noise_sd"]
         facts = {"accepted": float(accepted)}
-        if noise.size >= 4 and np.ptp(noise) > 0:
+        watched = [draws[name] for name in ("noise_sd", "level")]
+        if self.num_draws >= 4 and all(np.ptp(values) > 0 for values in watched):
             # The estimate may be larger than their number, most of all if they are few.
-            effective = min(effective_sample_size(noise), noise.size)
-            facts["effective_draws"] = float(effective)
+            effective = min(effective_sample_size(values) for values in watched)
+            facts["effective_draws"] = float(min(effective, self.num_draws))
         return draws, facts
 
     def checks(self, tree, facts):
@@ -250,7 +250,7 @@ def _check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
         return ()
     return (
         Check(
-            "effective draws of the noise",
+            "effective draws of noise and level",
             facts["effective_draws"],
             "at least",
             LEAST_EFFECTIVE,

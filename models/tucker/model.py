@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits
+from probkit.gp.mixture import is_known
 from probkit.model import AbstractModel
 from probkit.model.density import Sites
 from probkit.model.labels import counted
@@ -287,6 +288,12 @@ class AbstractTucker(AbstractModel):
                     f"`{type(self).__name__}`: rank {rank} is above the "
                     f"{len(axis.points)} distinct values of `{axis.name}`; lower it."
                 )
+        wanted = self.observation.wanted(np.asarray(data.y)) if is_known(data.y) else ""
+        if wanted:
+            kind = type(self.observation).__name__
+            raise ValueError(
+                f"`Entries(y=...)`: `observation=tucker.{kind}()` takes {wanted}."
+            )
         if data.exposure is not None and not isinstance(self.observation, Poisson):
             raise ValueError(
                 f"`{type(self).__name__}`: the data have an exposure, which is for counts; "

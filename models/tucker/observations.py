@@ -11,13 +11,14 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float
 from numpyro.distributions.transforms import AffineTransform, PowerTransform
 
 from probkit.distributions import InUnits
-from probkit.validate import positive
+from probkit.validate import positive, unlike_counts, unlike_truth_values
 
 # The noise has a prior as of one observation with this residual, in sds of the values:
 # so weak that data without noise are fitted as such.
@@ -126,6 +127,10 @@ class AbstractObservation(eqx.Module):
     def mean(self, f: Float[Array, "*b"]) -> Float[Array, "*b"]:
         """The expected value of an observation where the surface is `f`."""
         return f
+
+    def wanted(self, y: np.ndarray) -> str:
+        """What values it takes, if these are not such."""
+        return ""
 
 
 def _squares(y, mean, second):
@@ -241,6 +246,9 @@ class Bernoulli(AbstractObservation):
     def mean(self, f):
         return jax.nn.sigmoid(f)
 
+    def wanted(self, y):
+        return unlike_truth_values(y)
+
 
 class Poisson(AbstractObservation):
     r"""Counts with mean $e^f$.
@@ -262,3 +270,6 @@ class Poisson(AbstractObservation):
 
     def mean(self, f):
         return jnp.exp(f)
+
+    def wanted(self, y):
+        return unlike_counts(y)

@@ -32,7 +32,8 @@ def coordinates(model: AbstractTucker, data: Entries, sites: Sites, k: int):
         return {name: maps[name](value) for name, value in unravel(z).items()}
 
     def log_prior(found: Sites) -> Float[Array, ""]:
-        return sum((priors[name].log_prob(v) for name, v in found.items()), jnp.zeros(()))
+        zero = jnp.zeros((), flat.dtype)
+        return sum((priors[name].log_prob(v) for name, v in found.items()), zero)
 
     return flat, back, log_prior
 

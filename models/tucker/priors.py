@@ -39,6 +39,10 @@ class AbstractPrior(eqx.Module):
         """One joint draw given sites, as the white noise that makes it."""
 
     @abstractmethod
+    def white_mean(self, sites: Sites) -> Array:
+        """The mean, given sites, of the white noise."""
+
+    @abstractmethod
     def at(
         self, sites: Sites, points: Array, seen: Int[Array, " q"]
     ) -> tuple[Float[Array, "q c"], Float[Array, "q c c"]]:
@@ -71,6 +75,13 @@ class AbstractPrior(eqx.Module):
         """Log of the integral of the sites under the prior, in nats."""
         return self.smooth(sites).log_evidence
 
+    def white_of(self, values: Float[Array, "n c"]) -> Array:
+        """White noise that makes nearly these values: its mean given precise ones."""
+        precision = 1 / jnp.sqrt(jnp.finfo(values.dtype).eps)
+        n, c = values.shape
+        each = jnp.broadcast_to(precision * jnp.eye(c, dtype=values.dtype), (n, c, c))
+        return self.white_mean(Sites(each, precision * values))
+
 
 class Chain(AbstractPrior):
     """Functions of one ordered coordinate, as a Markov chain.
@@ -98,6 +109,9 @@ class Chain(AbstractPrior):
 
     def sample(self, sites, key):
         return state_space.sample_white(self.process, self.x, sites, key)
+
+    def white_mean(self, sites):
+        return state_space.white_mean(self.process, self.x, sites)
 
     def log_evidence(self, sites):
         return state_space.log_evidence(self.process, self.x, sites)
@@ -145,6 +159,10 @@ class Dense(AbstractPrior):
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         white = mean + solve_triangular(known, noise, lower=True, trans=1)
         return white.reshape(n, c)
+
+    def white_mean(self, sites):
+        c, n, _ = self.root.shape
+        return self._posterior(sites)[0].reshape(n, c)
 
     def _across(self, points):
         """The map from the white noise to other points, and the covariance of the rest."""
@@ -223,6 +241,9 @@ class Unordered(AbstractPrior):
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         back = jax.vmap(lambda L, e: solve_triangular(L, e, lower=True, trans=1))
         return mean + back(root, noise)
+
+    def white_mean(self, sites):
+        return jax.vmap(_given)(sites.precision, sites.shift)[1]
 
     def at(self, sites, points, seen):
         found, known = self.smooth(sites), (seen >= 0)[:, None]

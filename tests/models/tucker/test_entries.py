@@ -402,6 +402,8 @@ FROM_TABLE = {
     "text": ((table(), "time", "pm25"), r"modes='time'\)`: it takes names of columns"),
     "NaN": ((table(lat=with_one(np.nan)), ["lat"], "pm25"), r"`lat` has 1 missing"),
     "constant": ((table(pm25=1.0), ["time"], "pm25"), r"\(pm25=...\)` is constant"),
+    "empty": ((table()[:0], ["time"], "pm25"), r"\(pm25=...\)` has 0 values"),
+    "one row": ((table()[:1], ["time"], "pm25"), r"\(pm25=...\)` has 1 values"),
 }
 
 
@@ -413,6 +415,7 @@ def test_wrong_tables_get_one_line(given):
 
 QUERIES = {
     "no mode": ({"date": day}, r"no column `lat`"),
+    "a table without it": (table().drop(columns="day"), r"no column `day`; there are time"),
     "an array": (time, r"takes a table with the columns lat, lon"),
     "numbers for dates": ({"date": time}, r"`day` holds numbers; .* have dates there"),
     "dates for labels": ({"date": station}, r"`day` holds labels; .* have dates there"),
@@ -426,7 +429,7 @@ QUERIES = {
 @pytest.mark.parametrize("given", QUERIES.values(), ids=QUERIES.keys())
 def test_wrong_queries_get_one_line(given, entries):
     changed, pattern = given
-    if isinstance(changed, dict) and pattern != QUERIES["no mode"][1]:
+    if type(changed) is dict and pattern != QUERIES["no mode"][1]:
         right = {"place": np.stack([lat, lon], 1), "date": day, "station": station}
         changed = right | changed
     refused(lambda: tucker.queries(entries, changed), pattern)

@@ -331,6 +331,8 @@ def test_the_sweep_lowers_for_a_gpu():
         (tucker.Tucker((2, 2, 2)), r"has 3 ranks; the data have 2 modes"),
         (tucker.CP(1, modes={"m7": tucker.Smooth()}), r"names m7; the data have the modes"),
         (tucker.CP(1, modes={"m0": tucker.Smooth()}), r"takes `Exchangeable`"),
+        (tucker.CP(1, observation=tucker.Bernoulli()), r"takes zeros and ones"),
+        (tucker.CP(1, observation=tucker.Poisson()), r"takes counts, whole numbers"),
     ],
 )
 def test_models_that_do_not_fit_the_data_are_refused(model, message):
@@ -368,6 +370,6 @@ def test_a_start_at_a_fit_is_done_at_once(small):
     method = tucker.MessagePassing(num_starts=1, num_draws=5, num_warmup=0)
     again = pk.fit(SMALL, data, method, key=KEY, start=fitted)
     assert again.tree["trace"]["steps"].values.max() < 15
-    assert pk.diagnose(fitted)["effective draws of the noise"].ok
-    assert not pk.diagnose(again)["effective draws of the noise"].ok
+    assert pk.diagnose(fitted)["effective draws of noise and level"].ok
+    assert not pk.diagnose(again)["effective draws of noise and level"].ok
     assert again.facts["elbo"] >= fitted.facts["elbo"] - 0.01
