@@ -25,7 +25,7 @@ from probkit.method.protocol import either
 from probkit.model.density import Sites
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.model import AbstractTucker, Tucker
-from probkit.models.tucker.observations import Noise
+from probkit.models.tucker.observations import RESIDUAL, Noise
 from probkit.models.tucker.parameters import centres
 from probkit.models.tucker.posterior import (
     Factor,
@@ -166,7 +166,7 @@ def _at_values(model, data, values, key) -> Posterior:
     post = started(model, data, centres(model, data), key)
     known = jnp.isfinite(values)
     y = jnp.where(known, (values - unit.loc) / unit.scale, 0.0)
-    weight = known / NOISE**2
+    weight = known / RESIDUAL**2  # values without noise
     seen = replace(post, weight=weight, shift=weight * y)
     return at_entries(model, data, by_least_squares(model, data, seen, key))
 
@@ -260,7 +260,7 @@ def fitted(
 def _product(data: Entries, left, weight, key):
     """One function per mode, of mean square one, and the scale of their product."""
     count = len(data.axes)
-    pairs = list(combinations(range(count), 2)) or [(0,)]
+    pairs: list[tuple[int, ...]] = [*combinations(range(count), 2)] or [(0,)]
     each = max(1, CANDIDATES // len(pairs))
     us = []
     for k, axis in enumerate(data.axes):
