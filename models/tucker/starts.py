@@ -3,8 +3,8 @@ r"""Where message passing starts.
 A start is random, or comes from least squares: main effects are fitted first, one mode
 after the other, and then one product of functions after the other to what is left. Each
 product is the best of several. These begin at random along two modes, and constant along
-the others, because few interactions are of all modes. The pair of functions that then grows
-is the leading singular pair of the table of these two modes, weighted by its entries.
+the others, because few interactions are of all modes. The pair that grows first is the
+leading singular pair of the table of these two modes, weighted by its entries.
 
 A point has few entries, so that it borrows those of its neighbours on a line, and its value
 has the ridge of a prior of variance one.
