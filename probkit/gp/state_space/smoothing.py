@@ -16,13 +16,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from probkit.gp.state_space import evidence
 from probkit.gp.state_space.passes import Chain
 from probkit.gp.state_space.process import AbstractProcess, along, steps
-from probkit.gp.state_space.small import LARGE
+from probkit.gp.state_space.small import LARGE, cholesky
 from probkit.validate import short
 
 METHODS = ("auto", "sequential", "blocked", "associative")
 
 # From this number of places on, a CPU goes through blocks side by side.
 LONG = 2000
+
+# Up to this size roots are written out, row by row.
+WRITTEN_OUT = 16
 
 
 class Sites(eqx.Module):
@@ -216,8 +219,7 @@ def sample_white(
     A, root = _steps(process, x)
     white = jax.random.normal(key_prior, root.shape[:2], root.dtype)
     prior = _colored(A, root, white) @ process.readout().T
-    values, vectors = jnp.linalg.eigh(sites.precision)
-    of_sites = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
+    of_sites = _root(sites.precision)
     noise = jax.random.normal(key_sites, sites.shift.shape, sites.shift.dtype)
     drawn = jnp.einsum("nij,nj->ni", sites.precision, prior)
     drawn = drawn + jnp.einsum("nij,nj->ni", of_sites, noise)
@@ -289,4 +291,18 @@ def root_of(Q: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
     eye = jnp.eye(Q.shape[-1], dtype=Q.dtype)
     jitter = 10 * jnp.finfo(Q.dtype).eps
     unit = unit + jnp.where(scale[..., None] > 0, jitter, 1.0) * eye
-    return jnp.linalg.cholesky(unit) * scale[..., :, None]
+    return _root(unit) * scale[..., :, None]
+
+
+def _root(A: Float[Array, "*n d d"]) -> Float[Array, "*n d d"]:
+    """A lower triangular root of a positive semidefinite matrix.
+
+    Not by the library for many matrices at a time. On a CPU it waits for the other threads
+    of a pool, one of which may wait for this one in the same way, for ever.
+    """
+    if A.shape[-1] > WRITTEN_OUT:
+        return jnp.linalg.cholesky(A)
+    if A.ndim == 2:
+        return cholesky(A).T
+    R = cholesky(jnp.moveaxis(A, 0, -1))
+    return jnp.moveaxis(R, (0, 1, 2), (2, 1, 0))
