@@ -84,8 +84,8 @@ class MessagePassing(AbstractIterativeMethod):
     """Fit `CP` or `Tucker` by coordinate ascent on the evidence lower bound (ELBO).
 
     Attributes:
-        num_starts: the number of random starts. The one with the highest ELBO becomes the
-            fit.
+        num_starts: the number of starts: by least squares the first and every other one
+            after it, and the rest at random. The one with the highest ELBO becomes the fit.
         max_steps: the largest number of sweeps per start.
         atol: tolerance on the ELBO, in nats. A start ends when its last gain and the
             estimate of all later gains are below it.

@@ -3,8 +3,8 @@ r"""Where message passing starts.
 A start is random, or comes from least squares: main effects are fitted first, one mode
 after the other, and then one product of functions after the other to what is left. Each
 product is the best of several. These begin at random along two modes, and constant along
-the others, because few interactions are of all modes. The pair of functions that then grows
-is the leading singular pair of the table of these two modes, weighted by its entries.
+the others, because few interactions are of all modes. The pair that grows first is the
+leading singular pair of the table of these two modes, weighted by its entries.
 
 A point has few entries, so that it borrows those of its neighbours on a line, and its value
 has the ridge of a prior of variance one.
@@ -25,7 +25,7 @@ from probkit.method.protocol import either
 from probkit.model.density import Sites
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.model import AbstractTucker, Tucker
-from probkit.models.tucker.observations import Noise
+from probkit.models.tucker.observations import RESIDUAL, Noise
 from probkit.models.tucker.parameters import centres
 from probkit.models.tucker.posterior import (
     Factor,
@@ -166,7 +166,7 @@ def _at_values(model, data, values, key) -> Posterior:
     post = started(model, data, centres(model, data), key)
     known = jnp.isfinite(values)
     y = jnp.where(known, (values - unit.loc) / unit.scale, 0.0)
-    weight = known / NOISE**2
+    weight = known / RESIDUAL**2  # values without noise
     seen = replace(post, weight=weight, shift=weight * y)
     return at_entries(model, data, by_least_squares(model, data, seen, key))
 
@@ -260,7 +260,7 @@ def fitted(
 def _product(data: Entries, left, weight, key):
     """One function per mode, of mean square one, and the scale of their product."""
     count = len(data.axes)
-    pairs = list(combinations(range(count), 2)) or [(0,)]
+    pairs: list[tuple[int, ...]] = [*combinations(range(count), 2)] or [(0,)]
     each = max(1, CANDIDATES // len(pairs))
     us = []
     for k, axis in enumerate(data.axes):

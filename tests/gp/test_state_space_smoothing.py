@@ -22,6 +22,7 @@ from probkit.gp.state_space import (
     sample,
     sample_white,
     smooth,
+    smooth_with_evidence,
     white_mean,
 )
 from probkit.gp.state_space.evidence import log_evidence as of_chain
@@ -124,6 +125,23 @@ def test_slopes_of_the_evidence_are_those_of_the_dense_process(name, method, res
     np.testing.assert_allclose(got, by_lengthscale, rtol=1e-8)
     np.testing.assert_allclose(got_sites.shift, by_sites.shift, atol=1e-9)
     np.testing.assert_allclose(got_sites.precision, by_sites.precision, atol=1e-9)
+
+
+def test_one_pass_gives_the_moments_and_the_slopes_of_the_evidence():
+    sites, x = sites_of("three"), jnp.asarray(X)
+
+    def both(s):
+        found = smooth_with_evidence(PROCESSES["three"](s), x, sites)
+        return found.log_evidence, found
+
+    s = jnp.array(0.7)
+    (value, found), slope = jax.jit(jax.value_and_grad(both, has_aux=True))(s)
+    of_smooth = smooth(PROCESSES["three"](s), x, sites)
+    by_lengthscale = jax.grad(lambda s: log_evidence(PROCESSES["three"](s), x, sites))(s)
+    np.testing.assert_allclose(value, of_smooth.log_evidence, rtol=1e-12)
+    np.testing.assert_allclose(found.mean, of_smooth.mean, atol=1e-12)
+    np.testing.assert_allclose(found.covariance, of_smooth.covariance, atol=1e-12)
+    np.testing.assert_allclose(slope, by_lengthscale, rtol=1e-12)
 
 
 def test_second_derivatives_of_the_evidence():
