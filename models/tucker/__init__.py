@@ -24,6 +24,7 @@ from probkit.models.tucker.observations import (
 )
 from probkit.models.tucker.posterior import Factor, Gaussian, Posterior
 from probkit.models.tucker.queries import Queries, grid, queries
+from probkit.models.tucker.stochastic import StochasticMessagePassing
 
 __all__ = [
     "CP",
@@ -43,6 +44,7 @@ __all__ = [
     "Seasonal",
     "Smooth",
     "Space",
+    "StochasticMessagePassing",
     "StudentT",
     "Tucker",
     "Units",

@@ -13,6 +13,8 @@ from probkit.models.tucker.entries import Entries
 
 # A component whose share of the spread of the surface is below this is not in use.
 IN_USE = 0.01
+# With fewer entries there is no such share.
+FEWEST = 10
 
 
 def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
@@ -31,7 +33,7 @@ def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
     found: list[Check] = []
     if model.observation.in_units:
         left = data.y - f
-        explained = 1 - jnp.mean(left**2) / jnp.var(data.y)
+        explained = 1 - jnp.mean(left**2) / jnp.mean((data.y - data.y_mean) ** 2)
         found.append(
             Check(
                 "share of the entries explained",
@@ -43,7 +45,9 @@ def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
                 "of their squares about the mean",
             )
         )
-    for mode, shares in model.shares(sites, data, factors).items():
+    # After an update the entries may be few, and say nothing about components.
+    shares_of = model.shares(sites, data, factors) if len(data) >= FEWEST else {}
+    for mode, shares in shares_of.items():
         in_use = int((np.asarray(shares) >= IN_USE).sum())
         found.append(
             Check(
