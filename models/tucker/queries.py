@@ -64,8 +64,10 @@ class Queries(eqx.Module):
 
         array = np.asarray(values)
         known = getattr(values, "dims", None)
-        flat = array.shape[-1:] == (len(self),) if known is None else "entry" in known
-        wanted = (len(self),) if flat else self.shape
+        count = len(self.shape)
+        shaped = count > 0 and array.shape[-count:] == self.shape
+        shaped = shaped if known is None else "entry" not in known
+        wanted = self.shape if shaped else (len(self),)
         before = array.ndim - len(wanted)
         if before < 0 or array.shape[before:] != wanted:
             raise ValueError(
@@ -79,8 +81,8 @@ class Queries(eqx.Module):
                 columns = axis.column(np.asarray(self.places[:, k]))
                 for column, one in zip(axis.columns, columns, strict=True):
                     coords[column] = ("entry", one.values)
-        shaped = array.reshape(*array.shape[:before], *self.shape)
-        return xr.DataArray(shaped, coords, (*lead, *self.dims), name)
+        array = array.reshape(*array.shape[:before], *self.shape)
+        return xr.DataArray(array, coords, (*lead, *self.dims), name)
 
 
 def queries(data: Entries, given: Any) -> Queries:

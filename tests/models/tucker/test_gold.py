@@ -33,16 +33,19 @@ def surface(fitted):
     return drawn.reshape(*drawn.shape[:2], -1)
 
 
-def by_nuts(model, data):
-    method = pk.NUTS(num_chains=2, num_warmup=400, num_samples=800)
-    return surface(pk.fit(model, data, method, key=KEY, throw=False))
+def by_nuts(fitted):
+    """Chains that start at two draws of a fit, because far from it they get stuck."""
+    method = pk.NUTS(num_chains=2, num_warmup=300, num_samples=600)
+    exact = pk.fit(fitted.model, fitted.data, method, key=KEY, start=fitted, throw=False)
+    return surface(exact)
 
 
 def test_gibbs_draws_of_a_core_are_those_of_nuts():
     data = entries((4, 3), 40, 0.4)
     model = tucker.Tucker((2, 1), effects=False)
-    method = tucker.MessagePassing(num_starts=2, num_draws=1500, num_warmup=300)
-    ours, theirs = surface(pk.fit(model, data, method, key=KEY)), by_nuts(model, data)
+    method = tucker.MessagePassing(num_starts=2, num_draws=1000, num_warmup=200)
+    fitted = pk.fit(model, data, method, key=KEY)
+    ours, theirs = surface(fitted), by_nuts(fitted)
     error = np.sqrt(
         sum(
             x.var((0, 1)) / np.minimum(effective_sample_size(x), x.shape[0] * x.shape[1])
@@ -58,7 +61,7 @@ def test_the_approximation_for_counts_is_close_to_nuts_and_narrower():
     data = entries((4, 3), 40, 0.0, lambda rng, f: rng.poisson(np.exp(f / 2)))
     model = tucker.CP(1, effects=False, observation=tucker.Poisson())
     fitted = pk.fit(model, data, tucker.MessagePassing(num_starts=2), key=KEY, throw=False)
-    found, drawn = pk.moments(fitted, tucker.grid(data)), by_nuts(model, data)
+    found, drawn = pk.moments(fitted, tucker.grid(data)), by_nuts(fitted)
     mean, sd = drawn.mean((0, 1)), drawn.std((0, 1))
     assert np.abs((found["mean"].values.ravel() - mean) / sd).max() < 1
     ratio = found["sd"].values.ravel() / sd
@@ -105,15 +108,16 @@ def test_the_bound_is_below_the_evidence_and_above_that_of_a_guide(tiny):
     assert evidence - 4 < bound < evidence
     # A guide of independent normals, with the scale known too.
     program = numpyro.handlers.condition(CP, data=sites)
-    guide = autoguide.AutoNormal(program, init_scale=0.1)
-    svi = numpyro.infer.SVI(
-        program, guide, numpyro.optim.Adam(0.02), Trace_ELBO(num_particles=4)
+    guide = autoguide.AutoNormal(
+        program, init_loc_fn=autoguide.init_to_median, init_scale=0.1
     )
-    run = svi.run(KEY, 3000, tiny, progress_bar=False)
+    svi = numpyro.infer.SVI(
+        program, guide, numpyro.optim.Adam(0.05), Trace_ELBO(num_particles=4)
+    )
+    run = svi.run(KEY, 6000, tiny, progress_bar=False)
     losses = jax.vmap(lambda key: Trace_ELBO().loss(key, run.params, program, guide, tiny))(
         jax.random.split(KEY, 2000)
     )
-    losses = losses[jnp.isfinite(losses)]
     theirs, error = -losses.mean(), losses.std() / jnp.sqrt(len(losses))
     assert theirs < bound + 4 * error
-    assert theirs > bound - 5
+    assert theirs > bound - 2

@@ -400,8 +400,8 @@ def test_draws_that_drift_have_another_surface_in_their_second_half():
     rng = np.random.default_rng(0)
     noise, still = rng.normal(size=(1, 200)), rng.normal(size=(1, 200, 3))
     drift = still + np.linspace(0, 3, 200)[:, None] * np.array([0, 0, 1])
-    for surface, ok in ((still, True), (drift, False)):
-        found = {c.name: c for c in check_draws(facts_of_draws(noise, surface))}
+    for drawn, ok in ((still, True), (drift, False)):
+        found = {c.name: c for c in check_draws(facts_of_draws(noise, drawn))}
         assert found["R-hat of the surface"].ok is ok
         assert found["effective draws of the noise"].ok
 
