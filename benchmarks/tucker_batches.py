@@ -15,7 +15,7 @@ import numpy as np
 
 import probkit as pk
 from probkit.models import tucker
-from probkit.models.tucker.stochastic import Counted, Rounds, _at_all
+from probkit.models.tucker.stochastic import Counted, Rounds, at_all
 
 DAYS, STATIONS, NOISE = 200, 50, 0.5
 MODEL = tucker.CP(2)
@@ -75,7 +75,7 @@ def main() -> None:
         }
         found = {
             name: path(
-                step, state, lambda post, d=data: _at_all(MODEL, d, post)[1], args.seconds
+                step, state, lambda post, d=data: at_all(MODEL, d, post)[1], args.seconds
             )
             for name, (step, state) in sides.items()
         }

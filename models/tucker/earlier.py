@@ -4,6 +4,7 @@ A term of zero changes nothing, so that a posterior at some points is one at mor
 """
 
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from probkit.models.tucker.posterior import (
 )
 
 
-def is_of(model: AbstractTucker, data: Entries, post: Posterior) -> bool:
+def _is_of(model: AbstractTucker, data: Entries, post: Posterior) -> bool:
     """Whether a posterior has the parameters and components of a model of some data."""
     priors = model.priors(data)
     shapes = {name: priors[name].shape() for name in all_names(model, data)}
@@ -40,20 +41,26 @@ def is_of(model: AbstractTucker, data: Entries, post: Posterior) -> bool:
     )
 
 
-def moved(
-    model: AbstractTucker, earlier: Entries, data: Entries, post: Posterior
-) -> Posterior:
+def moved(model: Any, earlier: Any, data: Any, post: Any) -> Posterior | None:
     """A posterior at the points of other entries, in their units, as a start for these.
 
     Args:
         model: the model of both.
         earlier: the entries of the posterior.
-        data: the other entries, with the same modes.
+        data: the other entries.
         post: the posterior.
+
+    Returns:
+        The posterior, or None if it is not one of this model and these modes.
 
     Raises:
         ValueError: for coordinates of another kind.
     """
+    if not (isinstance(post, Posterior) and isinstance(earlier, Entries)):
+        return None
+    ours, theirs = ([axis.name for axis in d.axes] for d in (earlier, data))
+    if ours != theirs or not _is_of(model, data, post):
+        return None
     points = [
         placed(old, new.column(np.arange(len(new))), "fit(start=...)")
         for old, new in zip(earlier.axes, data.axes, strict=True)

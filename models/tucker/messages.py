@@ -43,7 +43,7 @@ from probkit.method.climb import (
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.tucker.ascent import Ascent, ascended
-from probkit.models.tucker.earlier import expected_before, is_of, moved, prior_of
+from probkit.models.tucker.earlier import expected_before, moved, prior_of
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.gibbs import chain
 from probkit.models.tucker.model import AbstractTucker, Tucker
@@ -126,9 +126,6 @@ class MessagePassing(AbstractIterativeMethod):
         return isinstance(approximation, Posterior)
 
     def moved(self, approximation, model, earlier, data):
-        same = isinstance(approximation, Posterior) and _have_same_modes(earlier, data)
-        if not same or not is_of(model, data, approximation):
-            return None
         return moved(model, earlier, data, approximation)
 
     def prior_of(self, approximation, model, earlier, data):
@@ -302,14 +299,6 @@ def facts_of_draws(
         "effective_surface": float(min(effective_sample_size(surface).min(), count)),
         "rhat_surface": float(split_gelman_rubin(surface).max()),
     }
-
-
-def _have_same_modes(first: Any, second: Any) -> bool:
-    both = (first, second)
-    if not all(isinstance(data, Entries) for data in both):
-        return False
-    ours, theirs = ([axis.name for axis in data.axes] for data in both)
-    return ours == theirs
 
 
 def check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:

@@ -35,6 +35,7 @@ from probkit.method.windows import Windows, is_quiet, opened, stepped
 from probkit.model.check import Check
 from probkit.model.source import AbstractSource, example_of
 from probkit.models.tucker.ascent import Ascent
+from probkit.models.tucker.earlier import moved
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.messages import (
     APPROXIMATION,
@@ -262,7 +263,7 @@ class StochasticMessagePassing(AbstractIterativeMethod):
             core,
             level,
             tuple(ascents),
-            either_windows(
+            _either_windows(
                 first, state.windows, stepped(state.windows, loss, (), self.atol)
             ),
             loss,
@@ -310,6 +311,9 @@ class StochasticMessagePassing(AbstractIterativeMethod):
     def starts_at(self, approximation, model, data):
         return isinstance(approximation, Posterior)
 
+    def moved(self, approximation, model, earlier, data):
+        return moved(model, earlier, data, approximation)
+
     def begin(self, model, data, key, start):
         begun = super().begin(model, data, key, start)
         if isinstance(data, AbstractSource):
@@ -337,7 +341,7 @@ class StochasticMessagePassing(AbstractIterativeMethod):
             method, data = replace(self, draws=APPROXIMATION), example_of(data)
         else:
             method = self
-            post, bound = _at_all(model, data, post)
+            post, bound = at_all(model, data, post)
             facts["elbo"] = float(bound)
         sites, found = drawn(method, model, data, post, state.ascents, end.key)
         trace = end.trace_of_ends("objective", final, best)
@@ -363,12 +367,12 @@ def blended(old: Any, new: Any, rate: Float[Array, ""]) -> Any:
     return jax.tree.map(lambda a, b: a + rate * (b - a), old, new)
 
 
-def either_windows(first: Array, before: Windows, after: Windows) -> Windows:
+def _either_windows(first: Array, before: Windows, after: Windows) -> Windows:
     return jax.tree.map(lambda a, b: jnp.where(first, a, b), before, after)
 
 
 @eqx.filter_jit
-def _at_all(model: AbstractTucker, data: Entries, post: Posterior):
+def at_all(model: AbstractTucker, data: Entries, post: Posterior):
     """The posterior with the weights of all entries, and its bound."""
     post = at_entries(model, data, post)
     mean, second = surface_at(model, data, post, data.places)
