@@ -203,11 +203,11 @@ def walked(model, data, post, terms, root, k, key, rate):
     ratio = then - now
     took = jnp.log(jax.random.uniform(key_accept, (), z.dtype)) < ratio
     found = back(jnp.where(took, z + step, z))
-    root = _adapted(root, noise, jnp.exp(jnp.minimum(ratio, 0.0)), rate)
+    root = adapted(root, noise, jnp.exp(jnp.minimum(ratio, 0.0)), rate)
     return replace(post, sites=post.sites | found), root, took.astype(z.dtype)
 
 
-def _adapted(
+def adapted(
     root: Float[Array, "m m"],
     noise: Float[Array, " m"],
     chance: Float[Array, ""],

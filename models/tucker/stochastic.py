@@ -132,10 +132,10 @@ def _batch_size(value: Any) -> int | None:
 class StochasticMessagePassing(AbstractIterativeMethod):
     """Fit `CP` or `Tucker` to many entries, some of them in each step.
 
-    A step costs as much as a sweep of `MessagePassing` over the batch. It also visits all
-    points of all modes, so that it pays only if there are many entries per point. A source
-    of data by step (`probkit.model.source`) gives its own batches; all entries then need
-    not be in memory.
+    It is for entries that do not fit in memory: a source of data by step
+    (`probkit.model.source`) gives its own batches, with the points and units of all
+    entries. Entries that do fit are fitted sooner by the sweeps of `MessagePassing`, of
+    which few are needed (`benchmarks/tucker_batches.py`).
 
     Attributes:
         batch_size: the number of entries per step; None for all. Each is visited once per

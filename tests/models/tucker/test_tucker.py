@@ -11,7 +11,7 @@ import probkit as pk
 from lowering import lowers_for_cuda
 from probkit.gp.state_space import Sites as Terms
 from probkit.models import tucker
-from probkit.models.tucker.gibbs import ACCEPTED, _adapted
+from probkit.models.tucker.gibbs import ACCEPTED, adapted
 from probkit.models.tucker.messages import check_draws, facts_of_draws, started
 from probkit.models.tucker.moments import Diagonal, Full, Moments, design, surface
 from probkit.models.tucker.parameters import centres
@@ -269,13 +269,13 @@ def test_a_grid_is_answered_along_its_modes(small):
 def test_proposals_become_longer_where_they_are_accepted_and_shorter_where_not(small):
     root, noise = jnp.eye(2), jnp.array([1.0, 2.0])
     for chance, changed in ((1.0, 1), (0.0, -1), (jnp.nan, -1), (ACCEPTED, 0)):
-        found = _adapted(root, noise, jnp.array(chance), jnp.array(0.5))
+        found = adapted(root, noise, jnp.array(chance), jnp.array(0.5))
         longer = jnp.linalg.norm(found.T @ noise) - jnp.linalg.norm(noise)
         assert jnp.sign(jnp.round(longer, 10)) == changed
         # Across the proposal nothing changes.
         across = jnp.array([2.0, -1.0])
         np.testing.assert_allclose(across @ found @ found.T @ across, 5.0)
-    still = _adapted(root, noise, jnp.array(1.0), jnp.array(0.0))
+    still = adapted(root, noise, jnp.array(1.0), jnp.array(0.0))
     np.testing.assert_array_equal(still, root)
     assert 0.2 < small[2].facts["accepted"] < 0.5
 
