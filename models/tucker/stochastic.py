@@ -132,9 +132,9 @@ def _batch_size(value: Any) -> int | None:
 class StochasticMessagePassing(AbstractIterativeMethod):
     """Fit `CP` or `Tucker` to many entries, some of them in each step.
 
-    It is for entries that do not fit in memory: a source of data by step
-    (`probkit.model.source`) gives its own batches, with the points and units of all
-    entries. Entries that do fit are fitted sooner by the sweeps of `MessagePassing`, of
+    It is for a million entries or more, and for those that do not fit in memory: a source
+    of data by step (`probkit.model.source`) gives its own batches, with the points and
+    units of all entries. Fewer are fitted sooner by the sweeps of `MessagePassing`, of
     which few are needed (`benchmarks/tucker_batches.py`).
 
     Attributes:
