@@ -279,7 +279,7 @@ def drawn(
         chain(model, data, post, inverses, key, counts)
     )
     draws = jax.tree.map(lambda a: a[None], draws)
-    facts = {"accepted": float(accepted)}
+    facts = {} if inverses is None else {"accepted": float(accepted)}
     return draws, facts | facts_of_draws(draws["noise_sd"], surface[None])
 
 
