@@ -42,7 +42,7 @@ WALK = 2.4
 # The share of proposals to accept: best between 0.44 in one dimension and 0.23 in many.
 ACCEPTED = 0.3
 # How fast proposals stop changing; between 1/2 and 1.
-DECAY = 2 / 3
+DECAY = 0.55
 # At how many entries the draws of the surface are looked at.
 WATCHED = 8
 
