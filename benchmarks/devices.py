@@ -304,8 +304,10 @@ def gibbs(n: int) -> Hot:
     method = tucker.MessagePassing(num_starts=1)
     state = method.init(model, data, jax.random.key(0), None)
     roots = tuple(0.1 * jnp.eye(len(a.inverse)) for a in state.ascents)
-    sweep = eqx.filter_jit(lambda key: swept(model, data, state.posterior, roots, key)[0])
-    args = (jax.random.key(1),)
+    sweep = eqx.filter_jit(
+        lambda key, rate: swept(model, data, state.posterior, roots, key, rate)[0]
+    )
+    args = jax.random.key(1), jnp.asarray(0.1)
     return calls(sweep, *args, answer=lambda post: post.noise.mean)
 
 

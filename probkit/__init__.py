@@ -5,7 +5,7 @@ from importlib.metadata import version as _version
 from typing import Any as _Any
 
 from probkit.fits.diagnose import diagnose
-from probkit.fits.fit import fit
+from probkit.fits.fit import fit, update
 from probkit.fits.io import load, save
 from probkit.fits.moments import moments
 from probkit.fits.predict import predict, prior, recover, with_log_likelihood
@@ -37,6 +37,7 @@ __all__ = [
     "prior",
     "recover",
     "save",
+    "update",
     "use_compilation_cache",
     "with_log_likelihood",
 ]

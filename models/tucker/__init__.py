@@ -25,6 +25,7 @@ from probkit.models.tucker.observations import (
 from probkit.models.tucker.posterior import Factor, Gaussian, Posterior
 from probkit.models.tucker.queries import Queries, grid, queries
 from probkit.models.tucker.starts import start_at
+from probkit.models.tucker.stochastic import StochasticMessagePassing
 
 __all__ = [
     "CP",
@@ -44,6 +45,7 @@ __all__ = [
     "Seasonal",
     "Smooth",
     "Space",
+    "StochasticMessagePassing",
     "StudentT",
     "Tucker",
     "Units",

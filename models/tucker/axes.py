@@ -136,6 +136,57 @@ def placed(axis: Axis, columns: Sequence[Column], what: str) -> Placed:
     return Placed(other, places, jnp.asarray(_found(other, axis), jnp.int32))
 
 
+class Merged(NamedTuple):
+    """The coordinates of two data in one mode.
+
+    Attributes:
+        axis: the distinct ones, with `length`, `spacing` and `origin` of the first.
+        first: which of them each point of the first data is.
+        second: which of them each point of the second data is.
+    """
+
+    axis: Axis
+    first: Int[Array, " p"]
+    second: Int[Array, " q"]
+
+
+def merged(first: Axis, second: Axis, what: str) -> Merged:
+    """All coordinates of two data. Labels of the first keep their places.
+
+    Args:
+        first: the axis whose units are kept.
+        second: another axis of the same kind.
+        what: the name of the call, for messages.
+
+    Raises:
+        ValueError: for coordinates of another kind.
+    """
+    p, q = len(first), len(second)
+    columns = second.column(np.arange(q))
+    _refuse_other_kind(first, columns, what)
+    if first.labels is not None:
+        labels = tuple(dict.fromkeys((*first.labels, *(second.labels or ()))))
+        place = {label: i for i, label in enumerate(labels)}
+        found = [place[label] for label in second.labels or ()]
+        axis = Axis(
+            first.name,
+            first.kind,
+            jnp.arange(len(labels), dtype=first.points.dtype),
+            first.columns,
+            labels,
+            length=first.length,
+            spacing=first.spacing,
+        )
+        return Merged(axis, jnp.arange(p, dtype=jnp.int32), jnp.asarray(found, jnp.int32))
+    both = [
+        a._replace(values=np.concatenate([a.values, b.values]))
+        for a, b in zip(first.column(np.arange(p)), columns, strict=True)
+    ]
+    dtype = first.points.dtype
+    axis, places = axis_of(first.name, first.columns, both, dtype, what, first)
+    return Merged(axis, places[:p], places[p:])
+
+
 def axis_of(
     name: str,
     names: tuple[str, ...],

@@ -14,6 +14,8 @@ from probkit.models.tucker.entries import Entries
 
 # A component whose share of the spread of the surface is below this is not in use.
 IN_USE = 0.01
+# With fewer entries there is no such share.
+FEWEST = 10
 
 
 def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
@@ -41,7 +43,8 @@ def checks(model: Any, sites: Sites, data: Entries) -> tuple[Check, ...]:
                 "of their squares about the mean",
             )
         )
-    for mode, shares in parts.items():
+    # After an update the entries may be few, and say nothing about components.
+    for mode, shares in parts.items() if len(data) >= FEWEST else ():
         in_use = int((np.asarray(shares) >= IN_USE).sum())
         found.append(
             Check(
@@ -62,7 +65,7 @@ def _shares(model: Any, sites: Sites, data: Entries):
     """Of the squares of the entries: what is explained. Of the surface: each component."""
     factors = model.factors(sites, data)
     f = model.surface(sites, data, factors, data.places)
-    explained = 1 - jnp.mean((data.y - f) ** 2) / jnp.var(data.y)
+    explained = 1 - jnp.mean((data.y - f) ** 2) / jnp.mean((data.y - data.y_mean) ** 2)
     return explained, model.shares(sites, data, factors)
 
 

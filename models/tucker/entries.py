@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probkit.model import AbstractData
-from probkit.models.tucker.axes import Axis, axis_of, split
+from probkit.models.tucker.axes import Axis, Merged, axis_of, merged, split
 from probkit.models.tucker.tables import Column, column, missing, pick, rounded
 from probkit.validate import as_array, pairs, positive, refuse_no_spread, short
 
@@ -56,8 +56,8 @@ class Entries(AbstractData):
             coordinate, or in days for dates. The cost of a fit grows with the number of
             distinct ones.
         units: the scales by which priors are rescaled. By default those of these data. Give
-            `units=other.units` to keep priors fixed while data change. Constant values and
-            modes with one distinct coordinate are then allowed.
+            `units=other.units` to keep priors fixed while data change. One value, constant
+            values and modes with one distinct coordinate are then allowed.
         value: the name of the values, for messages.
 
     Raises:
@@ -94,7 +94,7 @@ class Entries(AbstractData):
         kept = _with_values(y, value)
         _refuse_other_lengths(given, exposure, value, np.size(y))
         self.y = as_array(np.asarray(y)[kept], f"Entries({value}=...)")
-        _refuse_few(self.y, value)
+        _refuse_few(self.y, value, 2 if units is None else 1)
         if units is None:  # otherwise the priors have their scales
             what = f"`Entries({value}=...)`"
             refuse_no_spread(self.y, what, "leaves nothing to explain")
@@ -240,16 +240,75 @@ class Entries(AbstractData):
             for k in ("points", "length", "spacing"):
                 kept[k] = jnp.asarray(arrays[f"{k}_{one['name']}"])
             axes.append(Axis(**kept))
-        # Not by the constructor, because a part of some data need not use all points.
-        self = object.__new__(cls)
         found: dict[str, Any] = {
             k: jnp.asarray(arrays[k]) for k in ("places", "y", "y_mean", "y_sd")
         }
         exposure = arrays.get("exposure")
         found["exposure"] = None if exposure is None else jnp.asarray(exposure)
-        for name, value in (found | {"axes": tuple(axes)}).items():
+        return cls._of(axes=tuple(axes), **found)
+
+    @classmethod
+    def _of(cls, **fields: Any) -> "Entries":
+        """Not by the constructor, because a part of some data need not use all points."""
+        self = object.__new__(cls)
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
         return self
+
+    # With other entries.
+
+    def joined(self, other: "Entries") -> "Entries":
+        """These entries and others, at old and new coordinates, in the units of these.
+
+        Priors are rescaled as for these entries, so that `pk.fit(..., start=fitted)` has
+        the same model.
+
+        Args:
+            other: entries with the same modes.
+
+        Raises:
+            ValueError: for other modes or coordinates of another kind, and if one has an
+                exposure and the other has not.
+        """
+        axes = self.merged(other, "Entries.joined")
+        first, second = (
+            jnp.stack(
+                [getattr(one, which)[d.places[:, k]] for k, one in enumerate(axes)], 1
+            )
+            for d, which in ((self, "first"), (other, "second"))
+        )
+        exposures = [d.exposure for d in (self, other) if d.exposure is not None]
+        return self._of(
+            axes=tuple(one.axis for one in axes),
+            places=jnp.concatenate([first, second]),
+            y=jnp.concatenate([self.y, other.y.astype(self.dtype)]),
+            exposure=jnp.concatenate(exposures) if exposures else None,
+            y_mean=self.y_mean,
+            y_sd=self.y_sd,
+        )
+
+    def merged(self, other: "Entries", what: str) -> tuple[Merged, ...]:
+        """The coordinates of both in each mode.
+
+        Args:
+            other: entries with the same modes.
+            what: the name of the call, for messages.
+
+        Raises:
+            ValueError: as for `joined`.
+        """
+        ours, theirs = ([axis.name for axis in d.axes] for d in (self, other))
+        if ours != theirs:
+            raise ValueError(
+                f"`{what}` got entries with the modes {', '.join(theirs)}; the others have "
+                f"{', '.join(ours)}, in this order."
+            )
+        if (self.exposure is None) != (other.exposure is None):
+            raise ValueError(
+                f"`{what}` got entries with and without `exposure`; give it to both."
+            )
+        pairs_of_axes = zip(self.axes, other.axes, strict=True)
+        return tuple(merged(a, b, what) for a, b in pairs_of_axes)
 
 
 def _given(coords: Any) -> dict[str, dict[str, Any]]:
@@ -337,10 +396,11 @@ def _with_values(y: Any, value: str) -> np.ndarray:
     return np.flatnonzero(~lost)
 
 
-def _refuse_few(y: Array, value: str) -> None:
-    if len(y) < 2:
+def _refuse_few(y: Array, value: str, least: int) -> None:
+    if len(y) < least:
+        wanted = "two or more, or one with `units=`" if least == 2 else "one or more"
         raise ValueError(
-            f"`Entries({value}=...)` has {len(y)} values; a surface needs two or more."
+            f"`Entries({value}=...)` has {len(y)} values; a surface needs {wanted}."
         )
 
 

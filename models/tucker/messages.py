@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.diagnostics import effective_sample_size
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
 from probkit.gp.state_space import Sites as Terms
 from probkit.gp.state_space import Smoothed
@@ -46,6 +46,7 @@ from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
 from probkit.model.density import Sites
 from probkit.models.tucker.ascent import Ascent, ascended
+from probkit.models.tucker.earlier import expected_before, moved, prior_of
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.gibbs import chain
 from probkit.models.tucker.model import AbstractTucker, Tucker
@@ -54,12 +55,14 @@ from probkit.models.tucker.posterior import (
     Factor,
     Posterior,
     core_given,
+    core_prior,
     level_given,
-    level_variance,
+    level_prior,
     loaded,
     loads,
     local_at,
     messages,
+    noise_prior,
     shifted,
     standardised,
     surface_at,
@@ -69,9 +72,12 @@ from probkit.validate import positive, short, whole
 
 # Sweeps of a start, more or less, to decide how its program is compiled.
 USUAL_STEPS = 50
-HOW_DRAWN = ("gibbs", "approximation")
+GIBBS, APPROXIMATION = "gibbs", "approximation"
+HOW_DRAWN = (GIBBS, APPROXIMATION)
 # With fewer effective draws the ends of intervals are too uncertain.
 LEAST_EFFECTIVE = 20
+# Of the two halves of so few effective draws.
+LARGEST_RHAT = 1.1
 
 
 class MessageState(NamedTuple):
@@ -105,7 +111,7 @@ class MessagePassing(AbstractIterativeMethod):
     atol: float = eqx.field(default=0.1, converter=positive("MessagePassing(atol"))
     learn: bool = True
     warm: int = eqx.field(default=5, converter=whole("MessagePassing(warm", 0))
-    draws: str = "gibbs"
+    draws: str = GIBBS
     num_draws: int = eqx.field(default=200, converter=whole("MessagePassing(num_draws", 1))
     num_warmup: int = eqx.field(
         default=100, converter=whole("MessagePassing(num_warmup", 0)
@@ -121,23 +127,33 @@ class MessagePassing(AbstractIterativeMethod):
     def starts_at(self, approximation, model, data):
         return isinstance(approximation, Posterior) and approximation.fits(model, data)
 
+    def moved(self, approximation, model, earlier, data):
+        return moved(model, earlier, data, approximation)
+
+    def prior_of(self, approximation, model, earlier, data):
+        if not isinstance(approximation, Posterior):
+            return super().prior_of(approximation, model, earlier, data)
+        if not isinstance(data, Entries):
+            model.refuse(data)
+        return prior_of(model, earlier, data, approximation)
+
+    def begin(self, model, data, key, start):
+        start = kinds(self.num_starts) if start is None else start
+        begun = super().begin(model, data, key, start)
+        if not isinstance(start, Posterior):
+            return begun
+        # All starts would be the same.
+        method, one = replace(self, num_starts=1), jax.tree.map(lambda a: a[:1], start)
+        if start.before is not None:
+            # What was known before holds for the scales of then: those of `CP` belong to
+            # all modes, and the terms of two modes would move them apart.
+            method = replace(method, learn=False, warm=0)
+        return begun._replace(method=method, start=one)
+
     # The three functions, for one start.
 
     def init(self, model, data, key, start):
-        if isinstance(start, Posterior):
-            post = at_entries(model, data, start)
-        elif start is not None and KIND in start:
-            post = chosen(model, data, start, key)
-        else:
-            names = all_names(model, data)
-            given = None if start is None else {name: start[name] for name in names}
-            sites = centres(model, data) if given is None else given
-            post = started(model, data, sites, key)
-        ascents = tuple(
-            Ascent.start(coordinates(model, data, post.sites, k)[0])
-            for k in range(len(data.axes))
-        )
-        return MessageState(post, ascents, at_foot(data.dtype))
+        return MessageState(*begun_at(model, data, key, start), at_foot(data.dtype))
 
     def step(self, model, data, state):
         post, ascents = state.posterior, list(state.ascents)
@@ -154,7 +170,9 @@ class MessagePassing(AbstractIterativeMethod):
         level = level_given(model, post, mean)
         mean, second = shifted(post, level, mean, second)
         y, counts = standardised(model, data), jnp.ones(len(data), data.dtype)
-        noise = model.observation.noise(y, mean, second, counts, post.noise)
+        noise = model.observation.noise(
+            y, mean, second, counts, post.noise, noise_prior(post)
+        )
         local = local_at(model, data, mean, second, noise)
         post = replace(
             post, level=level, noise=noise, weight=local.weight, shift=local.shift
@@ -172,10 +190,6 @@ class MessagePassing(AbstractIterativeMethod):
         return {"objective": state.climb.objective}
 
     # The run as a whole.
-
-    def begin(self, model, data, key, start):
-        start = kinds(self.num_starts) if start is None else start
-        return super().begin(model, data, key, start)
 
     def runs_once(self, data):
         return data.is_short(self.num_starts * USUAL_STEPS)
@@ -204,8 +218,11 @@ class MessagePassing(AbstractIterativeMethod):
         best = best_lane(final)
         state = end.lane(best)
         result, settled = self.outcome(state, state.climb.result)
-        post = state.posterior
-        sites, facts_of_draws = self._drawn(model, data, state, end.key)
+        sites, facts_of_draws = drawn(
+            self, model, data, state.posterior, state.ascents, end.key
+        )
+        # Its terms hold already what was known before.
+        post = replace(state.posterior, before=None)
         trace = end.trace_of_ends("objective", final, best)
         facts = facts_of_ends(final, best) | {
             "elbo": float(state.climb.objective),
@@ -217,46 +234,106 @@ class MessagePassing(AbstractIterativeMethod):
         facts = facts | facts_of_draws
         return Draws(sites, {}, trace, result, facts, approximation=post)
 
-    def _drawn(self, model, data, state, key):
-        """Draws, `{site: array[1, draw, ...]}`, and the facts of them."""
-        if self.draws == "approximation" or not model.observation.has_draws:
-            draws = _sampled(model, data, state.posterior, key, self.num_draws)
-            return jax.device_get(jax.tree.map(lambda a: a[None], draws)), {}
-        inverses = tuple(ascent.inverse for ascent in state.ascents) if self.learn else None
-        counts = (self.num_warmup, self.num_draws)
-        found = chain(model, data, state.posterior, inverses, key, counts)
-        draws, accepted = jax.device_get(found)
-        draws = jax.tree.map(lambda a: a[None], draws)
-        facts = {"accepted": float(accepted)}
-        watched = [draws[name] for name in ("noise_sd", "level")]
-        if self.num_draws >= 4 and all(np.ptp(values) > 0 for values in watched):
-            # The estimate may be larger than their number, most of all if they are few.
-            effective = min(effective_sample_size(values) for values in watched)
-            facts["effective_draws"] = float(min(effective, self.num_draws))
-        return draws, facts
-
     def checks(self, tree, facts):
         limit = max(1e-9 * abs(facts["elbo"]), facts["slack"])
         return (
             check_remaining(facts, facts["elbo"], self.atol),
             check_fall(facts, "ELBO", limit, note="nats"),
             *check_restarts(facts),
-            *_check_draws(facts),
+            *check_draws(facts),
         )
 
 
-def _check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
-    if "effective_draws" not in facts:
-        return ()
-    return (
-        Check(
-            "effective draws of noise and level",
-            facts["effective_draws"],
-            "at least",
-            LEAST_EFFECTIVE,
-            "raise `num_draws`",
-        ),
+def begun_at(
+    model: AbstractTucker, data: Entries, key: Any, start: Any
+) -> tuple[Posterior, tuple[Ascent, ...]]:
+    """The posterior before the first sweep, and what its search remembers."""
+    if isinstance(start, Posterior):
+        post = at_entries(model, data, start)
+    elif start is not None and KIND in start:
+        post = chosen(model, data, start, key)
+    else:
+        names = all_names(model, data)
+        given = None if start is None else {name: start[name] for name in names}
+        sites = centres(model, data) if given is None else given
+        post = started(model, data, sites, key)
+    zs = (coordinates(model, data, post.sites, k)[0] for k in range(len(data.axes)))
+    return post, tuple(map(Ascent.start, zs))
+
+
+def drawn(
+    method: Any,
+    model: AbstractTucker,
+    data: Entries,
+    post: Posterior,
+    ascents: tuple[Ascent, ...],
+    key: Any,
+) -> tuple[Sites, dict[str, float | int]]:
+    """Draws, `{site: array[1, draw, ...]}`, and the facts of them.
+
+    Args:
+        method: its `draws`, `num_draws`, `num_warmup` and `learn` say how.
+        model: the model.
+        data: the data.
+        post: where a run ended.
+        ascents: what it remembers of its search.
+        key: a JAX random key.
+    """
+    if method.draws == APPROXIMATION or not model.observation.has_draws:
+        draws = _sampled(model, data, post, key, method.num_draws)
+        return jax.device_get(jax.tree.map(lambda a: a[None], draws)), {}
+    inverses = tuple(ascent.inverse for ascent in ascents) if method.learn else None
+    counts = (method.num_warmup, method.num_draws)
+    draws, accepted, surface = jax.device_get(
+        chain(model, data, post, inverses, key, counts)
     )
+    draws = jax.tree.map(lambda a: a[None], draws)
+    facts = {} if inverses is None else {"accepted": float(accepted)}
+    return draws, facts | facts_of_draws(
+        {name: draws[name] for name in ("noise_sd", "level")}, surface[None]
+    )
+
+
+def facts_of_draws(
+    numbers: Mapping[str, Float[np.ndarray, "1 d"]], surface: Float[np.ndarray, "1 d w"]
+) -> dict[str, float | int]:
+    """How far draws are independent: of some numbers, and of the surface at a few entries.
+
+    The surface is the same for all orders and signs of the components.
+    """
+    count = surface.shape[1]
+    if count < 4 or not all(np.ptp(values) > 0 for values in numbers.values()):
+        return {}
+    worst = min(effective_sample_size(values) for values in numbers.values())
+    # The estimate may be larger than their number, most of all if they are few.
+    return {
+        "effective_draws": float(min(worst, count)),
+        "effective_surface": float(min(effective_sample_size(surface).min(), count)),
+        "rhat_surface": float(split_gelman_rubin(surface).max()),
+    }
+
+
+def check_draws(facts: Mapping[str, float | int]) -> tuple[Check, ...]:
+    found = [
+        Check(f"effective draws of {what}", facts[name], "at least", limit, remedy)
+        for what, name, limit, remedy in (
+            ("noise and level", "effective_draws", LEAST_EFFECTIVE, "raise `num_draws`"),
+            ("the surface", "effective_surface", LEAST_EFFECTIVE, "raise `num_draws`"),
+        )
+        if name in facts
+    ]
+    if "rhat_surface" in facts:
+        found.append(
+            Check(
+                "R-hat of the surface",
+                facts["rhat_surface"],
+                "at most",
+                LARGEST_RHAT,
+                "raise `num_warmup` and `num_draws`",
+                "of the two halves of the draws, the largest of a few entries",
+            )
+        )
+    return tuple(found)
 
 
 def with_factor(
@@ -316,13 +393,15 @@ def elbo(
     """
     priors = model.priors(data)
     bound = expected - sum(f.divergence for f in post.factors)
-    bound = bound - post.level.divergence(level_variance(model))
+    bound = bound - post.level.divergence(level_prior(model, post))
     bound = bound + sum(priors[name].log_prob(v) for name, v in post.sites.items())
+    if post.before is not None:
+        bound = bound + expected_before(model, data, post) - post.before.evidence
     if model.observation.in_units:
-        bound = bound - post.noise.divergence
+        bound = bound - post.noise.divergence(noise_prior(post))
         bound = bound - len(data) * jnp.log(model.units(data).scale)
     if isinstance(model, Tucker):
-        bound = bound - post.core.divergence()
+        bound = bound - post.core.divergence(core_prior(model, data, post))
     return bound
 
 

@@ -34,6 +34,8 @@ from probkit.validate import short, whole
 
 # The mean of the prior of a scale, in sds of the values.
 SCALE = 0.5
+# What queries are answered by.
+ANSWERS = ("y", "surface", "mean", "sd")
 # A priori sd of the level where the surface has no units: of logits, and of log rates.
 LEVEL = 3.0
 
@@ -210,6 +212,7 @@ class AbstractTucker(AbstractModel):
     def predict(self, sites, inputs, key):
         """At queries: `surface`, a joint draw of it, and `y`, new values with noise.
 
+        Both have the axes of the queries: those of a grid, or one row per listed query.
         For counts with exposure, `y` is for an exposure of one.
         """
         asked, data = inputs
@@ -222,11 +225,16 @@ class AbstractTucker(AbstractModel):
         ]
         f = self.surface(sites, data, factors, asked.places)
         new = self.observation.likelihood(f, sites.get("noise_sd"))
-        return {"surface": f, "y": new.sample(key_y)}
+        found = {"surface": f, "y": new.sample(key_y)}
+        return {name: values.reshape(asked.shape) for name, values in found.items()}
+
+    def dims_at(self, inputs, data):
+        asked, _ = inputs
+        return dict.fromkeys(ANSWERS, asked.dims)
 
     def coords_at(self, inputs):
         asked, _ = inputs
-        return {"entry": np.arange(len(asked))}
+        return asked.coords()
 
     def moments(self, approximation, inputs, data):
         """At queries: `mean` and `sd` of the surface, exact under the approximation."""
@@ -234,7 +242,8 @@ class AbstractTucker(AbstractModel):
             return None
         asked, _ = inputs
         mean, variance = approximation.moments(self, data, asked)
-        return {"mean": mean, "sd": jnp.sqrt(variance)}
+        found = {"mean": mean, "sd": jnp.sqrt(variance)}
+        return {name: values.reshape(asked.shape) for name, values in found.items()}
 
     def recover(self, sites, data, key):
         """The curves of each mode at its points: `factor_<mode>`, of variance one a priori,
@@ -469,7 +478,7 @@ def _dims(model: AbstractTucker, data: Entries) -> dict[str, tuple[str, ...]]:
         dims[f"white_{axis.name}"] = (axis.name, *tail)
         dims[f"factor_{axis.name}"] = (axis.name, several[axis.name])
         dims[f"effect_{axis.name}"] = (axis.name,)
-    by_entry = dict.fromkeys(("y", "surface", "mean", "sd"), ("entry",))
+    by_entry = dict.fromkeys(ANSWERS, ("entry",))
     return data.dims() | dims | by_entry
 
 

@@ -39,10 +39,15 @@ class Noise(eqx.Module):
     def mean_log(self):
         return digamma(self.shape) - jnp.log(self.rate)
 
-    @property
-    def divergence(self):
-        """Kullback-Leibler divergence from the prior, in nats."""
-        a, b, a0, b0 = self.shape, self.rate, SHAPE, SHAPE * RESIDUAL**2
+    @classmethod
+    def prior(cls, dtype: Any) -> "Noise":
+        """What is known of it before all data."""
+        one = jnp.ones((), dtype)
+        return cls(SHAPE * one, SHAPE * RESIDUAL**2 * one)
+
+    def divergence(self, prior: "Noise") -> Float[Array, ""]:
+        """Kullback-Leibler divergence from what was known before, in nats."""
+        a, b, a0, b0 = self.shape, self.rate, prior.shape, prior.rate
         return (
             (a - a0) * digamma(a)
             - gammaln(a)
@@ -98,7 +103,12 @@ class AbstractObservation(eqx.Module):
         """
 
     def draw(
-        self, y: Float[Array, " n"], f: Float[Array, " n"], noise: Noise, key: Any
+        self,
+        y: Float[Array, " n"],
+        f: Float[Array, " n"],
+        noise: Noise,
+        prior: Noise,
+        key: Any,
     ) -> tuple[Noise, Float[Array, " n"], Float[Array, " n"]]:
         """A draw of the noise, and the weight and shift of each entry, given the surface.
 
@@ -114,13 +124,15 @@ class AbstractObservation(eqx.Module):
         second: Float[Array, " n"],
         counts: Float[Array, " n"],
         noise: Noise,
+        prior: Noise,
     ) -> Noise:
         """What is known of the noise after a sweep. By default there is none.
 
         Args:
             y, mean, second: as for `local`.
-            counts: how often each entry counts: one, or zero.
-            noise: what was known before.
+            counts: how often each entry counts.
+            noise: what was known in the sweep.
+            prior: what was known before these entries.
         """
         return noise
 
@@ -160,12 +172,12 @@ class Normal(AbstractObservation):
         bound = (noise.mean_log - jnp.log(2 * jnp.pi) - w * _squares(y, mean, second)) / 2
         return Local(w, w * y, bound)
 
-    def noise(self, y, mean, second, counts, noise):
+    def noise(self, y, mean, second, counts, noise, prior):
         total = jnp.sum(counts * _squares(y, mean, second))
-        return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+        return Noise(prior.shape + counts.sum() / 2, prior.rate + total / 2)
 
-    def draw(self, y, f, noise, key):
-        noise = known(self.noise(y, f, f**2, jnp.ones_like(y), noise), key)
+    def draw(self, y, f, noise, prior, key):
+        noise = known(self.noise(y, f, f**2, jnp.ones_like(y), noise, prior), key)
         w = jnp.broadcast_to(noise.mean, y.shape)
         return noise, w, w * y
 
@@ -212,18 +224,18 @@ class StudentT(AbstractObservation):
         )
         return Local(w, w * y, expected - divergence)
 
-    def noise(self, y, mean, second, counts, noise):
+    def noise(self, y, mean, second, counts, noise, prior):
         a, b = self._scales(y, mean, second, noise)
         total = jnp.sum(counts * a / b * _squares(y, mean, second))
-        return Noise(SHAPE + counts.sum() / 2, SHAPE * RESIDUAL**2 + total / 2)
+        return Noise(prior.shape + counts.sum() / 2, prior.rate + total / 2)
 
-    def draw(self, y, f, noise, key):
+    def draw(self, y, f, noise, prior, key):
         key_each, key_noise = jax.random.split(key)
         a, b = self._scales(y, f, f**2, noise)
         each = jax.random.gamma(key_each, a, y.shape, y.dtype) / b
         total = jnp.sum(each * (y - f) ** 2)
-        shape = SHAPE + jnp.asarray(len(y) / 2, y.dtype)
-        noise = known(Noise(shape, SHAPE * RESIDUAL**2 + total / 2), key_noise)
+        shape = prior.shape + jnp.asarray(len(y) / 2, y.dtype)
+        noise = known(Noise(shape, prior.rate + total / 2), key_noise)
         w = noise.mean * each
         return noise, w, w * y
 

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
 from probkit.gp.state_space import Sites as Terms
@@ -45,11 +46,40 @@ class Gaussian(eqx.Module):
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return Gaussian(self.mean + root @ noise, jnp.zeros_like(self.covariance))
 
-    def divergence(self, variance: float = 1.0) -> Float[Array, ""]:
-        """Kullback-Leibler divergence from $N(0, v I)$, in nats."""
-        m = len(self.mean)
-        inside = jnp.trace(self.second) / variance - m + m * jnp.log(variance)
-        return (inside - jnp.linalg.slogdet(self.covariance)[1]) / 2
+    @classmethod
+    def white(cls, count: int, variance: float, dtype: Any) -> "Gaussian":
+        """$N(0, v I)$."""
+        eye = jnp.eye(count, dtype=dtype)
+        return cls(jnp.zeros(count, dtype), variance * eye)
+
+    @classmethod
+    def given(cls, prior: "Gaussian", linear: "Linear") -> "Gaussian":
+        """A vector given a term of the likelihood, and what was known of it before."""
+        inverse = _inverse(prior.covariance)
+        covariance = _inverse(inverse + linear.precision)
+        return cls(covariance @ (linear.shift + inverse @ prior.mean), covariance)
+
+    def divergence(self, prior: "Gaussian") -> Float[Array, ""]:
+        """Kullback-Leibler divergence from what was known before, in nats."""
+        apart, inverse = self.mean - prior.mean, _inverse(prior.covariance)
+        inside = jnp.sum(inverse * (self.covariance + jnp.outer(apart, apart)))
+        volumes = (jnp.linalg.slogdet(C)[1] for C in (prior.covariance, self.covariance))
+        before, now = volumes
+        return (inside - len(apart) + before - now) / 2
+
+
+class Linear(NamedTuple):
+    """A Gaussian term of the likelihood of a vector: its precision, and its shift."""
+
+    precision: Float[Array, "m m"]
+    shift: Float[Array, " m"]
+
+
+def _inverse(covariance: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    if len(covariance) == 1:
+        return 1 / covariance
+    eye = jnp.eye(len(covariance), dtype=covariance.dtype)
+    return cho_solve((jnp.linalg.cholesky(covariance), True), eye)
 
 
 class Factor(eqx.Module):
@@ -74,6 +104,25 @@ class Factor(eqx.Module):
         return Terms(self.precision, self.shift)
 
 
+class Before(eqx.Module):
+    """What was known before the entries: the posterior given earlier ones.
+
+    Attributes:
+        terms: of the functions of each mode at its points, for loads of one.
+        core: of the core.
+        level: of the level.
+        noise: of the noise.
+        evidence: of these terms under the prior, and the log prior of the parameters then,
+            in nats. A bound is relative to it.
+    """
+
+    terms: tuple[Terms, ...]
+    core: Gaussian
+    level: Gaussian
+    noise: Noise
+    evidence: Float[Array, ""]
+
+
 class Posterior(AbstractApproximation):
     """All of it. Values are standardised: in sds of the data, from their mean.
 
@@ -85,6 +134,7 @@ class Posterior(AbstractApproximation):
         noise: the precision of the noise.
         weight: what each entry counts, `(n,)`.
         shift: and where it draws the surface to, `(n,)`.
+        before: what was known before the entries, or None for the priors of the model.
     """
 
     sites: Sites
@@ -94,6 +144,7 @@ class Posterior(AbstractApproximation):
     noise: Noise
     weight: Float[Array, " n"]
     shift: Float[Array, " n"]
+    before: Before | None = None
 
     def fits(self, model: AbstractTucker, data: Entries) -> bool:
         """Whether it is one of this model, at as many points per mode as the data have."""
@@ -289,10 +340,20 @@ def surface_at(
 def messages(model: AbstractTucker, data: Entries, post: Posterior, k: int) -> Terms:
     """The Gaussian terms for the functions of a mode, for loads of one.
 
-    All entries at one point add up to one term.
+    All entries at one point add up to one term, with what was known before.
 
     Source: the messages of Fang et al. (2024), averaged over all other blocks.
     """
+    found = messages_of_entries(model, data, post, k)
+    return (
+        found if post.before is None else jax.tree.map(jnp.add, found, post.before.terms[k])
+    )
+
+
+def messages_of_entries(
+    model: AbstractTucker, data: Entries, post: Posterior, k: int
+) -> Terms:
+    """The same of these entries only."""
     of = interaction(model, data, post, unscaled=True)
     level = level_moments(post)
     points = len(data.axes[k].points)
@@ -311,8 +372,21 @@ def messages(model: AbstractTucker, data: Entries, post: Posterior, k: int) -> T
     return total(part, data, (post.weight, post.shift))
 
 
+def core_prior(model: Tucker, data: Entries, post: Posterior) -> Gaussian:
+    """What was known of the core before the entries."""
+    if post.before is not None:
+        return post.before.core
+    return Gaussian.white(len(post.core.mean), 1.0, data.dtype)
+
+
 def core_given(model: Tucker, data: Entries, post: Posterior) -> Gaussian:
     """The core given all else: normal."""
+    prior = core_prior(model, data, post)
+    return Gaussian.given(prior, core_messages(model, data, post))
+
+
+def core_messages(model: Tucker, data: Entries, post: Posterior) -> Linear:
+    """The Gaussian term for the core."""
     ranks = model.ranks(len(data.axes))
     K, m = len(ranks), post.core.mean.size
 
@@ -337,24 +411,35 @@ def core_given(model: Tucker, data: Entries, post: Posterior) -> Gaussian:
         for k, x in enumerate(modes):
             across = [*means[:k], x.second[:, :-1, -1], *means[k + 1 :]]
             drawn = drawn - jnp.tensordot(w, outer(across), 1)
-        return precision.reshape(m, m), drawn.reshape(m)
+        return Linear(precision.reshape(m, m), drawn.reshape(m))
 
-    precision, drawn = total(part, data, (post.weight, post.shift))
-    root = jnp.linalg.cholesky(precision + jnp.eye(m, dtype=data.dtype))
-    covariance = jax.scipy.linalg.cho_solve((root, True), jnp.eye(m, dtype=data.dtype))
-    return Gaussian(covariance @ drawn, covariance)
+    return total(part, data, (post.weight, post.shift))
 
 
-def level_variance(model: AbstractTucker) -> float:
-    """Of the prior of the level, standardised."""
-    return 1.0 if model.observation.in_units else LEVEL**2
+def level_prior(model: AbstractTucker, post: Posterior) -> Gaussian:
+    """What was known of the level before the entries, standardised."""
+    if post.before is not None:
+        return post.before.level
+    variance = 1.0 if model.observation.in_units else LEVEL**2
+    return Gaussian.white(1, variance, post.weight.dtype)
+
+
+def level_messages(post: Posterior, mean: Array) -> Linear:
+    """The Gaussian term for the level, where the surface has this mean at the entries."""
+    left = jnp.sum(post.shift - post.weight * (mean - post.level.mean[0]))
+    return Linear(post.weight.sum()[None, None], left[None])
 
 
 def level_given(model: AbstractTucker, post: Posterior, mean: Array) -> Gaussian:
     """The level given all else, where the surface has this mean at the entries."""
-    precision = 1 / level_variance(model) + post.weight.sum()
-    left = jnp.sum(post.shift - post.weight * (mean - post.level.mean[0]))
-    return Gaussian((left / precision)[None], (1 / precision)[None, None])
+    return Gaussian.given(level_prior(model, post), level_messages(post, mean))
+
+
+def noise_prior(post: Posterior) -> Noise:
+    """What was known of the noise before the entries."""
+    if post.before is not None:
+        return post.before.noise
+    return Noise.prior(post.weight.dtype)
 
 
 def shifted(post: Posterior, level: Gaussian, mean: Array, second: Array):

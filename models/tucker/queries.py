@@ -48,14 +48,14 @@ class Queries(eqx.Module):
         """Answers as an xarray array, in the user's coordinates.
 
         Args:
-            values: one per query along the last axis, such as an array that `pk.predict`
-                returns.
+            values: one per query, such as an array that `pk.predict` returns: along the
+                axes of `dims`, or along one last axis.
             name: of the array.
 
         Returns:
             An xarray `DataArray`. Of a grid it has one axis per mode that is not held; of
             listed queries it has the coordinates of the modes along `entry`. Axes before
-            the last are kept.
+            these are kept.
 
         Raises:
             ValueError: for another number of values than queries.
@@ -63,20 +63,26 @@ class Queries(eqx.Module):
         import xarray as xr
 
         array = np.asarray(values)
-        if array.ndim == 0 or array.shape[-1] != len(self):
+        known = getattr(values, "dims", None)
+        count = len(self.shape)
+        shaped = count > 0 and array.shape[-count:] == self.shape
+        shaped = shaped if known is None else "entry" not in known
+        wanted = self.shape if shaped else (len(self),)
+        before = array.ndim - len(wanted)
+        if before < 0 or array.shape[before:] != wanted:
             raise ValueError(
                 f"`Queries.labelled` got values of shape {array.shape} for {len(self)} "
                 "queries; the last axis has one value per query."
             )
-        lead = getattr(values, "dims", ("chain", "draw"))[: array.ndim - 1]
+        lead = ("chain", "draw")[:before] if known is None else known[:before]
         coords: dict[str, Any] = dict(self.coords())
         if self.dims == ("entry",):
             for k, axis in enumerate(self.axes):
                 columns = axis.column(np.asarray(self.places[:, k]))
                 for column, one in zip(axis.columns, columns, strict=True):
                     coords[column] = ("entry", one.values)
-        shaped = array.reshape(*array.shape[:-1], *self.shape)
-        return xr.DataArray(shaped, coords, (*lead, *self.dims), name)
+        array = array.reshape(*array.shape[:before], *self.shape)
+        return xr.DataArray(array, coords, (*lead, *self.dims), name)
 
 
 def queries(data: Entries, given: Any) -> Queries:

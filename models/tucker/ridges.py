@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.model import AbstractTucker, Tucker
-from probkit.models.tucker.posterior import Gaussian, Posterior, level_variance
+from probkit.models.tucker.posterior import Gaussian, Posterior, level_prior
 from probkit.models.tucker.priors import AbstractPrior
 
 # Of a step of Metropolis, of the logarithm of a scale.
@@ -39,7 +39,7 @@ class Draw(NamedTuple):
     Attributes:
         whites: the white noise of each mode, `(p, d)`.
         factors: components and main effect at the points of each mode, `(p, c)`.
-        level: standardised, of the variance `level_variance`.
+        level: standardised, of the variance of `level_prior`.
         core: of `Tucker`; of no number for `CP`.
     """
 
@@ -117,7 +117,7 @@ def slid(
 
 def _step(model, data, post: Posterior, draw: Draw, direction: Draw, key) -> Draw:
     """A draw of the number of steps."""
-    unit, variance = model.units(data), level_variance(model)
+    unit, variance = model.units(data), level_prior(model, post).covariance[0, 0]
 
     def f(draw):
         sites = post.sites | {"level": unit.loc + unit.scale * draw.level}

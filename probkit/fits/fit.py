@@ -62,8 +62,8 @@ def fit(
         start: an earlier fit of the same model. Chains, restarts and starts begin at draws
             chosen from it at random, all different if it has enough. A method that takes
             its approximation begins there instead: SVI at the parameters of a guide of
-            the same kind. Such an approximation may also be given by itself, as by
-            `tucker.start_at`.
+            the same kind, `tucker.MessagePassing` also at entries with other coordinates.
+            Such an approximation may also be given by itself, as by `tucker.start_at`.
         progress: whether to show a bar on work of more than two seconds. By default it is
             shown in a terminal and in a notebook.
         checkpoint: a folder in which to keep the run. The same call after a kill resumes
@@ -102,6 +102,65 @@ def fit(
     key_run, key_start = two_keys(key)
     begin = None if start is None else _begin(start, model, data, method, key_start)
     draws = method.run(model, source, key_run, begin, running)
+    fitted = _fit_of(draws, model, data, method, relabel)
+    if log_likelihood:
+        try:
+            fitted = with_log_likelihood(fitted)
+        except ValueError as error:  # too large; the fit in the error keeps the draws
+            raise FitError(str(error), fitted) from None
+    return _refused(fitted) if throw else fitted
+
+
+def update(
+    fitted: Fit,
+    data: Data,
+    *,
+    key: PRNGKeyArray,
+    method: AbstractMethod | None = None,
+    progress: bool | None = None,
+    throw: bool = True,
+    relabel: bool = True,
+) -> Fit:
+    """Fit new observations, with the posterior of an earlier fit as their prior.
+
+    The earlier observations are not used, and need not be kept. If you have them, fit all
+    together, `pk.fit(..., start=fitted)`: this is at least as exact. With
+    `tucker.MessagePassing`, kernels and scales stay those of the earlier fit.
+
+    Args:
+        fitted: the earlier fit, by a method that can do this: `tucker.MessagePassing`.
+        data: the new observations, and these only.
+        key: a JAX random key.
+        method: the method, by default that of the earlier fit.
+        progress: as for `fit`.
+        throw: as for `fit`.
+        relabel: as for `fit`.
+
+    Returns:
+        A fit given all observations so far, which can be updated again. Its `data` are
+        the new ones.
+
+    Raises:
+        ValueError: if the method cannot do this, or the data do not fit the fit.
+        FitError: as for `fit`.
+    """
+    refuse_wrong_types(("update(fit, ...)", fitted), ("update(..., data)", data))
+    method = fitted.method if method is None else method
+    refuse_wrong_types(("update(..., method)", method))
+    assert method is not None
+    key = as_key(key, "update(key=...)")
+    model = fitted.model
+    data, prior = method.prior_of(fitted.approximation, model, fitted.data, data)
+    method.refuse(model, data)
+    running = Running(wants_progress() if progress is None else progress)
+    begin = _in_lanes(prior, method.num_lanes)
+    draws = method.run(model, data, two_keys(key)[0], begin, running)
+    again = _fit_of(draws, model, data, method, relabel)
+    return _refused(again) if throw else again
+
+
+def _fit_of(draws: Draws, model, data, method, relabel: bool) -> Fit:
+    """The fit of a run."""
     model = draws.model or model
     data = data if draws.data is None else draws.data
     result = _name(draws.result)
@@ -122,13 +181,13 @@ def fit(
     )
     if draws.integrated is not None:
         fitted.kept[tuple(range(fitted.posterior.sizes["draw"]))] = draws.integrated
-    if log_likelihood:
-        try:
-            fitted = with_log_likelihood(fitted)
-        except ValueError as error:  # too large; the fit in the error keeps the draws
-            raise FitError(str(error), fitted) from None
-    if throw and result != "successful":
-        raise FitError(_message(method, result), fitted)
+    return fitted
+
+
+def _refused(fitted: Fit) -> Fit:
+    """The fit, if its run succeeded."""
+    if fitted.result != "successful":
+        raise FitError(_message(fitted.method, fitted.result), fitted)
     return fitted
 
 
@@ -167,6 +226,11 @@ def _begin(start: Fit | AbstractApproximation, model, data, method, key) -> Star
                 "an earlier fit."
             )
         return _in_lanes(start, lanes)
+    earlier = start.approximation
+    if earlier is not None:
+        moved = method.moved(earlier, model, start.data, data)
+        if moved is not None:
+            return _in_lanes(moved, lanes)
     posterior = start.posterior.stack(sample=SAMPLE).transpose("sample", ...)
     shapes = jax.eval_shape(lambda: prior_draw(model, data, key))
     for name, wanted in shapes.items():
@@ -182,7 +246,6 @@ def _begin(start: Fit | AbstractApproximation, model, data, method, key) -> Star
                 f"want {wanted.shape}; start from a fit of an equal model."
             )
     count = posterior.sizes["sample"]
-    earlier = start.approximation
     if earlier is not None and method.starts_at(earlier, model, data):
         return _in_lanes(earlier, lanes)
     rows = np.asarray(jax.random.choice(key, count, (lanes,), replace=count < lanes))

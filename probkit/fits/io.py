@@ -80,6 +80,7 @@ FAMILIES = {
     "tucker.Seasonal": "probkit.models.tucker",
     "tucker.Smooth": "probkit.models.tucker",
     "tucker.Space": "probkit.models.tucker",
+    "tucker.StochasticMessagePassing": "probkit.models.tucker",
     "tucker.StudentT": "probkit.models.tucker",
     "tucker.Tucker": "probkit.models.tucker",
 }

@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from probkit.fits.predict import coords_elsewhere
+from probkit.fits.predict import labels_at
 from probkit.fits.tree import dataset_of
 from probkit.fits.value import Fit, refuse_no_fit
 from probkit.method.programs import renew
@@ -41,7 +41,8 @@ def moments(fitted: Fit, inputs: Any):
             f"`{type(approximation).__name__}`; {draws}."
         )
     arrays = jax.device_get(found)
-    return dataset_of(arrays, fitted, coords_elsewhere(fitted), sample_dims=[])
+    coords, dims = labels_at(fitted, given)
+    return dataset_of(arrays, fitted, coords, sample_dims=[], dims=dims)
 
 
 @eqx.filter_jit

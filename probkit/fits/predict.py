@@ -66,7 +66,19 @@ def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | Non
     draws = Thinned.of(fitted, num_draws, "predict")
     given = fitted.model.inputs(inputs, fitted.data)
     arrays = draws.each_integrated(_predict_one, key, given)
-    return draws.dataset(arrays, coords_elsewhere(fitted) | fitted.model.coords_at(given))
+    return draws.dataset(arrays, *labels_at(fitted, given))
+
+
+def labels_at(fitted: Fit, given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Labels along the axes of predictions, and the names of these axes.
+
+    Args:
+        fitted: a fit.
+        given: what `model.inputs` returned.
+    """
+    model = fitted.model
+    coords = coords_elsewhere(fitted) | model.coords_at(given)
+    return coords, model.dims_at(given, fitted.data)
 
 
 def coords_elsewhere(fitted: Fit) -> dict[str, Any]:
@@ -303,10 +315,12 @@ class Thinned:
         found = jax.device_get(_map_draws(function, model, given, keys, *args))
         return {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
 
-    def dataset(self, arrays: Sites, coords: dict[str, Any]):
+    def dataset(
+        self, arrays: Sites, coords: dict[str, Any], dims: dict[str, Any] | None = None
+    ):
         """An xarray `Dataset` of the arrays. `draw` has the labels that the fit has."""
         labels = self.fitted.posterior["draw"].values[self.picked]
-        return dataset_of(arrays, self.fitted, coords | {"draw": labels})
+        return dataset_of(arrays, self.fitted, coords | {"draw": labels}, dims=dims)
 
 
 def typical_integrated(fitted: Fit) -> Any:

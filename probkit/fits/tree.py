@@ -57,6 +57,7 @@ def dataset_of(
     fitted: Fit,
     coords: dict[str, Any],
     sample_dims: Sequence[str] = SAMPLE,
+    dims: dict[str, tuple[str, ...]] | None = None,
 ):
     """A labelled data set of computed arrays.
 
@@ -65,16 +66,17 @@ def dataset_of(
         fitted: the fit, for the names of the axes.
         coords: labels along them.
         sample_dims: names of the first axes.
+        dims: names of the others, by default those of the data of the fit.
 
     Returns:
         An xarray `Dataset`.
     """
     import arviz_base as azb
 
-    named = fitted.model.dims(fitted.data)
-    dims: dict[Any, Any] = {k: list(v) for k, v in named.items()}
+    named = fitted.model.dims(fitted.data) if dims is None else dims
+    lists: dict[Any, Any] = {k: list(v) for k, v in named.items()}
     return azb.dict_to_dataset(
-        arrays, dims=dims, coords=coords, sample_dims=list(sample_dims)
+        arrays, dims=lists, coords=coords, sample_dims=list(sample_dims)
     )
 
 

@@ -168,6 +168,61 @@ class AbstractMethod(eqx.Module):
         """
         return False
 
+    def moved(
+        self,
+        approximation: AbstractApproximation,
+        model: AbstractModel,
+        earlier: Data,
+        data: Data,
+    ) -> AbstractApproximation | None:
+        """The approximation of an earlier fit at other data, as a start for a run there.
+
+        It then counts in place of the one that was found, also if sites of the program
+        have other shapes for these data.
+
+        Args:
+            approximation: that of the earlier fit.
+            model: the model.
+            earlier: the data of the earlier fit.
+            data: the data of the run.
+
+        Returns:
+            The approximation, or None (by default) if it stays what it is.
+
+        Raises:
+            ValueError: if the data are not of the same kind.
+        """
+        return None
+
+    def prior_of(
+        self,
+        approximation: AbstractApproximation | None,
+        model: AbstractModel,
+        earlier: Data,
+        data: Data,
+    ) -> tuple[Data, AbstractApproximation]:
+        """The approximation of an earlier fit as the prior of new data.
+
+        By default a method cannot do that.
+
+        Args:
+            approximation: that of the earlier fit, or None if it has draws only.
+            model: the model.
+            earlier: the data of the earlier fit.
+            data: the new data.
+
+        Returns:
+            The data of the run, and the start that makes `run` take it for a prior.
+
+        Raises:
+            ValueError: if the method cannot do this, or data do not fit the fit.
+        """
+        name, kind = type(self).__name__, type(model).__name__
+        raise ValueError(
+            f"`update`: `{name}` cannot take the posterior of this fit of `{kind}` as the "
+            "prior of more data; fit all data together, `pk.fit(..., start=fit)`."
+        )
+
     @abstractmethod
     def run(
         self,

@@ -79,6 +79,20 @@ class AbstractModel(eqx.Module):
         """
         return {}
 
+    def dims_at(self, inputs: Inputs, data: Data) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of predictions, which may depend on the inputs.
+
+        By default those of `dims`.
+
+        Args:
+            inputs: what `inputs` returned.
+            data: the data of the fit.
+
+        Returns:
+            `{name: one name per axis}`.
+        """
+        return self.dims(data)
+
     def integrated(self, sites: Sites, data: Data) -> Any:
         """What is known of all that the program integrated out, given one draw.
 

@@ -56,13 +56,13 @@ def test_sweeps_in_float32_are_those_in_float64(both):
 def one_sweep(data, post, key):
     # Scale and sd of the effect, and on a line two lengthscales.
     roots = tuple(0.1 * jnp.eye(m, dtype=data.dtype) for m in (4, 2))
-    return swept(MODEL, data, post, roots, key)
+    return swept(MODEL, data, post, roots, key, jnp.asarray(0.1, data.dtype))
 
 
 def test_a_sweep_of_gibbs_sampling_keeps_float32(both):
     data, post = both["float32"]
-    there, whites, _ = jax.jit(lambda p, k: one_sweep(data, p, k))(post, KEY)
-    every = jax.tree.leaves((there, whites))
+    there, roots, seen = jax.jit(lambda p, k: one_sweep(data, p, k))(post, KEY)
+    every = jax.tree.leaves((there, roots, seen))
     assert {str(a.dtype) for a in every} == {"float32"}
     assert all(np.isfinite(a).all() for a in every)
 

@@ -11,6 +11,8 @@ import probkit as pk
 from lowering import lowers_for_cuda
 from probkit.gp.state_space import Sites as Terms
 from probkit.models import tucker
+from probkit.models.tucker.gibbs import ACCEPTED, adapted
+from probkit.models.tucker.messages import check_draws, facts_of_draws
 from probkit.models.tucker.moments import Diagonal, Full, Moments, design, surface
 from probkit.models.tucker.parameters import centres
 from probkit.models.tucker.posterior import messages
@@ -247,6 +249,38 @@ def test_bands_hold_the_surface(small):
     assert np.mean((low <= f) & (f <= high)) > 0.7
 
 
+def test_a_grid_is_answered_along_its_modes(small):
+    data, _, fitted = small
+    asked = tucker.grid(data, m0=["s2", "new"], m1="s1")
+    new = pk.predict(fitted, asked, key=KEY, num_draws=20)
+    assert new["surface"].dims == ("chain", "draw", "m0")
+    assert list(new["y"].m0.values) == ["new", "s2"]
+    both = tucker.grid(data, m0=["s2"])
+    mean = pk.moments(fitted, both)["mean"]
+    assert mean.dims == ("m0", "m1")
+    assert mean.shape == (1, 4)
+    listed = tucker.queries(data, {"m0": ["s2"] * 4, "m1": ["s3", "s0", "s1", "s2"]})
+    found = pk.moments(fitted, listed)["mean"]
+    assert found.dims == ("entry",)
+    np.testing.assert_allclose(found.values, mean.values[0, [3, 0, 1, 2]], rtol=1e-10)
+    for values in (mean, mean.values, mean.values.ravel()):
+        np.testing.assert_array_equal(both.labelled(values).sel(m1="s3"), mean[:, 3])
+
+
+def test_proposals_become_longer_where_they_are_accepted_and_shorter_where_not(small):
+    root, noise = jnp.eye(2), jnp.array([1.0, 2.0])
+    for chance, changed in ((1.0, 1), (0.0, -1), (jnp.nan, -1), (ACCEPTED, 0)):
+        found = adapted(root, noise, jnp.array(chance), jnp.array(0.5))
+        longer = jnp.linalg.norm(found.T @ noise) - jnp.linalg.norm(noise)
+        assert jnp.sign(jnp.round(longer, 10)) == changed
+        # Across the proposal nothing changes.
+        across = jnp.array([2.0, -1.0])
+        np.testing.assert_allclose(across @ found @ found.T @ across, 5.0)
+    still = adapted(root, noise, jnp.array(1.0), jnp.array(0.0))
+    np.testing.assert_array_equal(still, root)
+    assert 0.2 < small[2].facts["accepted"] < 0.5
+
+
 def test_queries_at_the_data_are_the_data(small):
     data, _, fitted = small
     at = pk.predict(fitted, data, key=KEY, num_draws=20)["surface"]
@@ -365,11 +399,23 @@ def test_a_fit_from_a_file_has_its_approximation(small, tmp_path):
     np.testing.assert_array_equal(ours["sd"], theirs["sd"])
 
 
+def test_draws_that_drift_have_another_surface_in_their_second_half():
+    rng = np.random.default_rng(0)
+    noise, still = rng.normal(size=(1, 200)), rng.normal(size=(1, 200, 3))
+    drift = still + np.linspace(0, 3, 200)[:, None] * np.array([0, 0, 1])
+    for drawn, ok in ((still, True), (drift, False)):
+        found = {c.name: c for c in check_draws(facts_of_draws({"noise_sd": noise}, drawn))}
+        assert found["R-hat of the surface"].ok is ok
+        assert found["effective draws of noise and level"].ok
+
+
 def test_a_start_at_a_fit_is_done_at_once(small):
     data, _, fitted = small
     method = tucker.MessagePassing(num_starts=1, num_draws=5, num_warmup=0)
     again = pk.fit(SMALL, data, method, key=KEY, start=fitted)
     assert again.tree["trace"]["steps"].values.max() < 15
-    assert pk.diagnose(fitted)["effective draws of noise and level"].ok
-    assert not pk.diagnose(again)["effective draws of noise and level"].ok
+    for what in ("noise and level", "the surface"):
+        assert pk.diagnose(fitted)[f"effective draws of {what}"].ok
+        assert not pk.diagnose(again)[f"effective draws of {what}"].ok
+    assert pk.diagnose(fitted)["R-hat of the surface"].ok
     assert again.facts["elbo"] >= fitted.facts["elbo"] - 0.01
