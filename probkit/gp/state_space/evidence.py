@@ -97,4 +97,5 @@ def _(primals, tangents):
 def _change(slopes: Chain, by: Chain) -> Float[Array, ""]:
     H = slopes.readout.sum(0)
     slopes = slopes._replace(readout=H if H.ndim == 2 else H.sum(-1, keepdims=True))
-    return sum((jnp.vdot(a, b) for a, b in zip(slopes, by, strict=True)), jnp.zeros(()))
+    first, *others = (jnp.vdot(a, b) for a, b in zip(slopes, by, strict=True))
+    return sum(others, start=first)
