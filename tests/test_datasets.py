@@ -70,6 +70,16 @@ def test_sizes_of_penguins_are_in_the_units_they_name(name, low, high):
     assert name.endswith("_" + column.attrs["units"])
 
 
+def test_weather_is_every_hour_of_a_month_with_one_wrong_reading():
+    air = datasets.weather()
+    assert dict(air.sizes) == {"time": 744, "airport": 3}
+    assert (np.diff(air.time) == np.timedelta64(1, "h")).all()
+    wrong = air.temperature < 5
+    assert int(wrong.sum()) == 1
+    assert float(air.temperature.sel(time="2013-05-08T22:00", airport="JFK")) == -10.5
+    assert float(air.temperature.max()) == 33.9
+
+
 @pytest.mark.parametrize("name", datasets.__all__)
 def test_every_data_set_tells_origin_licence_and_units(name):
     data = getattr(datasets, name)()

