@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from probkit.linalg import mode_products
+from probkit.settings import with_all_digits
 from probkit.validate import as_array, positive, short, whole
 
 # Nodes at which the function is evaluated in one call of `chebyshev`.
@@ -52,6 +53,7 @@ class Chebyshev(eqx.Module):
         """The number of functions of each variable."""
         return self.core.shape
 
+    @with_all_digits
     def __call__(self, points: Float[Array, "*m k"]) -> Float[Array, "*m"]:
         """The values at points, `(..., k)`. NaN outside the box."""
         points = jnp.asarray(points, self.core.dtype)
@@ -65,6 +67,7 @@ class Chebyshev(eqx.Module):
         return jnp.where(inside, values.reshape(points.shape[:-1]), jnp.nan)
 
 
+@with_all_digits
 def chebyshev(
     function: Callable[[Any], Any],
     box: Sequence[tuple[float, float]],

@@ -35,6 +35,7 @@ from probkit.models.tucker.posterior import (
     local_at,
     surface_at,
 )
+from probkit.settings import with_all_digits
 from probkit.validate import as_key, short
 
 # What a lane is told of its start, in place of a draw: whether it is by least squares.
@@ -119,6 +120,7 @@ def at_entries(model: AbstractTucker, data: Entries, post: Posterior) -> Posteri
     return replace(post, weight=local.weight, shift=local.shift)
 
 
+@with_all_digits
 def start_at(
     function: Callable[[Any], Any], model: AbstractTucker, data: Entries, *, key: Any
 ) -> Posterior:

@@ -3,8 +3,10 @@
 from probkit.fits.predict import typical_integrated
 from probkit.fits.value import Fit, refuse_no_fit
 from probkit.model.check import Report
+from probkit.settings import with_all_digits
 
 
+@with_all_digits
 def diagnose(fitted: Fit) -> Report:
     """The checks of the fit's method and of its family.
 

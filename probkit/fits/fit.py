@@ -35,9 +35,11 @@ from probkit.model.source import (
     refuse_other_shapes,
 )
 from probkit.record import versions
+from probkit.settings import with_all_digits
 from probkit.validate import as_key
 
 
+@with_all_digits
 def fit(
     model: AbstractModel,
     data: Data | AbstractSource,
@@ -111,6 +113,7 @@ def fit(
     return _refused(fitted) if throw else fitted
 
 
+@with_all_digits
 def update(
     fitted: Fit,
     data: Data,

@@ -9,8 +9,10 @@ from probkit.fits.predict import labels_at
 from probkit.fits.tree import dataset_of
 from probkit.fits.value import Fit, refuse_no_fit
 from probkit.method.programs import renew
+from probkit.settings import with_all_digits
 
 
+@with_all_digits
 def moments(fitted: Fit, inputs: Any):
     """Exact mean and sd of the observed function at new inputs, without draws.
 

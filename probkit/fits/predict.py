@@ -29,6 +29,7 @@ from probkit.method.programs import is_ours, jit_for_one_run, one_of, renew
 from probkit.model import AbstractData, AbstractModel, Data, Sites
 from probkit.model.density import observed_names, outline
 from probkit.model.labels import refuse_wrong_labels
+from probkit.settings import with_all_digits
 from probkit.validate import as_key, whole
 
 # A larger result is refused before it is computed: 2 GiB in float64.
@@ -37,6 +38,7 @@ MOST_NUMBERS = 2**28
 MOST_KEPT = 2**25
 
 
+@with_all_digits
 def predict(fitted: Fit, inputs: Any, *, key: PRNGKeyArray, num_draws: int | None = None):
     """Posterior predictive draws at new inputs.
 
@@ -94,6 +96,7 @@ def coords_elsewhere(fitted: Fit) -> dict[str, Any]:
     return {k: v for k, v in model.coords(data).items() if k not in gone}
 
 
+@with_all_digits
 def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
     """Draws of what the model integrated out: labels, coefficients, functions.
 
@@ -117,6 +120,7 @@ def recover(fitted: Fit, *, key: PRNGKeyArray, num_draws: int | None = None):
     return draws.dataset(arrays, coords_of(fitted.model, fitted.data))
 
 
+@with_all_digits
 def with_log_likelihood(fitted: Fit, *, num_draws: int | None = None) -> Fit:
     """The same fit with a group `log_likelihood`: one number per observation and draw.
 
@@ -142,6 +146,7 @@ def with_log_likelihood(fitted: Fit, *, num_draws: int | None = None) -> Fit:
     return Fit(**{**vars(fitted), "tree": tree})
 
 
+@with_all_digits
 def prior(model: AbstractModel, data: Data, *, key: PRNGKeyArray, num_draws: int = 500):
     """Draws from the prior: of the latent sites, and of data like `data`.
 
