@@ -57,4 +57,4 @@ def test_an_interpolant_is_computed_and_read_with_all_digits():
     value = tucker.chebyshev(function, [(0.0, 1.0)] * 2, 3)
     assert SEEN == ["highest"]
     points = jnp.ones((4, 2))
-    assert "HIGHEST" in jax.jit(value).lower(points).as_text()
+    assert "HIGHEST" in jax.jit(lambda p: value(p)).lower(points).as_text()
