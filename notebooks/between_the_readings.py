@@ -138,11 +138,10 @@ truth = held_out.temperature.values
 # Where each of them is on the grid: the places of both are those of the data.
 found = tucker.queries(data, held_out)
 at = [np.asarray(found.seen[k])[np.asarray(found.places[:, k])] for k in range(2)]
-where = np.ravel_multi_index(at, asked.shape)
-y = new["y"].values[0][:, where]
+y = new["y"].values[0][:, *at]
 low, high = np.quantile(y, [0.05, 0.95], axis=0)
 inside = (low <= truth) & (truth <= high)
-print(f"functional CP: rms error {rms(new['surface'].values[0][:, where].mean(0)):.3f} °C")
+print(f"functional CP: rms error {rms(new['surface'].values[0][:, *at].mean(0)):.3f} °C")
 print(
     f"its 90 % intervals hold {inside.mean():.1%}; mean width {(high - low).mean():.2f} °C"
 )
