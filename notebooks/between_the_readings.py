@@ -71,9 +71,9 @@ fitted = pk.fit(model, data, method, key=key, throw=False)
 pk.diagnose(fitted)
 
 # %% [markdown]
-# Two checks ask for a look, because the run is short so that it is fast: message passing
-# would still gain, and only one of two starts found the best optimum. Gibbs sampling goes
-# on from there. It would reach the exact posterior from a poor start too, but later.
+# One check asks for a look: only one of two starts found the best optimum, so that there
+# may be a better one. Gibbs sampling goes on from there. It would reach the exact posterior
+# from a poor start too, but later.
 #
 # How many components do the data support? Compare the spread of each part of the surface:
 
