@@ -144,10 +144,10 @@ for name, which in {"single readings": noisy, "whole days": down}.items():
 # still the smallest, but only about three in four readings are inside their 90 % intervals.
 #
 # The reason is in the model. All airports share the curves of a day, and what these do not
-# explain is called noise, drawn anew each hour. A front that passes one airport earlier
-# than another lasts for hours. In a single gap it makes one error, of the size that noise
-# has. In the gap of a whole day the model is sure of the curves that it learned elsewhere,
-# and nothing at that airport says that they did not hold.
+# explain is called noise, drawn anew each hour. Cold air that reaches one airport earlier
+# than another makes a difference for hours. In a single gap it is one error, of the size
+# that noise has. In the gap of a whole day the model is sure of the curves that it learned
+# elsewhere, and nothing at that airport says that they did not hold.
 #
 # ## The reading that is wrong
 
