@@ -108,9 +108,11 @@ def test_in_float32_a_right_fit_is_not_refused(method, snr_db):
     assert data.y.dtype == jnp.float32
     fit = fitted(data, method)
     mean, kept = mean_and_kept(fit)
-    # At 60 dB rounding is as large as the noise on some processors.
-    largest = 10 ** (-snr_db / 10) * (4 if snr_db == 60 else 1)
-    assert kept == 3 and np.sum((mean - x) ** 2) < largest * np.sum(x**2)
+    if snr_db == 60:
+        # The fit is right. To compute its mean takes more digits, as the check below says.
+        sites = jax.tree.map(lambda a: jnp.asarray(a, float), fit.sites())
+        mean = np.asarray(MODEL.posterior(sites, three_atoms(snr_db)[0]).mean())
+    assert kept == 3 and np.sum((mean - x) ** 2) < 10 ** (-snr_db / 10) * np.sum(x**2)
     # From 30 dB on a check asks for float64.
     lost = pk.diagnose(fit)["digits lost to the range of signal over noise"]
     assert lost.ok == (snr_db < 30) and "float64" in lost.remedy
