@@ -86,7 +86,40 @@ class MessageState(NamedTuple):
     climb: Climb
 
 
-class MessagePassing(AbstractIterativeMethod):
+class AbstractMessagePassing(AbstractIterativeMethod):
+    """What sweeps and steps on batches share: starts as lanes, and where they may begin.
+
+    Attributes:
+        num_starts: the number of starts.
+        max_steps: the largest number of steps per start.
+    """
+
+    num_starts: eqx.AbstractVar[int]
+    max_steps: eqx.AbstractVar[int]
+
+    def lanes(self):
+        return Lanes(self.num_starts, 1, together=False)
+
+    @property
+    def step_limit(self):
+        return self.max_steps
+
+    def refuse(self, model: Any, data: Any) -> None:
+        if not isinstance(model, AbstractTucker):
+            raise ValueError(
+                f"`tucker.{type(self).__name__}` fits `tucker.CP` and `tucker.Tucker`, "
+                f"not `{type(model).__name__}`."
+            )
+        model.refuse(data)
+
+    def starts_at(self, approximation, model, data):
+        return isinstance(approximation, Posterior) and approximation.fits(model, data)
+
+    def moved(self, approximation, model, earlier, data):
+        return moved(model, earlier, data, approximation)
+
+
+class MessagePassing(AbstractMessagePassing):
     """Fit `CP` or `Tucker` by coordinate ascent on the evidence lower bound (ELBO).
 
     Attributes:
@@ -123,12 +156,6 @@ class MessagePassing(AbstractIterativeMethod):
                 f"`MessagePassing(draws={short(self.draws)})`: it takes one of "
                 f"{', '.join(map(repr, HOW_DRAWN))}."
             )
-
-    def starts_at(self, approximation, model, data):
-        return isinstance(approximation, Posterior) and approximation.fits(model, data)
-
-    def moved(self, approximation, model, earlier, data):
-        return moved(model, earlier, data, approximation)
 
     def prior_of(self, approximation, model, earlier, data):
         if not isinstance(approximation, Posterior):
@@ -194,24 +221,9 @@ class MessagePassing(AbstractIterativeMethod):
     def runs_once(self, data):
         return data.is_short(self.num_starts * USUAL_STEPS)
 
-    def lanes(self):
-        return Lanes(self.num_starts, 1, together=False)
-
     @property
     def label(self):
         return f"Message passing, {self.num_starts} starts"
-
-    @property
-    def step_limit(self):
-        return self.max_steps
-
-    def refuse(self, model: Any, data: Any) -> None:
-        if not isinstance(model, AbstractTucker):
-            raise ValueError(
-                "`tucker.MessagePassing` fits `tucker.CP` and `tucker.Tucker`, not "
-                f"`{type(model).__name__}`."
-            )
-        model.refuse(data)
 
     def finish(self, model, data, end):
         final = np.asarray(end.states.climb.objective)

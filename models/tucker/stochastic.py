@@ -24,9 +24,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from probkit.gp.state_space import Sites as Terms
 from probkit.method import (
     RESULTS,
-    AbstractIterativeMethod,
     Draws,
-    Lanes,
     best_lane,
     choose,
 )
@@ -35,11 +33,11 @@ from probkit.method.windows import Windows, is_quiet, opened, stepped
 from probkit.model.check import Check
 from probkit.model.source import AbstractSource, example_of
 from probkit.models.tucker.ascent import Ascent
-from probkit.models.tucker.earlier import moved
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.messages import (
     APPROXIMATION,
     HOW_DRAWN,
+    AbstractMessagePassing,
     at_entries,
     begun_at,
     check_draws,
@@ -129,7 +127,7 @@ def _batch_size(value: Any) -> int | None:
     return None if value is None else whole(what, 1)(value)
 
 
-class StochasticMessagePassing(AbstractIterativeMethod):
+class StochasticMessagePassing(AbstractMessagePassing):
     """Fit `CP` or `Tucker` to many entries, some of them in each step.
 
     It is for a million entries or more, and for those that do not fit in memory: a source
@@ -289,30 +287,9 @@ class StochasticMessagePassing(AbstractIterativeMethod):
 
     # The run as a whole.
 
-    def lanes(self):
-        return Lanes(self.num_starts, 1, together=False)
-
     @property
     def label(self):
         return f"Message passing on batches, {self.num_starts} starts"
-
-    @property
-    def step_limit(self):
-        return self.max_steps
-
-    def refuse(self, model: Any, data: Any) -> None:
-        if not isinstance(model, AbstractTucker):
-            raise ValueError(
-                "`tucker.StochasticMessagePassing` fits `tucker.CP` and `tucker.Tucker`, "
-                f"not `{type(model).__name__}`."
-            )
-        model.refuse(data)
-
-    def starts_at(self, approximation, model, data):
-        return isinstance(approximation, Posterior) and approximation.fits(model, data)
-
-    def moved(self, approximation, model, earlier, data):
-        return moved(model, earlier, data, approximation)
 
     def begin(self, model, data, key, start):
         begun = super().begin(model, data, key, start)
