@@ -70,6 +70,28 @@ def test_sizes_of_penguins_are_in_the_units_they_name(name, low, high):
     assert name.endswith("_" + column.attrs["units"])
 
 
+def test_radon_has_919_homes_of_85_counties():
+    homes = datasets.radon()
+    assert dict(homes.sizes) == {"home": 919}
+    counties, counts = np.unique(homes.county, return_counts=True)
+    assert (len(counties), counts.min(), counts.max()) == (85, 1, 116)
+    assert counties[counts == 116] == ["St. Louis"]
+    assert (int((homes.floor == 0).sum()), int((homes.floor == 1).sum())) == (766, 153)
+    # One number per county.
+    assert len(set(zip(homes.county.values, homes.uranium.values, strict=True))) == 85
+
+
+def test_radon_is_in_the_units_it_names():
+    homes = datasets.radon()
+    assert (float(homes.radon.min()), float(homes.radon.max())) == (0.0, 48.2)
+    assert int((homes.radon == 0).sum()) == 3
+    seen = homes.radon > 0
+    np.testing.assert_allclose(np.exp(homes.log_radon[seen]), homes.radon[seen])
+    # Radon comes from below: Gelman & Hill (2007) have -0.61 for complete pooling.
+    slope, _ = np.polyfit(homes.floor, homes.log_radon, 1)
+    assert slope == pytest.approx(-0.61, abs=0.005)
+
+
 def test_weather_is_every_hour_of_a_month_with_one_wrong_reading():
     air = datasets.weather()
     assert dict(air.sizes) == {"time": 744, "airport": 3}

@@ -24,7 +24,7 @@ from importlib.resources import files
 
 import numpy as np
 
-__all__ = ["atlantic", "motorcycle", "penguins", "weather"]
+__all__ = ["atlantic", "motorcycle", "penguins", "radon", "weather"]
 
 
 def atlantic():
@@ -139,6 +139,50 @@ def penguins():
         attrs={
             "origin": "Gorman, Williams & Fraser (2014), PLoS ONE 9(3): e90081",
             "licence": "CC0-1.0",
+        },
+    )
+
+
+def radon():
+    """Radon in 919 homes of Minnesota in 85 counties, winter 1987 to 1988.
+
+    Returns:
+        An xarray `Dataset` along `home`, 919 long, in order of counties. `county`: its
+        name, text; from 1 home (in three counties) to 116, 5 in the middle. `radon`: in
+        pCi/L, 0.0 to 48.2, rounded to 0.1. `log_radon`: its natural logarithm, where 0.1
+        stands for the three readings of zero. `floor`: where it was measured, 0 in the
+        basement (766 homes) and 1 on the first floor (153). `uranium`: in the soil of the
+        county, in parts per million, 0.41 to 1.70. No value is missing.
+
+        The homes of a county are a sample of it. In 25 counties all were measured on the
+        same floor.
+
+    Source: US Environmental Protection Agency, State Residential Radon Survey; analysed by
+    Price, Nero & Gelman (1996), "Bayesian prediction of mean indoor radon concentrations
+    for Minnesota counties", Health Physics 71, and by Gelman & Hill (2007), "Data analysis
+    using regression and multilevel/hierarchical models". The file is PyMC's (Apache-2.0);
+    `README.md` in the same folder says what was changed.
+    """
+    import xarray as xr
+
+    table = _read("radon.csv")
+    measured = table["radon"].astype(float)
+    log = np.log(np.where(measured > 0, measured, 0.1))
+    return xr.Dataset(
+        {
+            "county": ("home", table["county"]),
+            "radon": _column(table, "radon", "home", "pCi/L", "radon"),
+            "log_radon": (
+                "home",
+                log,
+                {"units": "log(pCi/L)", "long_name": "logarithm of radon"},
+            ),
+            "floor": _column(table, "floor", "home", "1", "floor of the measurement"),
+            "uranium": _column(table, "uranium", "home", "ppm", "uranium in the soil"),
+        },
+        attrs={
+            "origin": "US EPA, State Residential Radon Survey, 1987-88; from PyMC3 3.8",
+            "licence": "Public domain (US government); Apache-2.0 (PyMC)",
         },
     )
 
