@@ -45,7 +45,7 @@ def as_array(
     """
     if whole_too and _is_whole(value):
         return jnp.array(value)
-    array = _numbers(value, what, complex_too)
+    array = numbers(value, what, complex_too)
     if seen is not None:
         if seen.shape != array.shape:
             raise ValueError(
@@ -73,8 +73,18 @@ def _is_whole(value: Any) -> bool:
         return False
 
 
-def _numbers(value: Any, what: str, complex_too: bool) -> np.ndarray:
-    """`value` as a floating NumPy array, with NaN for what is missing."""
+def numbers(value: Any, what: str, complex_too: bool = False) -> np.ndarray:
+    """A floating NumPy array, with NaN for what is missing.
+
+    Args:
+        value: a list, NumPy, pandas or xarray object.
+        what: its name in messages, such as `Pairs(x=...)`.
+        complex_too: whether complex numbers are accepted, and stay complex.
+
+    Raises:
+        ValueError: for text, dates and ragged lists; for complex numbers, unless they are
+            accepted.
+    """
     try:
         array = np.asarray(value)
     except ValueError:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from probkit.models.tucker.tables import DAY, TICK, Column, column
+from probkit.model.tables import DAY, TICK, Column, column
 
 Kind = Literal["line", "space", "labels"]
 # Units of time, in microseconds, coarsest first.

@@ -1,6 +1,5 @@
 """The data: entries of a tensor whose axes are continuous, or labels without an order."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from probkit.model import AbstractData
+from probkit.model.tables import Column, column, pick, rounded, with_values
 from probkit.models.tucker.axes import Axis, Merged, axis_of, merged, split
-from probkit.models.tucker.tables import Column, column, missing, pick, rounded
 from probkit.validate import as_array, pairs, positive, refuse_no_spread, short
 
 # Names that other axes and variables of a fit have.
@@ -384,16 +383,7 @@ def _with_values(y: Any, value: str) -> np.ndarray:
             f"`Entries({value}=...)` has shape {array.shape}; it takes one value per "
             "entry, (n,). `from_table` makes a long table of an xarray object."
         )
-    lost = missing(y)
-    if array.dtype.kind == "f":
-        lost &= ~np.isinf(array)  # infinity is no missing value, and is refused
-    if lost.any():
-        warnings.warn(
-            f"`Entries` leaves out {lost.sum()} of {len(lost)} entries, whose `{value}` is "
-            "missing.",
-            stacklevel=3,
-        )
-    return np.flatnonzero(~lost)
+    return with_values(y, value, "Entries", "entries")
 
 
 def _refuse_few(y: Array, value: str, least: int) -> None:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from probkit.model.tables import pick
 from probkit.models.tucker.axes import Axis, Placed, placed
 from probkit.models.tucker.entries import Entries
-from probkit.models.tucker.tables import pick
 from probkit.validate import short
 
 

@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from probkit.gp.state_space import Sites as Terms
 from probkit.method import (
@@ -29,9 +29,10 @@ from probkit.method import (
     choose,
 )
 from probkit.method.keys import two_keys
+from probkit.method.minibatch import Counted
 from probkit.method.windows import Windows, is_quiet, opened, stepped
 from probkit.model.check import Check
-from probkit.model.source import AbstractSource, example_of
+from probkit.model.source import AbstractSource, Rounds, example_of
 from probkit.models.tucker.ascent import Ascent
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.messages import (
@@ -63,51 +64,6 @@ from probkit.models.tucker.posterior import (
     surface_at,
 )
 from probkit.validate import positive, short, whole
-
-
-class Counted(eqx.Module):
-    """A model, and for how many entries each of a batch counts."""
-
-    model: AbstractTucker
-    factor: float = eqx.field(static=True)
-
-    def __call__(self, batch: Entries) -> None:
-        self.model(batch)
-
-
-class Rounds(AbstractSource):
-    """Batches of all entries in turn, in an order that changes from round to round.
-
-    The noise of the batches of a round adds up to zero, which that of rows drawn with
-    replacement does not.
-
-    Attributes:
-        data: all entries.
-        rows: their numbers, shuffled.
-        key: a JAX random key.
-        size: the number of entries per step.
-    """
-
-    data: Entries
-    rows: Int[Array, " n"]
-    key: PRNGKeyArray
-    size: int = eqx.field(static=True)
-
-    @classmethod
-    def of(cls, data: Entries, key: PRNGKeyArray, size: int) -> "Rounds":
-        key_rows, key = two_keys(key)
-        return cls(data, jax.random.permutation(key_rows, len(data)), key, size)
-
-    def at(self, step):
-        n = len(self.data)
-        count = -(-n // self.size)
-        order = jax.random.permutation(jax.random.fold_in(self.key, step // count), count)
-        # The last batch of a round is filled up with the first entries.
-        first = order[step % count] * self.size
-        return self.data.take(self.rows[(first + jnp.arange(self.size)) % n])
-
-    def num_rows(self):
-        return len(self.data)
 
 
 class BatchState(NamedTuple):

@@ -1,6 +1,5 @@
 """The no-U-turn sampler: NumPyro's transitions in our compiled loop."""
 
-from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -11,8 +10,8 @@ import numpyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int
 
-from probkit.infer.worst import worst
 from probkit.method import RESULTS, AbstractIterativeMethod, Begin, Draws, Lanes
+from probkit.method.mixing import check_agreement, check_effective
 from probkit.model.check import Check
 from probkit.model.density import (
     constrain,
@@ -173,15 +172,13 @@ class NUTS(AbstractIterativeMethod):
         import arviz_stats as azs
 
         stats = tree["sample_stats"].to_dataset()
-        posterior = tree["posterior"].to_dataset()
         chains, draws = stats.sizes["chain"], stats.sizes["draw"]
         more = "run longer (`num_warmup`, `num_samples`)"
-        name, rhat = worst(posterior, azs.rhat, max)
-        name_bulk, bulk = worst(posterior, partial(azs.ess, method="bulk"), min)
-        name_tail, tail = worst(posterior, partial(azs.ess, method="tail"), min)
+        elsewhere = "start them from an EM or MAP fit (`start=`)"
         divergences = int(stats["diverging"].sum())
         deep = float(stats["reached_max_treedepth"].mean())
-        checks = [
+        return (
+            *check_agreement(tree, more, elsewhere),
             Check(
                 "divergences",
                 divergences,
@@ -206,46 +203,8 @@ class NUTS(AbstractIterativeMethod):
                 "raise `max_tree_depth`, or use `dense_mass=True`",
                 "share of draws",
             ),
-            Check(
-                "bulk ESS, lowest",
-                bulk,
-                "at least",
-                100 * chains,
-                more,
-                name_bulk,
-            ),
-            Check(
-                "tail ESS, lowest",
-                tail,
-                "at least",
-                100 * chains,
-                more,
-                name_tail,
-            ),
-        ]
-        if chains > 1:
-            lp = float(azs.rhat(stats[["lp"]])["lp"])
-            checks[:0] = [
-                Check(
-                    "R-hat, highest",
-                    rhat,
-                    "at most",
-                    1.01,
-                    f"the chains differ: {more}, or start them from an EM or MAP fit "
-                    "(`start=`); if labels switched, see `relabel`",
-                    name,
-                ),
-                Check(
-                    "R-hat of the log density",
-                    lp,
-                    "at most",
-                    1.01,
-                    "chains are at different optima: start them from an EM or MAP fit "
-                    "(`start=`)",
-                    "does not depend on labels",
-                ),
-            ]
-        return tuple(checks)
+            *check_effective(tree, more),
+        )
 
     def _refuse_unknown_blocks(self, model, data) -> None:
         blocks = () if isinstance(self.dense_mass, bool) else self.dense_mass

@@ -26,6 +26,19 @@ class Lanes:
     devices: int
     together: bool
 
+    @classmethod
+    def of_chains(cls, count: int) -> "Lanes":
+        """Chains, split over the devices of a CPU, and moving together on an accelerator.
+
+        Args:
+            count: the number of chains.
+        """
+        if jax.default_backend() != "cpu":
+            return cls(count, 1, together=True)
+        here = jax.local_device_count()
+        devices = max(n for n in range(1, here + 1) if count % n == 0)
+        return cls(count, devices, together=False)
+
     def spread(self, lane, *, shared):
         """A map over the lanes.
 

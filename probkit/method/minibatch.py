@@ -40,6 +40,21 @@ class _Counted(numpyro.primitives.Messenger):
             msg["scale"] = self.factor if scale is None else self.factor * scale
 
 
+class Counted(eqx.Module):
+    """A model, and for how many rows each of a batch counts, for a method that scales.
+
+    Attributes:
+        model: the model.
+        factor: the number of rows.
+    """
+
+    model: Any
+    factor: float = eqx.field(static=True)
+
+    def __call__(self, batch: Data) -> None:
+        self.model(batch)
+
+
 def minibatch(program: Any, data: Data, factor: float, what: str) -> Minibatch:
     """The program for batches.
 

@@ -64,6 +64,41 @@ class Rows(AbstractSource):
         return len(self.data)
 
 
+class Rounds(AbstractSource):
+    """Batches of all data in turn, in an order that changes from round to round.
+
+    The noise of the batches of a round adds up to zero, which that of rows drawn with
+    replacement does not.
+
+    Attributes:
+        data: all data.
+        rows: the numbers of their rows, shuffled.
+        key: a JAX random key.
+        size: the number of rows per step.
+    """
+
+    data: AbstractData
+    rows: Int[Array, " n"]
+    key: PRNGKeyArray
+    size: int = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, data: AbstractData, key: PRNGKeyArray, size: int) -> "Rounds":
+        key_rows, key = jax.random.split(key)
+        return cls(data, jax.random.permutation(key_rows, len(data)), key, size)
+
+    def at(self, step):
+        n = len(self.data)
+        count = -(-n // self.size)
+        order = jax.random.permutation(jax.random.fold_in(self.key, step // count), count)
+        # The last batch of a round is filled up with the first rows.
+        first = order[step % count] * self.size
+        return self.data.take(self.rows[(first + jnp.arange(self.size)) % n])
+
+    def num_rows(self):
+        return len(self.data)
+
+
 def draw_rows(key: PRNGKeyArray, count: int, size: int) -> Int[Array, " b"]:
     """`size` of `count` rows, drawn with replacement.
 

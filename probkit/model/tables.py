@@ -1,6 +1,7 @@
 """Columns of tables: numbers, dates or labels, from pandas, polars, xarray or a dict."""
 
 import datetime
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +15,7 @@ DAY = 86_400_000_000
 
 
 class Column(NamedTuple):
-    """One coordinate of each entry.
+    """One value per row.
 
     Attributes:
         kind: what the values are.
@@ -86,14 +87,12 @@ def column(
     try:
         array = np.asarray(given, dtype="datetime64[ns]" if zone else None)
     except ValueError:
-        raise ValueError(
-            f"`{what}`: `{name}` is ragged; give one value per entry."
-        ) from None
+        raise ValueError(f"`{what}`: `{name}` is ragged; give one value per row.") from None
     if isinstance(given, list | tuple) and array.dtype.kind in "US":
         array = np.array(given, object)  # NumPy writes numbers among text as text
     if array.ndim != 1:
         raise ValueError(
-            f"`{what}`: `{name}` has shape {array.shape}; give one value per entry."
+            f"`{what}`: `{name}` has shape {array.shape}; give one value per row."
         )
     _refuse_missing(missing(given), kept, name, what)
     array = array[kept]
@@ -147,6 +146,27 @@ def missing(given: Any) -> np.ndarray:
     return bad | np.ma.getmaskarray(given) if np.ma.isMaskedArray(given) else bad
 
 
+def with_values(given: Any, name: str, what: str, rows: str = "rows") -> np.ndarray:
+    """Which rows have a value, as their numbers; a warning counts the others.
+
+    Args:
+        given: the values, `(n,)`. An infinite one counts as a value.
+        name: of the column, for the message.
+        what: the name of the call, for the message.
+        rows: what a row is called there.
+    """
+    lost, array = missing(given), np.asarray(given)
+    if array.dtype.kind == "f":
+        lost &= ~np.isinf(array)  # infinity is no missing value, and is refused
+    if lost.any():
+        warnings.warn(
+            f"`{what}` leaves out {lost.sum()} of {len(lost)} {rows}, whose `{name}` is "
+            "missing.",
+            stacklevel=4,
+        )
+    return np.flatnonzero(~lost)
+
+
 def _is_missing(one: Any) -> bool:
     return (
         one is None
@@ -162,7 +182,7 @@ def _refuse_missing(bad: np.ndarray, kept: Any, name: str, what: str) -> None:
         raise ValueError(
             f"`{what}`: `{name}` has {len(rows)} missing or infinite "
             f"{'value' if len(rows) == 1 else 'values'}, the first at {rows[0]}; drop "
-            "these rows, because an entry needs a coordinate in every mode."
+            "these rows."
         )
 
 
