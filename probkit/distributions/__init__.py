@@ -1,21 +1,34 @@
 """Densities that NumPyro lacks."""
 
-from probkit.distributions._units import FromStandard, InUnits, log_normal
+from probkit.distributions._units import (
+    Congruence,
+    FromStandard,
+    InUnits,
+    RootAffine,
+    log_normal,
+)
 from probkit.distributions.by_features import FeatureNormal
 from probkit.distributions.dense import DenseNormal
 from probkit.distributions.factor import FactorNormal
+from probkit.distributions.half_t import HalfTCovariance, half_t
 from probkit.distributions.kronecker import KroneckerNormal
+from probkit.distributions.normal_inverse_wishart import NormalInverseWishart
 from probkit.distributions.partial import PartialKroneckerNormal
 from probkit.distributions.seen import SeenNormal
 
 __all__ = [
+    "Congruence",
     "DenseNormal",
     "FactorNormal",
     "FeatureNormal",
     "FromStandard",
+    "HalfTCovariance",
     "InUnits",
     "KroneckerNormal",
+    "NormalInverseWishart",
     "PartialKroneckerNormal",
+    "RootAffine",
     "SeenNormal",
+    "half_t",
     "log_normal",
 ]

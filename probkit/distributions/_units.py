@@ -6,6 +6,7 @@ is in the units of the data, and its *unconstrained coordinate* is standardised.
 then the same for times in seconds and in years, up to the rescaling.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import (
@@ -75,6 +76,75 @@ class FromStandard(Transform):
         return isinstance(other, FromStandard) and all(
             jnp.array_equal(getattr(self, name), getattr(other, name))
             for name in ("x_mean", "x_sd", "loc", "scale")
+        )
+
+
+class Congruence(Transform):
+    r"""$Σ \mapsto A Σ A^T$ of positive definite matrices.
+
+    Args:
+        matrix: $A$, `(d, d)`, with an inverse.
+    """
+
+    domain = constraints.positive_definite
+    codomain = constraints.positive_definite
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def __call__(self, x: Float[Array, "*b d d"]) -> Float[Array, "*b d d"]:
+        return self.matrix @ x @ self.matrix.T
+
+    def _inverse(self, y: Float[Array, "*b d d"]) -> Float[Array, "*b d d"]:
+        back = jnp.linalg.inv(self.matrix)
+        return back @ y @ back.T
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        d = len(self.matrix)
+        one = (d + 1) * jnp.linalg.slogdet(self.matrix)[1]
+        return jnp.broadcast_to(one, x.shape[:-2])
+
+    def tree_flatten(self):
+        return (self.matrix,), (("matrix",), {})
+
+    def eq(self, other, static=False):
+        return isinstance(other, Congruence) and jnp.array_equal(self.matrix, other.matrix)
+
+
+class RootAffine(Transform):
+    r"""$z \mapsto m + L z$, with a lower triangle $L$ for each vector.
+
+    Args:
+        loc: $m$, `(..., d)`.
+        root: $L$, `(..., d, d)`, with a positive diagonal.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+
+    def __init__(self, loc, root):
+        self.loc, self.root = loc, root
+
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        return self.loc + (self.root @ x[..., None])[..., 0]
+
+    def _inverse(self, y: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        away = (y - self.loc)[..., None]
+        root = jnp.broadcast_to(self.root, (*away.shape[:-2], *self.root.shape[-2:]))
+        solved = jax.lax.linalg.triangular_solve(root, away, left_side=True, lower=True)
+        return solved[..., 0]
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        diagonal = jnp.diagonal(self.root, axis1=-2, axis2=-1)
+        return jnp.broadcast_to(jnp.log(diagonal).sum(-1), x.shape[:-1])
+
+    def tree_flatten(self):
+        return (self.loc, self.root), (("loc", "root"), {})
+
+    def eq(self, other, static=False):
+        return isinstance(other, RootAffine) and all(
+            jnp.array_equal(getattr(self, name), getattr(other, name))
+            for name in ("loc", "root")
         )
 
 
