@@ -3,7 +3,7 @@
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-__all__ = ["gp", "moe", "pde", "sbl", "tucker"]
+__all__ = ["gp", "meta", "moe", "pde", "sbl", "tucker"]
 
 
 def __getattr__(name: str) -> _Any:

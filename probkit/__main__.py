@@ -67,14 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument(
         "paper",
-        choices=["gphm", "funbat"],
+        choices=["gphm", "funbat", "niwmeta"],
         help="gphm: equations of high frequencies, arXiv 2311.04465; funbat: tables of "
-        "continuous coordinates, arXiv 2311.04829",
+        "continuous coordinates, arXiv 2311.04829; niwmeta: learning from few points, "
+        "OpenReview mQ72XRfYRZ",
     )
     reproduce.add_argument(
         "--only",
         metavar="NAMES",
-        help="problems to run, separated by commas, such as u1,u3 or pm25 (default: all)",
+        help="problems to run, separated by commas, such as u1,u3, pm25 or 5-shot "
+        "(default: all)",
     )
     reproduce.add_argument(
         "--kernel",
@@ -91,7 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--quick",
         action="store_true",
-        help="run two problems only, unless --only is given; funbat: one fold of each",
+        help="run two problems only, unless --only is given; funbat: one fold of each; "
+        "niwmeta: fewer tasks",
     )
     reproduce.set_defaults(run=_reproduce)
     info = commands.add_parser(
@@ -121,10 +124,29 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    refused = {"gphm": "data", "funbat": "kernel"}[options.paper]
-    if getattr(options, refused) is not None:
-        raise ValueError(f"`{options.paper}` has no `--{refused}`; leave it out.")
-    return (_gphm if options.paper == "gphm" else _funbat)(options)
+    run, refused = {
+        "gphm": (_gphm, ("data",)),
+        "funbat": (_funbat, ("kernel",)),
+        "niwmeta": (_niwmeta, ("data", "kernel")),
+    }[options.paper]
+    for name in refused:
+        if getattr(options, name) is not None:
+            raise ValueError(f"`{options.paper}` has no `--{name}`; leave it out.")
+    return run(options)
+
+
+def _niwmeta(options: argparse.Namespace) -> int:
+    import probkit as pk
+    from probkit.models.meta.niwmeta import table
+
+    names = table.chosen(options.only, options.quick)
+
+    pk.enable_x64()
+    print(f"{table.ABOUT}\n")
+    for line in table.rows(names, options.quick):
+        print(line, flush=True)
+    print(f"\n{table.LEGEND}")
+    return 0
 
 
 def _funbat(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 import own
-from probkit.models import gp, moe, pde, sbl, tucker
+from probkit.models import gp, meta, moe, pde, sbl, tucker
 
 
 def _moe(num_experts: int, num_inputs: int):
@@ -95,6 +95,15 @@ def _tucker(model):
     return model, tucker.Entries({"time": t, "site": site}, y)
 
 
+def _meta(model, *, ragged: bool):
+    rng = np.random.default_rng(16)
+    sizes = (4, 2, 5, 1, 3, 5) if ragged else (4,) * 12
+    x = [rng.normal(50.0, 10.0, (m, 2)) for m in sizes]
+    slopes = rng.normal([2.0, -1.0], 0.5, (len(x), 2))
+    y = [300 + a @ b + 5 * rng.normal(size=len(a)) for a, b in zip(x, slopes, strict=True)]
+    return model, meta.Episodes(x, y)
+
+
 def _counts():
     rng = np.random.default_rng(9)
     x = np.linspace(-1, 1, 60)
@@ -106,7 +115,15 @@ def _values():
     return own.Values(rng.normal([1.0, -2.0], 1.0, (40, 2)))
 
 
+def _meta_classes():
+    rng = np.random.default_rng(17)
+    means = rng.normal(50, [1.0, 10.0], (6, 2)).reshape(2, 3, 1, 2)
+    x = means + 0.5 * rng.normal(size=(2, 3, 5, 2))
+    return meta.GaussianClasses(), meta.Shots(x[:, :, :2], x[:, :, 2:])
+
+
 FAMILIES = {
+    "meta normal classes": _meta_classes,
     "moe one input": lambda: _moe(2, 1),
     "moe three inputs": lambda: _moe(3, 3),
     "moe one expert": lambda: _moe(1, 2),
@@ -125,6 +142,9 @@ FAMILIES = {
     ),
     "tucker components": lambda: _tucker(tucker.CP(2)),
     "tucker a core": lambda: _tucker(tucker.Tucker((2, 1), effects=False)),
+    "meta linear": lambda: _meta(meta.Linear(), ragged=False),
+    "meta ragged diagonal": lambda: _meta(meta.Linear("diagonal"), ragged=True),
+    "meta two components": lambda: _meta(meta.Linear(num_components=2), ragged=False),
     "a program alone": lambda: (own.PoissonRegression(), _counts()),
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
     "sbl two modes": lambda: _sbl(is_complex=False),

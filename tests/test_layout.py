@@ -66,7 +66,11 @@ def test_there_are_imports():
 
 
 # A paper's table uses the library as a user does, by its root, when it is asked for.
-USERS = {"probkit.models.pde.gphm.table", "probkit.models.tucker.funbat.fits"}
+USERS = {
+    "probkit.models.meta.niwmeta.table",
+    "probkit.models.pde.gphm.table",
+    "probkit.models.tucker.funbat.fits",
+}
 
 
 def test_imports_point_down():
@@ -102,7 +106,7 @@ def test_the_root_offers_what_is_public_and_no_more():
         assert getattr(pk, name) is not None
 
 
-@pytest.mark.parametrize("name", ["gp", "moe", "pde", "sbl", "tucker"])
+@pytest.mark.parametrize("name", ["gp", "meta", "moe", "pde", "sbl", "tucker"])
 def test_a_family_says_what_is_public(name):
     family = getattr(pk.models, name)
     assert all(hasattr(family, public) for public in family.__all__)

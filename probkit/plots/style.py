@@ -20,14 +20,22 @@ def axes(ax):
     return plt.subplots(figsize=(6.4, 3.8), layout="constrained")[1]
 
 
-def axes_array(ax, count: int, caller: str, *, height: float, width: float):
+def axes_array(
+    ax, count: int, caller: str, *, height: float, width: float, across: bool = False
+):
     """`ax` as an array of `count` axes, or those of a new figure if it is None.
 
-    `height` (of one axes) and `width` are in inches.
+    They are below each other, or beside each other with `across`. `height` and `width` are
+    in inches: of one axes in that direction, and of all in the other.
     """
     if ax is None:
         import matplotlib.pyplot as plt
 
+        if across:
+            size = (0.6 + width * count, height)
+            return plt.subplots(
+                1, count, figsize=size, layout="constrained", squeeze=False
+            )[1][0]
         size = (width, 0.6 + height * count)
         return plt.subplots(count, 1, figsize=size, layout="constrained", squeeze=False)[1][
             :, 0
@@ -36,7 +44,7 @@ def axes_array(ax, count: int, caller: str, *, height: float, width: float):
     if len(axes) != count:
         raise ValueError(
             f"`plots.{caller}(ax=...)` got {len(axes)} axes; this fit needs {count}: "
-            f"`plt.subplots({count}, 1)[1]`."
+            f"`plt.subplots({f'1, {count}' if across else f'{count}, 1'})[1]`."
         )
     return axes
 

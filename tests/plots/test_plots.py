@@ -409,3 +409,17 @@ def test_objective_refuses_a_fit_without_a_trace(em_fit):
     bare = changed(em_fit, trace=None)
     with pytest.raises(ValueError, match="this fit has none of them"):
         plots.objective(bare)
+
+
+def test_reliability_draws_confidence_and_accuracy():
+    # Ten queries at 0.9, of which six are right; five at 0.6, of which three are.
+    p = np.array([[0.9, 0.1]] * 10 + [[0.4, 0.6]] * 5)
+    y = np.array([0] * 6 + [1] * 4 + [1] * 3 + [0] * 2)
+    ax = plots.reliability(p, y, num_bins=10)
+    points = ax.collections[0]
+    np.testing.assert_allclose(points.get_offsets(), [[0.6, 0.6], [0.9, 0.6]])
+    small, large = points.get_sizes()
+    assert small < large
+    assert ax.get_title(loc="left") == "calibration error 0.200"
+    other = plt.subplots()[1]
+    assert plots.reliability(p, y, other) is other
