@@ -162,7 +162,14 @@ class Episodic(AbstractIterativeMethod):
         model.refuse(data)
 
     def starts_at(self, approximation, model, data):
-        return isinstance(approximation, Posterior)
+        if not isinstance(approximation, Posterior):
+            return False
+        like = jax.eval_shape(lambda: model.first(data, jax.random.key(0), None))
+        shapes = [
+            jax.tree.map(lambda a: (a.shape, str(a.dtype)), one)
+            for one in (approximation, like)
+        ]
+        return bool(eqx.tree_equal(*shapes))
 
     # The three functions, for one start.
 
@@ -256,6 +263,11 @@ class Episodic(AbstractIterativeMethod):
 
     def begin(self, model, data, key, start):
         method = self
+        if isinstance(start, dict) and not isinstance(model, Linear):
+            raise ValueError(
+                f"`meta.Episodic` of `{type(model).__name__}` starts from fits by "
+                "`meta.Episodic` with equal settings, and not from draws."
+            )
         if model.kinds == 1 or isinstance(start, Posterior):
             method = replace(self, num_starts=1)
             start = jax.tree.map(lambda a: a[:1], start)

@@ -278,8 +278,9 @@ class Linear(AbstractHierarchy):
 
     def gather(self, data, post, key):
         rows = self.rows(data)
-        found = locals_of(rows, self.expected(post, data))
-        log_each = self.expected(post, data).log_weight - found.cost
+        believed = self.expected(post, data)
+        found = locals_of(rows, believed)
+        log_each = believed.log_weight - found.cost
         bound = jax.nn.logsumexp(log_each, 1)
         share = jnp.exp(log_each - bound[:, None])
         return self._gathered(data, rows, post, found, bound, share)
@@ -314,6 +315,8 @@ class Linear(AbstractHierarchy):
         # The weight of one episode, so that the first step decides.
         broad = prior.belief(wide, 1.0)
         noise = None if self.noise_sd is not None else Noise.at(one / 2, one)
+        if start is not None:
+            return self._first_at(self.believed(start, data), prior)
         block = jax.tree.map(lambda a: jnp.broadcast_to(a, (k, *a.shape)), broad)
         post = Posterior((block,), jnp.full(k, CONCENTRATION, data.dtype), noise)
         if k == 1:
@@ -325,6 +328,22 @@ class Linear(AbstractHierarchy):
         given = self._gathered(data, rows, post, found, bound, share)
         num = jnp.asarray(len(data), data.dtype)
         return post.moved((prior,), self.noise_scale(data), given, num, one)
+
+    def _first_at(self, believed: Believed, prior: Any) -> Posterior:
+        """What is believed at a draw of an earlier fit, with the weight of an episode."""
+        full = self.covariance == "full"
+
+        def block(mean, root):
+            spread = root @ root.T
+            own = eqx.tree_at(lambda p: p.loc, prior, mean)
+            return own.belief(spread if full else jnp.diagonal(spread), 1.0)
+
+        one, noise = jnp.ones_like(believed.precision), None
+        if self.noise_sd is None:
+            noise = Noise.at(believed.precision**-0.5, one)
+        weight = len(believed.log_weight) * jnp.exp(believed.log_weight)
+        blocks = (jax.vmap(block)(believed.mean, believed.root),)
+        return Posterior(blocks, CONCENTRATION * weight, noise)
 
     def draw(self, post, data, key):
         key_block, key_weight, key_noise = jax.random.split(key, 3)

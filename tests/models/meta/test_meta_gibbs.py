@@ -110,3 +110,19 @@ def test_other_models_are_refused():
     data = pk.models.moe.Pairs([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
     model = pk.models.moe.SoftmaxMoE(num_experts=1)
     refused(lambda: pk.fit(model, data, METHOD, key=KEY), "draws for `meta.Linear`")
+
+
+# Where steps may begin.
+
+
+def test_steps_begin_where_an_earlier_fit_ended():
+    model, data = CASES["full"]
+    steps = meta.Episodic(draws="approximation", num_draws=20)
+    first = pk.fit(model, data, steps, key=KEY)
+    again = pk.fit(model, data, steps, key=KEY, start=first)
+    assert again.facts["elbo"] == pytest.approx(first.facts["elbo"], abs=steps.atol)
+    assert again.tree["trace"]["steps"].item() <= 5
+    drawn = pk.fit(model, data, meta.Gibbs(1, 20, 20), key=KEY, throw=False)
+    after = pk.fit(model, data, steps, key=KEY, start=drawn)
+    assert after.facts["elbo"] == pytest.approx(first.facts["elbo"], abs=steps.atol)
+    assert after.tree["trace"]["objective"].values[0, 0] > -np.inf
