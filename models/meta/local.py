@@ -34,10 +34,6 @@ class Local(NamedTuple):
     def covariance(self) -> Matrix:
         return self.root @ self.root.T
 
-    def second(self) -> Matrix:
-        r"""$V^* + δ^* δ^{*T}$."""
-        return self.covariance() + jnp.outer(self.shift, self.shift)
-
 
 def local(c: Float[Array, ""], gradient: Vector, curvature: Matrix, root: Matrix) -> Local:
     r"""The posterior under a quadratic and a normal prior.

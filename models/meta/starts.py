@@ -11,9 +11,6 @@ PER_PARAMETER = 3
 def kinds_of(theta: Float[Array, "n p"], k: int, key: PRNGKeyArray) -> Float[Array, "n k"]:
     """Shares of the episodes in each of `k` kinds: a few random ones belong to each.
 
-    With random shares of all episodes all kinds would be nearly the same, at a saddle that
-    steps leave slowly.
-
     Args:
         theta: a first estimate of the parameters of each episode.
         k: the number of kinds.
