@@ -36,6 +36,7 @@ from probkit.models.meta.evidence import Believed, Rows, drawn_coefficients
 from probkit.models.meta.linear import Linear
 from probkit.models.meta.noise import AFTER
 from probkit.models.meta.posterior import CONCENTRATION
+from probkit.models.meta.rescaled import rescaled
 from probkit.validate import whole
 
 
@@ -103,7 +104,7 @@ class Gibbs(AbstractIterativeMethod):
     def step(self, model, data, state):
         key, key_believed, key_theta = jax.random.split(state.key, 3)
         rows = model.rows(data)
-        believed = _drawn_hierarchy(
+        believed = drawn_hierarchy(
             model, data, rows, state.believed, state.theta, state.kind, key_believed
         )
         theta, kind = drawn_coefficients(rows, believed, key_theta)
@@ -184,17 +185,18 @@ def chain(
     def sweep(place, key):
         key_believed, key_theta = jax.random.split(key)
         believed, theta, kind = place
-        believed = _drawn_hierarchy(model, data, rows, believed, theta, kind, key_believed)
+        believed = drawn_hierarchy(model, data, rows, believed, theta, kind, key_believed)
         return (believed, *drawn_coefficients(rows, believed, key_theta)), believed
 
+    # One loop for both, which compiles once.
     num_warmup, num_draws = counts
     keys = jax.random.split(key, num_warmup + num_draws)
-    place, _ = jax.lax.scan(lambda p, k: (sweep(p, k)[0], None), place, keys[:num_warmup])
-    _, drawn = jax.lax.scan(sweep, place, keys[num_warmup:])
+    _, drawn = jax.lax.scan(sweep, place, keys)
+    drawn = jax.tree.map(lambda values: values[num_warmup:], drawn)
     return jax.vmap(lambda believed: model.sites_of(believed, data))(drawn)
 
 
-def _drawn_hierarchy(
+def drawn_hierarchy(
     model: Linear,
     data: Episodes,
     rows: Rows,
@@ -214,20 +216,25 @@ def _drawn_hierarchy(
         log_weight = jnp.log(weight).astype(data.dtype)
 
     def block(key, own, mean, root):
-        key_scale, key_both = jax.random.split(key)
+        key_scale, key_both, key_again = jax.random.split(key, 3)
         δ = theta - mean
         second = jnp.einsum("n,np,nq->pq", own, δ, δ) / n
         averages = Averages(own.mean(), own @ δ / n, second)
         if model.covariance == "full":
             q: Full | Diagonal = _full(prior, mean, root, averages, n, key_scale)
             drawn, covariance = q.sample(key_both)
-            return drawn, jnp.linalg.cholesky(covariance)
-        each = _diagonal(prior, mean, root, averages, n, key_scale)
-        drawn, variance = each.sample(key_both)
-        return drawn, jnp.diag(jnp.sqrt(variance))
+        else:
+            each = _diagonal(prior, mean, root, averages, n, key_scale)
+            drawn, variance = each.sample(key_both)
+            covariance = jnp.diag(variance)
+        moved, drawn, covariance = rescaled(
+            prior, rows, own, theta, drawn, covariance, believed.precision, key_again
+        )
+        return moved, drawn, jnp.linalg.cholesky(covariance)
 
     keys = jax.random.split(key_block, k)
-    mean, root = jax.vmap(block)(keys, member.T, believed.mean, believed.root)
+    each, mean, root = jax.vmap(block)(keys, member.T, believed.mean, believed.root)
+    theta = each[kind, jnp.arange(len(kind))]
     precision, log_precision = believed.precision, believed.log_precision
     if model.noise_sd is None:
         key_hyper, key_own = jax.random.split(key_noise)

@@ -22,7 +22,8 @@ def fitted():
     x = [rng.uniform(0, 10, size) for size in SIZES]
     y = [3 + i + own + 0.5 * rng.normal(size=len(own)) for i, own in enumerate(x)]
     data = meta.Episodes(x, y, names=["one", "two", "five", "eight"])
-    return pk.fit(meta.Linear(), data, meta.Episodic(num_draws=50), key=KEY)
+    method = meta.Episodic(num_draws=50, draws="approximation")
+    return pk.fit(meta.Linear(), data, method, key=KEY)
 
 
 @pytest.fixture(autouse=True)

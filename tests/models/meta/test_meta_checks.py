@@ -22,7 +22,7 @@ def lines(n, m, seed=0, kinds=1):
 
 
 def report(data, model=None):
-    method = meta.Episodic(num_draws=20)
+    method = meta.Episodic(num_draws=20, draws="approximation")
     fitted = pk.fit(model or meta.Linear(), data, method, key=KEY, throw=False)
     return pk.diagnose(fitted)
 

@@ -18,7 +18,7 @@ LINES = meta.LinearGaussian(KEY, [1.0, -0.5], [[0.5, 0.2], [0.2, 0.3]], 400)
 @pytest.fixture(scope="module", params=[1, 2])
 def fitted(request):
     model = meta.Linear(num_components=request.param)
-    method = meta.Episodic(num_starts=1, max_steps=60, num_draws=400)
+    method = meta.Episodic(num_starts=1, max_steps=60, num_draws=400, draws="approximation")
     return pk.fit(model, LINES.at(0), method, key=KEY, throw=False)
 
 
@@ -41,7 +41,7 @@ def test_curves_and_noise_are_found(fitted):
 def test_given_the_hierarchy_it_is_a_chi_square():
     model = meta.Linear(noise_sd=0.3)
     data = meta.Episodes([[0.0, 1.0, 2.0], [1.0, 3.0]], [[1.0, 0.2, -2.0], [0.0, 1.0]])
-    method = meta.Episodic(num_draws=1)
+    method = meta.Episodic(num_draws=1, draws="approximation")
     fitted = pk.fit(model, data, method, key=KEY)
     mean = fitted.posterior["population_mean"].values[0, 0]
     covariance = fitted.posterior["covariance"].values[0, 0]

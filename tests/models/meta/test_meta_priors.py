@@ -23,7 +23,7 @@ def same_slope():
 @pytest.mark.parametrize(
     ("prior", "expected"),
     [
-        (None, 0.14),
+        (None, 0.06),
         (
             NormalInverseWishart(
                 jnp.zeros(2), jnp.asarray(1e-3), jnp.eye(2), jnp.asarray(4.0)
