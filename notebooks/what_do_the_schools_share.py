@@ -70,6 +70,10 @@ fitted = pk.fit(meta.Linear(), data, method, key=key)
 pk.diagnose(fitted)
 
 # %% [markdown]
+# Two things need a look. Successive draws of how much the effect of the floor differs
+# between counties are nearly equal, so that its sd below is rough. And the homes of Carver
+# are improbable for a county like the others.
+#
 # What do the counties share? The mean of their coefficients, and how much they differ:
 
 # %%
@@ -169,7 +173,7 @@ new = pk.predict(without, asked, key=key).isel(row=0)
 # %%
 fig, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
 known = np.arange(most + 1)
-for name, alpha, label in (("y", 0.15, "a new home"), ("mean", 0.4, "level of the county")):
+for name, alpha, label in (("y", 0.15, "a new home"), ("mean", 0.4, "level of county")):
     low, high = new[name].quantile([0.05, 0.95], ("chain", "draw")).values
     ax.fill_between(known, low, high, color=COLOURS[0], alpha=alpha, lw=0, label=label)
 ends = [regression(x_new[:k, 0], y_new[:k], np.zeros(1), 0) for k in known]
@@ -178,7 +182,8 @@ for k, own in zip(known, ends, strict=True):
         label = "level, no pooling" if k == most else None
         ax.plot([k, k], np.ravel(own.interval(0.9)), color=GREY, lw=1.2, label=label)
 basement = x_new[:most, 0] == 0
-ax.scatter(known[1:][basement], y_new[:most][basement], s=14, color=INK, zorder=3)
+reading = y_new[:most][basement]
+ax.scatter(known[1:][basement], reading, s=14, color=INK, zorder=3, label="reading")
 ax.set(xlabel="homes known", ylabel="log of pCi/L", ylim=(-2, 5))
 finish(ax, legend=True)
 plt.show()
@@ -189,12 +194,12 @@ for k in (0, 1, 3, 15):
     print(f"{k:>2} homes: level {low:.2f} to {high:.2f}; without the others {text}")
 
 # %% [markdown]
-# The dots are the readings in basements, as they arrive. With no home known the county has
-# the level of some county, and that is already a useful interval. One home moves it, and
-# three homes narrow it a little, no more: homes of the same county differ twice as much as
-# counties do. Without the others the interval from three homes is useless. After fifteen
-# the two agree about the level. The band of a single new home has hardly changed by then,
-# because homes differ, however many are known.
+# The dots are the readings in basements, as they arrive. Bands and lines are 90 %
+# intervals. With no home known the county has the level of some county, and that is already
+# a useful interval. One home moves it, and three homes narrow it a little, no more: homes
+# of the same county differ twice as much as counties do. Without the others the interval
+# from three homes is useless. After fifteen the two agree about the level. The band of a
+# single new home has hardly changed by then, because homes differ, however many are known.
 #
 # ## Does it predict better?
 #

@@ -221,7 +221,7 @@ class Tasks(AbstractSource):
         rows = _rows_of_step(
             self.members,
             self.key,
-            step,
+            jnp.asarray(step),  # a Python number would be part of the program
             self.ways,
             self.shots + self.queries,
             self.batch_size,
@@ -314,6 +314,7 @@ class StoredTasks(AbstractHostSource):
         return max(1, len(self.members) // self.ways)
 
 
+@eqx.filter_jit
 def _rows_of_step(members, key, step, ways, size, num) -> Int[Array, "b w k"]:
     keys = jax.random.split(jax.random.fold_in(key, step), num)
     return jax.vmap(lambda key: members.drawn(key, ways, size))(keys)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from probkit.models.meta import reliability as binned
 from probkit.plots import style
 
@@ -34,8 +36,11 @@ def reliability(probability: Any, y: Any, ax: Any = None, *, num_bins: int = 15)
     x, height = found.confidence[full], found.accuracy[full]
     ax.plot(x, height, color=style.COLOURS[0], lw=1.2, zorder=2)
     share = found.num[full] / found.num.max()
-    ax.scatter(x, height, s=20 + 120 * share, color=style.COLOURS[0], zorder=3)
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    # A large point at a probability of one lies half outside.
+    size = 20 + 120 * share
+    ax.scatter(x, height, s=size, color=style.COLOURS[0], zorder=3, clip_on=False)
+    ticks = np.linspace(0, 1, 6)
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal", xticks=ticks, yticks=ticks)
     ax.set_xlabel("probability of the most probable class")
     ax.set_ylabel("how often it is right")
     title = f"calibration error {found.error:.3f}"

@@ -12,6 +12,9 @@ from probkit.models.meta.episodes import Episodes
 from probkit.plots import style
 from probkit.plots.regression import resampled
 
+# Letters of a name beside a row. Longer ones leave no room for the picture.
+LONGEST = 26
+
 
 def shrinkage(
     fitted: Fit,
@@ -33,10 +36,11 @@ def shrinkage(
 
     Returns:
         The axes, with one row per data set, in the order of the estimates of the fit, and
-        the coefficient in units of the data. A dot is the posterior median and its line
-        the interval. A circle is the least-squares estimate of that data set alone, which
-        a data set has if its rows determine all coefficients; an arrowhead at the edge is
-        one outside. The vertical line is the least-squares estimate of all rows as one.
+        the coefficient in units of the data. Long names are cut in the middle. A dot is the
+        posterior median and its line the interval. A circle is the least-squares estimate
+        of that data set alone, which a data set has if its rows determine all coefficients;
+        an arrowhead at the edge is one outside. The vertical line is the least-squares
+        estimate of all rows as one.
 
     Raises:
         ValueError: for another model, an unknown term, or if `prob` is not in (0, 1).
@@ -68,7 +72,7 @@ def shrinkage(
     ax.plot(middle[order], at, "o", color=style.COLOURS[0], ms=4, label=label)
     ax.axvline(pooled, color=style.GREY, lw=1.0, ls="--", label="pooled", zorder=0)
     _draw_own(ax, own[order], at, (min(low.min(), pooled), max(high.max(), pooled)))
-    _label_rows(ax, [str(name) for name in found["group"].values[order]])
+    label_rows(ax, [str(name) for name in found["group"].values[order]])
     ax.set_xlabel(term)
     return style.finish(ax, legend=True)
 
@@ -113,13 +117,22 @@ def _draw_own(ax, own: np.ndarray, at: np.ndarray, ends: tuple[float, float]) ->
     ax.set_xlim(left - pad, right + pad)
 
 
-def _label_rows(ax, names: list[str]) -> None:
+def label_rows(ax, names: list[str]) -> None:
     """As many names as there is room for."""
     box = ax.get_position()
     height = ax.figure.get_size_inches()[1] * box.height
     step = max(1, int(np.ceil(len(names) * 0.13 / height)))
-    ax.set_yticks(np.arange(0, len(names), step), names[::step], fontsize="small")
+    shown = [_shortened(name) for name in names[::step]]
+    ax.set_yticks(np.arange(0, len(names), step), shown, fontsize="small")
     ax.set_ylim(-0.8, len(names) - 0.2)
+
+
+def _shortened(name: str) -> str:
+    """Both ends of a long name, because names often differ in the last word only."""
+    if len(name) <= LONGEST:
+        return name
+    tail = LONGEST // 2 - 1
+    return f"{name[: LONGEST - tail - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}{name[-tail:]}"
 
 
 def arriving(
@@ -147,7 +160,8 @@ def arriving(
         num: number of inputs at which band and mean are computed, 2 or more.
 
     Returns:
-        The axes, one per count, over the same range. Known points are filled.
+        The axes, one per count, over the same range. Known points are filled. A new figure
+        has a legend below them.
 
     Raises:
         ValueError: for a fit of another kind, other shapes, counts beyond the number of
@@ -174,18 +188,21 @@ def arriving(
     low, high = style.interval(found["y"], prob)
     mean = found["mean"].mean(SAMPLE).values
     panels = style.axes_array(
-        ax, len(counts), "arriving", height=2.6, width=2.2, across=True
+        ax, len(counts), "arriving", height=2.9, width=2.2, across=True
     )
-    label = f"{prob:.0%} interval of new y"
+    label = f"new y, {prob:.0%}"
+    name_of_x = "x" if fitted.data.columns is None else fitted.data.columns[0]
     for i, panel in enumerate(panels):
         panel.fill_between(
             grid, low[i], high[i], color=style.PALE, alpha=0.45, lw=0, label=label
         )
         panel.plot(grid, mean[i], color=style.INK, lw=1.8, label="mean of y")
-        for there, fill in ((known[i], style.INK), (~known[i], "white")):
-            panel.plot(
-                x[there], y[there], "o", ms=4, mfc=fill, mec=style.INK, mew=0.7, ls=""
-            )
+        points = {"ms": 4, "mec": style.INK, "mew": 0.7, "ls": ""}
+        for there, fill, name in (
+            (known[i], style.INK, "known"),
+            (~known[i], "white", "to come"),
+        ):
+            panel.plot(x[there], y[there], "o", mfc=fill, label=name, **points)
         count = counts[i]
         panel.set_title(
             f"{count} point{'' if count == 1 else 's'} known",
@@ -193,10 +210,12 @@ def arriving(
             fontsize="medium",
             color=style.INK,
         )
-        panel.set_xlabel("x")
+        panel.set_xlabel(name_of_x)
         panel.margins(x=0)
         style.finish(panel, legend=False)
     _share_range(panels, np.r_[low.ravel(), high.ravel(), y])
+    if ax is None:
+        style.legend_below(panels[0])
     return panels
 
 
@@ -230,6 +249,8 @@ def _share_range(panels, values: np.ndarray) -> None:
         if i:
             panel.tick_params(labelleft=False)
     panels[0].set_ylabel("y")
+    # The exponent of large values goes beside the title, and not below it.
+    panels[0].yaxis.get_offset_text().set(x=-0.02, ha="right")
 
 
 def _refuse_other(fitted: Fit, caller: str) -> None:

@@ -115,3 +115,17 @@ def add_legend(ax, title: str | None = None) -> None:
             handle.set_linewidth(2.0)
     if title:
         ax.set_title(title, loc="left", fontsize="medium", color=INK)
+
+
+def legend_below(ax) -> None:
+    """One legend for all axes of a figure, with the names in `ax`."""
+    ax.figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2 if ax.figure.get_figwidth() < 4 else 6,
+        frameon=False,
+        labelcolor=INK,
+        handlelength=1.4,
+        columnspacing=1.4,
+        fontsize="small",
+    )

@@ -10,7 +10,7 @@ import probkit as pk
 from doors import refused
 from probkit import plots
 from probkit.models import meta
-from probkit.plots.groups import least_squares
+from probkit.plots.groups import LONGEST, label_rows, least_squares
 
 KEY = jax.random.key(0)
 SIZES = (1, 2, 5, 8)
@@ -61,6 +61,14 @@ def test_shrinkage_draws_each_data_set_in_order(fitted):
     assert ax.get_xlabel() == "x0"
 
 
+def test_long_names_keep_both_ends():
+    ax = plt.subplots()[1]
+    label_rows(ax, ["one", "Saint Bartholomew's Hospital, ward 12"])
+    short, cut = [label.get_text() for label in ax.get_yticklabels()]
+    assert short == "one"
+    assert cut.startswith("Saint B") and cut.endswith("ward 12") and len(cut) <= LONGEST
+
+
 def test_arriving_draws_a_panel_per_count(fitted):
     rng = np.random.default_rng(2)
     x = rng.uniform(0, 10, 6)
@@ -71,6 +79,9 @@ def test_arriving_draws_a_panel_per_count(fitted):
     for panel, count in zip(panels, (0, 1, 6), strict=True):
         known = panel.get_lines()[1]
         np.testing.assert_allclose(known.get_xdata(), x[:count])
+    (legend,) = panels[0].figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["new y, 90%", "mean of y", "known", "to come"]
     widths = []
     for panel in panels:
         band = panel.collections[0].get_paths()[0].vertices[:, 1]
@@ -79,6 +90,18 @@ def test_arriving_draws_a_panel_per_count(fitted):
     assert widths[2] < widths[0]
     mean = panels[2].get_lines()[0].get_ydata()
     assert abs(mean.mean() - (12 + 5)) < 1.5
+
+
+def test_an_exponent_does_not_move_the_title_of_its_panel(fitted):
+    own = plt.subplots(1, 3)[1]
+    x = np.arange(6.0)
+    plots.arriving(fitted, x, 1e7 * x, own, key=KEY, counts=(0, 1, 6), num=5)
+    (figure,) = {panel.figure for panel in own}
+    assert not figure.legends  # only a figure of its own gets one
+    figure.canvas.draw()
+    assert "1e" in own[0].yaxis.get_offset_text().get_text()
+    heights = [panel._left_title.get_window_extent().y0 for panel in own]
+    assert np.ptp(heights) < 1
 
 
 def test_what_cannot_be_drawn_is_refused(fitted):

@@ -14,7 +14,7 @@ from probkit.model.density import log_likelihood
 from probkit.models import meta
 from probkit.models.meta.beliefs import Full, Within
 from probkit.models.meta.classes import ClassNormal
-from probkit.models.meta.tasks import mapped
+from probkit.models.meta.tasks import Members, mapped
 from reference import classes as dense
 
 KEY = jax.random.key(0)
@@ -367,6 +367,15 @@ def test_tasks_follow_from_the_step_alone():
     assert not np.array_equal(one.support, tasks.at(8).support)
     other = meta.Tasks(*labelled(), 3, 1, 2, key=jax.random.key(1), batch_size=4)
     assert not np.array_equal(one.support, other.at(7).support)
+
+
+def test_tasks_of_another_step_compile_nothing(monkeypatch):
+    traced, drawn = [], Members.drawn
+    monkeypatch.setattr(Members, "drawn", lambda *given: traced.append(1) or drawn(*given))
+    tasks = meta.Tasks(*labelled(), 3, 1, 2, key=KEY, batch_size=7)  # a size of its own
+    for step in (0, 1, 1000):
+        tasks.at(step)
+    assert len(traced) == 1
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])
