@@ -7,14 +7,11 @@ International Conference on Learning Representations.
 """
 
 from probkit.models.meta.beliefs import Diagonal, Full, Within
-from probkit.models.meta.classes import (
-    Components,
-    GaussianClasses,
-    principal_components,
-)
+from probkit.models.meta.classes import GaussianClasses
 from probkit.models.meta.curvature import Fisher, GaussNewton, Langevin
 from probkit.models.meta.episodes import Episodes, Units
 from probkit.models.meta.episodic import Episodic
+from probkit.models.meta.features import Components, principal_components
 from probkit.models.meta.generators import Harmonics, LinearGaussian, SineLine
 from probkit.models.meta.gibbs import Gibbs
 from probkit.models.meta.glyphs import glyphs

@@ -24,6 +24,7 @@ from numpyro.distributions import Distribution, constraints
 
 from probkit.distributions import Congruence, HalfTCovariance, InUnits, RootAffine
 from probkit.models.meta.beliefs import DF, Averages, FullPrior, Within
+from probkit.models.meta.features import learned_of, of_each, size_of
 from probkit.models.meta.posterior import (
     CONCENTRATION,
     AbstractHierarchy,
@@ -31,56 +32,13 @@ from probkit.models.meta.posterior import (
     Posterior,
 )
 from probkit.models.meta.tasks import Shots
-from probkit.validate import as_array, as_flag, whole
+from probkit.validate import as_array, as_flag
 
 # The mean of all classes is known beforehand as from so many of them: as good as nothing.
 STRENGTH = 1e-3
 AXES, OTHER = ["feature"], "other_feature"
 # Where fits begin: sds within classes, in units of the scale of their prior.
 BEGIN = 0.5
-
-
-class Components(eqx.Module):
-    """Principal components, as features that are not learned.
-
-    Attributes:
-        mean: of the examples, flattened, `(p,)`.
-        matrix: one component per row, `(d, p)`.
-    """
-
-    mean: Float[Array, " p"]
-    matrix: Float[Array, "d p"]
-
-    def __call__(self, x: Float[Array, "*s"]) -> Float[Array, " d"]:
-        return self.matrix @ (x.reshape(-1) - self.mean)
-
-
-def principal_components(images: Any, d: int) -> Components:
-    """The directions in which examples differ most, as features.
-
-    Args:
-        images: examples of any shape, `(n, *s)`.
-        d: the number of components.
-
-    Returns:
-        A function of one example, `(*s)`, that returns `(d,)` features.
-
-    Raises:
-        ValueError: for fewer examples or numbers than components, and values that are
-            missing.
-    """
-    found = np.asarray(as_array(images, "principal_components(images)"))
-    d = whole("principal_components(d", 1)(d)
-    flat = found.reshape(len(found), -1) if found.ndim > 1 else found[:, None]
-    if d > min(flat.shape):
-        raise ValueError(
-            f"`principal_components(d={d})`: {len(flat)} examples of {flat.shape[1]} "
-            f"numbers have at most {min(flat.shape)} components."
-        )
-    mean = flat.mean(0)
-    _, vectors = np.linalg.eigh(np.cov((flat - mean).T).reshape(len(mean), -1))
-    matrix = vectors[:, ::-1][:, :d].T.astype(flat.dtype)
-    return Components(jnp.asarray(mean), jnp.asarray(matrix))
 
 
 class GaussianClasses(AbstractHierarchy):
@@ -166,21 +124,12 @@ class GaussianClasses(AbstractHierarchy):
         """Features of examples that have so many axes in front."""
         if self.features is None:
             return x
-        shape = x.shape[:lead]
-        found = jax.vmap(self.features)(x.reshape(-1, *x.shape[lead:]))
-        return found.reshape(*shape, -1)
+        return of_each(self.features, x, lead)
 
     def _num_features(self, data: Shots) -> int:
         if self.features is None:
             return data.shape[0]
-        found = jax.eval_shape(self.features, data.support[0, 0, 0])
-        if not hasattr(found, "ndim") or found.ndim != 1:
-            shape = getattr(found, "shape", None)
-            raise ValueError(
-                f"`GaussianClasses(features=...)` gives {shape} for an example of shape "
-                f"{data.shape}; it returns a vector of features."
-            )
-        return found.shape[0]
+        return size_of(self.features, data.support[0, 0, 0], 0, "GaussianClasses")
 
     def block_priors(self, data):
         self.refuse(data)
@@ -238,15 +187,9 @@ class GaussianClasses(AbstractHierarchy):
         return Posterior((block,), jnp.full(1, CONCENTRATION, data.dtype), within)
 
     def learned(self):
-        if self.features is None or not self.learn or isinstance(self.features, Components):
-            return None
-        chosen = jax.tree.map(eqx.is_inexact_array, self.features)
-        if not any(jax.tree.leaves(chosen)):
-            return None
-        nothing = jax.tree.map(lambda _: False, self)
-        return eqx.tree_at(lambda model: model.features, nothing, chosen)
+        return learned_of(self)
 
-    def loss(self, data, post, key):
+    def loss(self, data, post, found):
         """Minus the log probability of the classes of the queries given the support, the
         mean over tasks, and over the splits of a task in which its examples are in the
         support in turn. All splits use the same features.

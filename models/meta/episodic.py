@@ -32,6 +32,7 @@ from probkit.method import (
     best_lane,
     choose,
 )
+from probkit.method.batches import on_cpu, shared_out
 from probkit.method.climb import (
     Climb,
     at_foot,
@@ -46,7 +47,7 @@ from probkit.method.climb import (
 from probkit.method.keys import two_keys
 from probkit.method.minibatch import Counted
 from probkit.method.mixing import check_effective
-from probkit.method.programs import jit_for_one_run
+from probkit.method.programs import jit_for_one_run, one_of
 from probkit.method.windows import Windows, check_quiet, is_quiet, opened, stepped
 from probkit.model.source import AbstractSource, Rounds, example_of
 from probkit.models.meta import gradient
@@ -108,6 +109,9 @@ class Episodic(AbstractIterativeMethod):
             models, and a source, have the latter only.
         num_draws: the number of draws in the fit.
         num_warmup: the number of sweeps of Gibbs sampling before these.
+        devices: the number of local devices that share the episodes of each step; by
+            default one, because steps of few episodes take less time than devices to agree
+            on the averages. The fit is the same but for rounding. Draws are made by one.
     """
 
     by_step: ClassVar[bool] = True
@@ -139,6 +143,7 @@ class Episodic(AbstractIterativeMethod):
     draws: str = GIBBS
     num_draws: int = eqx.field(default=1000, converter=whole("Episodic(num_draws", 1))
     num_warmup: int = eqx.field(default=100, converter=whole("Episodic(num_warmup", 0))
+    devices: int = eqx.field(default=1, converter=whole("Episodic(devices", 1))
 
     def __check_init__(self):
         if self.draws not in (GIBBS, APPROXIMATION):
@@ -158,6 +163,13 @@ class Episodic(AbstractIterativeMethod):
         if not isinstance(model, AbstractHierarchy):
             raise ValueError(
                 f"`meta.Episodic` fits the models of `meta`, not `{type(model).__name__}`."
+            )
+        here = jax.local_device_count()
+        if self.devices > here:
+            raise ValueError(
+                f"`Episodic(devices={self.devices})`: there are {here} here; give at most "
+                "that many. A CPU counts as several if "
+                f"`numpyro.set_host_device_count({self.devices})` is called first."
             )
         model.refuse(data)
 
@@ -198,17 +210,23 @@ class Episodic(AbstractIterativeMethod):
         post, first = state.posterior, state.num_steps == 0
         priors, noise = hierarchy.block_priors(data), hierarchy.noise_scale(data)
         key = jax.random.fold_in(state.key, state.num_steps)
-        found = hierarchy.gather(data, post, key)
-        bound = num * found.bound.mean() - post.divergence(priors, noise)
-        climb, windows = state.climb, state.windows
-        learned, optimiser, objective = state.learned, state.optimiser, bound
-        if learned is not None:
+
+        def looked(learned):
+            own = _with(model.model, learned)
+            found = own.gather(data, post, key)
+            return own.loss(data, post, found), found
+
+        learned, optimiser = state.learned, state.optimiser
+        if learned is None:
+            found = hierarchy.gather(data, post, key)
+        else:
             # What is believed counts as given: it follows the features by steps of its own.
-            loss, slope = jax.value_and_grad(
-                lambda arrays: _with(model.model, arrays).loss(data, post, key)
-            )(learned)
+            (loss, found), slope = jax.value_and_grad(looked, has_aux=True)(learned)
             change, optimiser = optax.adam(self.learning_rate).update(slope, optimiser)
-            learned, objective = optax.apply_updates(learned, change), -loss
+            learned = optax.apply_updates(learned, change)
+        bound = num * found.bound.mean() - post.divergence(priors, noise)
+        objective = bound if learned is None else -loss
+        climb, windows = state.climb, state.windows
         rate = jnp.ones((), data.dtype)
         if model.factor != 1.0:
             rate = (1 + state.num_steps.astype(data.dtype) / self.delay) ** -self.decay
@@ -251,7 +269,7 @@ class Episodic(AbstractIterativeMethod):
     # The run as a whole.
 
     def lanes(self):
-        return Lanes(self.num_starts, 1, together=False)
+        return Lanes(self.num_starts, 1, together=False, row_devices=self.devices)
 
     @property
     def step_limit(self):
@@ -272,6 +290,8 @@ class Episodic(AbstractIterativeMethod):
             method = replace(self, num_starts=1)
             start = jax.tree.map(lambda a: a[:1], start)
         begun = super().begin(model, data, key, start)._replace(method=method)
+        if self.devices > 1 and on_cpu():
+            self._refuse_threads_that_block(model, example_of(data), key, one_of(start))
         if isinstance(data, AbstractSource):
             count = self.num_episodes or data.num_rows()
             if count is None:
@@ -291,6 +311,18 @@ class Episodic(AbstractIterativeMethod):
             source=Rounds.of(data, key_rows, self.batch_size),
             key_run=key_run,
         )
+
+    def _refuse_threads_that_block(self, model, data, key, start):
+        """Devices of a CPU share its threads (`probkit.method.batches`)."""
+        step = eqx.filter_make_jaxpr(self.first_step)
+        traced, *_ = step(Counted(model, 1.0), data, key, start)
+        blocks = next(shared_out(traced.jaxpr), None)
+        if blocks is not None:
+            raise ValueError(
+                f"`Episodic(devices={self.devices})`: on a CPU, steps of this model "
+                f"share out batches of matrices over threads (`{blocks}`), and devices "
+                "could wait for each other for ever; leave `devices` at 1."
+            )
 
     def finish(self, model, data, end):
         states = end.states
@@ -336,11 +368,11 @@ class Episodic(AbstractIterativeMethod):
         )
 
     def checks(self, tree, facts):
+        mixed = check_effective(tree, "raise `num_draws`") if facts["exact"] else ()
         if "loss" in facts:
             note = f"{facts['loss']:.3f} nats per episode"
-            return (check_quiet(facts, self.patience, note),)
+            return (check_quiet(facts, self.patience, note), *mixed)
         note = f"ELBO {facts['elbo']:.1f} nats"
-        mixed = check_effective(tree, "raise `num_draws`") if facts["exact"] else ()
         if not facts["whole"]:
             return (check_quiet(facts, self.patience, note), *mixed)
         limit = max(1e-9 * abs(facts["elbo"]), facts["slack"])

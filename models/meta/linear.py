@@ -1,6 +1,5 @@
 r"""Linear regression per episode, with coefficients that come from one distribution."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -33,6 +32,7 @@ from probkit.models.meta.evidence import (
     locals_of,
     predicted,
 )
+from probkit.models.meta.features import learned_of, of_each, size_of
 from probkit.models.meta.local import Local
 from probkit.models.meta.noise import Noise
 from probkit.models.meta.posterior import (
@@ -43,7 +43,7 @@ from probkit.models.meta.posterior import (
 )
 from probkit.models.meta.queries import Queries, queries
 from probkit.models.meta.starts import kinds_of
-from probkit.validate import optional, positive, short, whole
+from probkit.validate import as_flag, optional, positive, short, whole
 
 Covariance = Literal["full", "diagonal"]
 # Axes of coefficients, and of the columns of their covariance.
@@ -79,11 +79,17 @@ class Linear(AbstractHierarchy):
             sets.
         num_components: the number of kinds of data sets, each with its own mean and
             covariance.
-        features: $φ$, a function from inputs `(..., d)` to features `(..., p)`; by default
-            an intercept and the inputs.
+        features: $φ$, a function from inputs `(..., d)` to features `(..., p)`; or an
+            Equinox module from the inputs of one row to a vector, such as a network; by
+            default an intercept and the inputs. With a module, the mean of the values is
+            subtracted from them, so that it needs no constant.
         noise_sd: $σ$, if it is known, in units of the values.
         prior: a normal-inverse-Wishart prior of mean and covariance in units of the data,
             in place of the default one, with `covariance="full"`.
+        learn: whether `meta.Episodic` learns the arrays of a module of features, together
+            with the rest, by the gradient of the bound: coefficients are integrated out,
+            and there is no inner loop. The fit has the model with learned arrays. Those of
+            `meta.principal_components` never are.
 
     Raises:
         ValueError: for other settings. In `pk.fit`, for other data than `meta.Episodes`.
@@ -96,13 +102,19 @@ class Linear(AbstractHierarchy):
 
     covariance: Covariance = eqx.field(default="full", converter=_covariance)
     num_components: int = eqx.field(default=1, converter=whole("Linear(num_components", 1))
-    features: Callable[[Array], Array] | None = None
+    features: Any = None
     noise_sd: float | None = eqx.field(
         default=None, converter=optional(positive("Linear(noise_sd"))
     )
     prior: NormalInverseWishart | None = None
+    learn: bool = eqx.field(default=True, converter=as_flag("Linear(learn"))
 
     def __check_init__(self):
+        if not (self.features is None or callable(self.features)):
+            raise ValueError(
+                f"`Linear(features=...)` got a `{type(self.features).__name__}`; it takes "
+                "an Equinox module, a function of inputs, or None."
+            )
         if self.prior is not None and self.covariance != "full":
             raise ValueError(
                 "`Linear(prior=...)` is a prior of a covariance matrix, and goes with "
@@ -162,11 +174,19 @@ class Linear(AbstractHierarchy):
             axes = ["component", *axes]
         return numpyro.sample(name, prior, infer={"event_dims": axes})
 
+    @property
+    def _by_row(self) -> bool:
+        """Whether features are those of one row at a time."""
+        return isinstance(self.features, eqx.Module)
+
     # Standardised coordinates.
 
     def value_center(self, data: Episodes) -> Float[Array, ""]:
-        """What is subtracted from the values: their mean, if there is an intercept."""
-        return data.y_mean if self.features is None else jnp.zeros_like(data.y_mean)
+        """What is subtracted from the values: their mean, but if a function has features
+        in the place of an intercept.
+        """
+        known = self.features is None or self._by_row
+        return data.y_mean if known else jnp.zeros_like(data.y_mean)
 
     def value_scale(self, data: Episodes) -> Float[Array, ""]:
         return data.y_sd
@@ -181,7 +201,9 @@ class Linear(AbstractHierarchy):
 
     def design(self, x: Array, data: Episodes, rows: Array) -> Float[Array, "n m p"]:
         """Standardised features, zero where there is no row."""
-        if self.features is not None:
+        if self._by_row:
+            found = of_each(self.features, x, 2)
+        elif self.features is not None:
             found = self.features(x)
         else:
             z = (x - self._input_center(data)) / data.x_sd
@@ -204,7 +226,11 @@ class Linear(AbstractHierarchy):
         """The number of coefficients of a data set."""
         if self.features is None:
             return data.x.shape[-1] + 1
-        return jax.eval_shape(self.features, data.x).shape[-1]
+        x = data.x
+        if self._by_row:
+            row = jax.ShapeDtypeStruct(x.shape[2:], x.dtype)
+            return size_of(self.features, row, 0, "Linear")
+        return size_of(self.features, x, 2, "Linear")
 
     def block_priors(self, data):
         self.refuse(data)
@@ -344,6 +370,9 @@ class Linear(AbstractHierarchy):
         weight = len(believed.log_weight) * jnp.exp(believed.log_weight)
         blocks = (jax.vmap(block)(believed.mean, believed.root),)
         return Posterior(blocks, CONCENTRATION * weight, noise)
+
+    def learned(self):
+        return learned_of(self)
 
     def draw(self, post, data, key):
         key_block, key_weight, key_noise = jax.random.split(key, 3)

@@ -159,7 +159,7 @@ class AbstractHierarchy(AbstractModel):
         """
         return None
 
-    def loss(self, data: Any, post: Posterior, key: PRNGKeyArray) -> Float[Array, ""]:
+    def loss(self, data: Any, post: Posterior, found: Gathered) -> Float[Array, ""]:
         """What learned arrays minimise, the mean over episodes, in nats.
 
         By default it is minus the bound. A model whose arrays could rescale the values that
@@ -168,9 +168,9 @@ class AbstractHierarchy(AbstractModel):
         Args:
             data: the episodes.
             post: what is believed.
-            key: a JAX random key.
+            found: what the episodes say, by `gather`.
         """
-        return -self.gather(data, post, key).bound.mean()
+        return -found.bound.mean()
 
     @abstractmethod
     def draw(self, post: Posterior, data: Episodes, key: PRNGKeyArray) -> dict[str, Array]:

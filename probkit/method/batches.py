@@ -81,6 +81,22 @@ def side_by_side(function: Callable[[Any], Any], tree: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(out), found)
 
 
+def shared_out(jaxpr: Any) -> Iterator[str]:
+    """The operations of a program that a CPU shares out over its threads, by name.
+
+    Args:
+        jaxpr: the traced program.
+    """
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in SHARED_OUT:
+            *others, m, n = equation.invars[0].aval.shape
+            count = math.prod(others)
+            if count > 1 and count * m * n * min(m, n) > LEAST_SHARED:
+                yield equation.primitive.name
+        for inner in jaxprs_in_params(equation.params):
+            yield from shared_out(inner)
+
+
 def on_cpu() -> bool:
     """Whether programs run on a CPU."""
     return jax.default_backend() == "cpu"

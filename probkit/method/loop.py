@@ -49,7 +49,7 @@ def _init_lanes(method, model, data, own, lanes: Lanes):
 
     def lane(data, own):
         key, start = own
-        state = method.init(model, data, key, start)
+        state = method.init(model, lanes.split_rows(data), key, start)
         # Without weak types, because a checkpoint does not keep them, and the loop would
         # compile a second time for states from a checkpoint.
         return jax.tree.map(lambda a: a.astype(a.dtype), state)
@@ -89,7 +89,7 @@ def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes:
 
         def step(carry):
             i, state, trace = carry
-            state = method.step(model, at_step(data, i), state)
+            state = method.step(model, lanes.split_rows(at_step(data, i)), state)
             put = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
             trace = jax.tree.map(
                 lambda whole, new: put(whole, new.astype(whole.dtype)),

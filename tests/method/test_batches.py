@@ -1,6 +1,5 @@
 """Maps over lanes and draws: the same numbers as `vmap`, and no threads that block."""
 
-import math
 import os
 import subprocess
 import sys
@@ -10,14 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
-from probkit.method.batches import (
-    LEAST_SHARED,
-    SHARED_OUT,
-    map_in_batches,
-    side_by_side,
-)
+from probkit.method import batches
+from probkit.method.batches import map_in_batches, side_by_side
 
 ROOT = Path(__file__).parents[2]
 MATRICES = jax.random.normal(jax.random.key(0), (70, 20, 20)) + 5 * jnp.eye(20)
@@ -28,19 +22,7 @@ def of_one(matrix):
 
 
 def shared_out(program, *args) -> list[str]:
-    """The operations of a program that a CPU shares out over its threads."""
-
-    def walk(jaxpr):
-        for equation in jaxpr.eqns:
-            if equation.primitive.name in SHARED_OUT:
-                *others, m, n = equation.invars[0].aval.shape
-                count = math.prod(others)
-                if count > 1 and count * m * n * min(m, n) > LEAST_SHARED:
-                    yield equation.primitive.name
-            for inner in jaxprs_in_params(equation.params):
-                yield from walk(inner)
-
-    return list(walk(jax.make_jaxpr(program)(*args).jaxpr))
+    return list(batches.shared_out(jax.make_jaxpr(program)(*args).jaxpr))
 
 
 @pytest.mark.parametrize("mapped", [map_in_batches, side_by_side])

@@ -77,6 +77,13 @@ def test_coordinate_ascent_ends_at_the_known_posterior(fitted):
     assert fitted.facts["elbo"] == pytest.approx(-79.98551, abs=6e-6)
 
 
+def test_two_devices_end_where_one_does(fitted):
+    method = replace(EXACT, devices=2, draws="approximation", num_draws=1)
+    other = pk.fit(MODEL, DATA, method, key=KEY)
+    for ours, theirs in zip(*map(as_numpy, map(in_units, (fitted, other))), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
 def test_the_bound_is_below_the_evidence_by_what_is_known(fitted):
     q = in_units(fitted)
 
