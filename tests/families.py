@@ -1,10 +1,12 @@
 """One line a family: everything in `test_families.py` then holds for it."""
 
+import equinox as eqx
 import jax
 import numpy as np
 
 import own
 from probkit.models import gp, meta, moe, pde, sbl, tucker
+from probkit.models.meta import network
 
 
 def _moe(num_experts: int, num_inputs: int):
@@ -104,6 +106,18 @@ def _meta(model, *, ragged: bool):
     return model, meta.Episodes(x, y)
 
 
+def _meta_network():
+    rng = np.random.default_rng(18)
+    x = rng.normal(size=(4, 3, 1))
+    y = (
+        300
+        + 20 * np.sin(x[..., 0]) * rng.normal(2.0, 0.5, (4, 1))
+        + rng.normal(size=(4, 3))
+    )
+    net = eqx.nn.MLP(1, 1, 2, 1, activation=jax.numpy.tanh, key=jax.random.key(0))
+    return meta.Network(net), meta.Episodes(x, y)
+
+
 def _counts():
     rng = np.random.default_rng(9)
     x = np.linspace(-1, 1, 60)
@@ -144,6 +158,7 @@ FAMILIES = {
     "tucker a core": lambda: _tucker(tucker.Tucker((2, 1), effects=False)),
     "meta linear": lambda: _meta(meta.Linear(), ragged=False),
     "meta ragged diagonal": lambda: _meta(meta.Linear("diagonal"), ragged=True),
+    "meta network": _meta_network,
     "meta two components": lambda: _meta(meta.Linear(num_components=2), ragged=False),
     "a program alone": lambda: (own.PoissonRegression(), _counts()),
     "a program alone, two columns": lambda: (own.NormalMean(), _values()),
@@ -154,6 +169,9 @@ FAMILIES = {
     "sbl complex, coupled, frozen": lambda: _sbl(is_complex=True),
 }
 # Those that have an E-step, and one of each kind that can be split into batches.
+# Sites whose prior is vaguer than any posterior, and the sd of their coordinates under that
+# prior. Coordinates have unit size under the prior of one data set.
+VAGUE = {("meta network", "population_mean"): network.STRENGTH**-0.5}
 WITH_EM = [
     name
     for name in FAMILIES

@@ -3,6 +3,7 @@ r"""What is believed of a mean and a covariance: a prior, a posterior, and steps
 Episode parameters $θ_i \sim N(μ, Σ)$ have a normal-inverse-Wishart posterior
 $q(μ, Σ) = N(μ; m, Σ/l)\, IW(Σ; V, n)$, whose covariance is full, or one number per
 parameter. All arrays are for one component of a mixture; the model maps over components.
+A `Posterior` holds beliefs whose arrays have an axis of components in front, `*k`.
 
 Given the posteriors $N(m_i, V_i)$ of the episodes, with $δ_i = m_i - m$, all that a step
 needs are the averages of $δ_i$ and of $V_i + δ_i δ_i^T$. They are taken about the present
@@ -144,7 +145,7 @@ class Full(AbstractBelief):
     """
 
     niw: NormalInverseWishart
-    rate: Float[Array, " d"] | None
+    rate: Float[Array, "*k d"] | None
 
     def location(self):
         return self.niw.loc
@@ -322,11 +323,11 @@ class Diagonal(AbstractBelief):
         rate: as for `Full`.
     """
 
-    loc: Float[Array, " d"]
-    strength: Float[Array, ""]
-    scale: Float[Array, " d"]
-    dof: Float[Array, ""]
-    rate: Float[Array, " d"] | None
+    loc: Float[Array, "*k d"]
+    strength: Float[Array, "*k"]
+    scale: Float[Array, "*k d"]
+    dof: Float[Array, "*k"]
+    rate: Float[Array, "*k d"] | None
 
     def location(self):
         return self.loc

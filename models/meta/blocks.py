@@ -14,6 +14,7 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import Congruence, HalfTCovariance, InUnits, half_t
 from probkit.models.meta.beliefs import DF, AbstractBelief, DiagonalPrior, FullPrior
+from probkit.models.meta.checks import MORE_THAN_COEFFICIENTS as MORE
 from probkit.models.meta.leaves import Leaves, begins_with, listed
 from probkit.models.meta.matrix_beliefs import MatrixPrior, SidePrior
 from probkit.models.meta.spreads import (
@@ -85,6 +86,10 @@ class AbstractBlock(eqx.Module):
         """The belief that sds are a share of their scale, as if from one episode."""
 
     @abstractmethod
+    def least_episodes(self) -> int:
+        """The fewest data sets from which the covariance has a mean, whatever its prior."""
+
+    @abstractmethod
     def dims(self) -> dict[str, tuple[str, ...]]:
         """Names of the axes of its sites."""
 
@@ -118,6 +123,9 @@ class DiagonalBlock(AbstractBlock):
     def begun(self, share):
         return self.prior.belief((share * _sds(self.prior)) ** 2, 1.0)
 
+    def least_episodes(self):
+        return 1 + MORE
+
     def dims(self):
         name, axis = self._names()
         return {name: (axis,)}
@@ -149,6 +157,9 @@ class FullBlock(AbstractBlock):
 
     def begun(self, share):
         return self.prior.belief(jnp.diag((share * _sds(self.prior)) ** 2), 1.0)
+
+    def least_episodes(self):
+        return self.size + MORE
 
     def dims(self):
         name, axes = self._names()
@@ -191,6 +202,11 @@ class MatrixBlock(AbstractBlock):
         rows, columns = _sds(self.prior.rows), _sds(self.prior.columns)
         spread = MatrixNormal(jnp.diag((share * rows) ** 2), jnp.diag(columns**2))
         return self.prior.belief(spread, 1.0)
+
+    def least_episodes(self):
+        # A data set has as many vectors along one side as the other side is long.
+        p, q = len(_sds(self.prior.rows)), len(_sds(self.prior.columns))
+        return max(-(-(p + MORE) // q), -(-(q + MORE) // p))
 
     def dims(self):
         return {name: tuple(axes) for name, axes in self._names().items()}

@@ -1,9 +1,11 @@
-"""Checks of what can go wrong in a hierarchy of linear models."""
+"""Checks of what can go wrong in a hierarchy: of linear models, and what others share."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from probkit.method.programs import jit_for_one_run
 from probkit.model.check import Check
@@ -13,6 +15,10 @@ from probkit.models.meta.evidence import tails
 
 # A covariance of p coefficients has a mean, whatever its prior, from p + 2 data sets on.
 MORE_THAN_COEFFICIENTS = 2
+# Episodes that are looked at for a mean, and no more memory than that of some steps.
+MOST = 200
+# The least gain over a prediction that is the same for all episodes.
+LEAST_GAIN = 1e-3
 # The least probability of the least probable data set, times their number.
 LEAST_PROBABLE = 0.01
 
@@ -78,6 +84,56 @@ def checks(model: Any, sites: Sites, data: Episodes) -> tuple[Check, ...]:
         )
     )
     return tuple(found)
+
+
+def some_of(count: int) -> Int[Array, " k"]:
+    """The numbers of some episodes, evenly spaced: all, or `MOST` of them."""
+    return jnp.asarray(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
+
+
+def check_gain(
+    name: str, gain: np.ndarray, of: np.ndarray, remedy: str, note: str
+) -> Check:
+    """Check that a model predicts better than what is the same for all episodes.
+
+    One that has learned nothing is a little better in half of all cases. Therefore the
+    limit is two standard errors, those of a ratio of sums over episodes.
+
+    Args:
+        name: what is checked, the sum of `gain` over that of `of`.
+        gain: of each episode.
+        of: what it is a share of, or ones.
+        remedy: what to do if it is not better.
+        note: more about the value.
+    """
+    n, share, error = len(gain), float(gain.sum() / of.sum()), 0.0
+    # A prediction that overflows fails, because NaN does.
+    if n > 1 and np.isfinite(share):
+        error = float(np.std(gain - share * of, ddof=1) / of.mean()) / n**0.5
+    limit = max(2 * error, LEAST_GAIN)
+    note = f"{note}; limit: two standard errors"
+    return Check(name, share, "at least", limit, remedy, note)
+
+
+def check_episodes(facts: Mapping[str, Any]) -> tuple[Check, ...]:
+    """Check that there are enough episodes to learn covariances from.
+
+    Args:
+        facts: with `episodes`, how many there are, and `least_episodes`.
+    """
+    if facts.get("least_episodes") is None:
+        return ()
+    return (
+        Check(
+            "episodes",
+            facts["episodes"],
+            "at least",
+            facts["least_episodes"],
+            "what differs among them follows from the prior: give more of them, or take "
+            "fewer parameters",
+            "data sets, or tasks",
+        ),
+    )
 
 
 @jit_for_one_run

@@ -23,7 +23,11 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
 
 from probkit.distributions import Congruence, HalfTCovariance, InUnits, RootAffine
+from probkit.method.batches import map_in_batches
+from probkit.method.programs import jit_for_one_run
+from probkit.model.density import Sites
 from probkit.models.meta.beliefs import DF, Averages, FullPrior, Within
+from probkit.models.meta.checks import MORE_THAN_COEFFICIENTS, check_gain, some_of
 from probkit.models.meta.features import learned_of, of_each, size_of
 from probkit.models.meta.posterior import (
     CONCENTRATION,
@@ -224,18 +228,38 @@ class GaussianClasses(AbstractHierarchy):
         """The `probability` of each class of a task, for each query; and `y`, a draw of the
         class.
         """
+        log_p = self.log_probability(sites, inputs)
+        y = jax.random.categorical(key, log_p).astype(log_p.dtype)
+        return {"probability": jnp.exp(log_p), "y": y}
+
+    def log_probability(self, sites: Sites, inputs: "Asked") -> Float[Array, "t m n"]:
+        """Of each class for each query, in nats."""
         hierarchy = sites["population_mean"], sites["covariance"], sites["within"]
         means = self.features_of(inputs.support, 3).mean(2)
         query = self.features_of(inputs.query, 2)
-        log_p = _log_probability(means, query, inputs.support.shape[2], hierarchy)
-        y = jax.random.categorical(key, log_p).astype(log_p.dtype)
-        return {"probability": jnp.exp(log_p), "y": y}
+        return _log_probability(means, query, inputs.support.shape[2], hierarchy)
 
     def pointwise(self, sites, data):
         """Nothing: densities of features cannot be compared with those of other features.
         Compare probabilities of classes.
         """
         return {}
+
+    def least_episodes(self, data):
+        return -(-(self._num_features(data) + MORE_THAN_COEFFICIENTS) // data.ways)
+
+    def checks(self, sites, data):
+        gain, right = _over_chance(self, sites, data.take(some_of(len(data))))
+        return (
+            check_gain(
+                "log probability of the classes of queries, over chance",
+                np.asarray(gain),
+                np.ones(len(gain)),
+                "the features do not distinguish classes: take others, or let them be "
+                "learned for longer (`max_steps`, `learning_rate`)",
+                f"nats per query; {float(right):.0%} of the classes of the data are found",
+            ),
+        )
 
     # Names of axes.
 
@@ -370,6 +394,25 @@ class ClassNormal(Distribution):
         means = self.mean_of_all + white @ jnp.linalg.cholesky(self.covariance).T
         white = jax.random.normal(key_own, (*shape, m, d), dtype)
         return means[..., None, :] + white @ jnp.linalg.cholesky(self.within).T
+
+
+@jit_for_one_run
+def _over_chance(
+    model: GaussianClasses, sites: Sites, data: Shots
+) -> tuple[Float[Array, " t"], Float[Array, ""]]:
+    """Of the classes of the queries of each task given its support: the mean log
+    probability less that of a guess; and the share of all that are the most probable.
+    """
+    own = jnp.asarray(data.classes())
+
+    def one(task):
+        asked = Asked(*jax.tree.map(lambda a: a[None], task))
+        log_p = model.log_probability(sites, asked)[0]
+        right = (log_p.argmax(-1) == own).mean()
+        return log_p[jnp.arange(len(own)), own].mean() + math.log(data.ways), right
+
+    gain, right = map_in_batches(one, (data.support, data.queries()))
+    return gain, right.mean()
 
 
 def _log_probability(

@@ -51,6 +51,7 @@ from probkit.method.programs import jit_for_one_run, one_of
 from probkit.method.windows import Windows, check_quiet, is_quiet, opened, stepped
 from probkit.model.source import AbstractSource, Rounds, example_of
 from probkit.models.meta import gradient
+from probkit.models.meta.checks import check_episodes
 from probkit.models.meta.gibbs import chain
 from probkit.models.meta.linear import Linear
 from probkit.models.meta.posterior import AbstractHierarchy, Posterior
@@ -345,9 +346,16 @@ class Episodic(AbstractIterativeMethod):
             "slack": float(state.climb.slack),
             "largest_fall": largest_fall(trace["objective"], rounded=False),
         }
+        batch = example_of(data)
+        seen = len(batch)
+        if isinstance(data, AbstractSource):
+            # `begin` has seen to it that one of the two is known.
+            count = self.num_episodes or data.num_rows() or seen
+            seen = min(count, seen * int(state.num_steps))
+        facts |= {"episodes": seen, "least_episodes": model.least_episodes(batch)}
         exact = self.draws == GIBBS and isinstance(model, Linear)
         exact = exact and not isinstance(data, AbstractSource)
-        post, data, key = state.posterior, example_of(data), end.key
+        post, data, key = state.posterior, batch, end.key
         facts["exact"] = exact
         if exact:
             key_start, key = two_keys(key)
@@ -369,6 +377,7 @@ class Episodic(AbstractIterativeMethod):
 
     def checks(self, tree, facts):
         mixed = check_effective(tree, "raise `num_draws`") if facts["exact"] else ()
+        mixed += check_episodes(facts)
         if "loss" in facts:
             note = f"{facts['loss']:.3f} nats per episode"
             return (check_quiet(facts, self.patience, note), *mixed)

@@ -520,7 +520,7 @@ class Linear(AbstractHierarchy):
 
     def coords_at(self, inputs):
         return {
-            "group": inputs.support.labels(),
+            "group": inputs.labels(),
             "row": np.arange(inputs.asked.shape[1]),
         }
 

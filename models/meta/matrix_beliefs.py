@@ -80,9 +80,9 @@ class Side(eqx.Module):
         rate: of the precisions of half-t sds, `(d,)`, or None; as for `beliefs.Full`.
     """
 
-    scale: Float[Array, "d d"]
-    dof: Float[Array, ""]
-    rate: Float[Array, " d"] | None
+    scale: Float[Array, "*k d d"]
+    dof: Float[Array, "*k"]
+    rate: Float[Array, "*k d"] | None
 
     @property
     def size(self) -> int:
@@ -186,8 +186,8 @@ class Matrix(AbstractBelief):
         columns: of $W$.
     """
 
-    loc: Float[Array, " d"]
-    strength: Float[Array, ""]
+    loc: Float[Array, "*k d"]
+    strength: Float[Array, "*k"]
     rows: Side
     columns: Side
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits, half_t
+from probkit.model.density import Sites
 from probkit.models.meta.beliefs import DF, Averages
 from probkit.models.meta.blocks import (
     AbstractBlock,
@@ -31,6 +32,7 @@ from probkit.models.meta.curvature import (
 )
 from probkit.models.meta.episodes import Episodes
 from probkit.models.meta.leaves import Leaves
+from probkit.models.meta.network_checks import checks
 from probkit.models.meta.noise import Noise
 from probkit.models.meta.outcomes import AbstractOutcome, Categorical, Normal
 from probkit.models.meta.posterior import (
@@ -225,17 +227,31 @@ class Network(AbstractHierarchy):
             noise: its precision and the logarithm of it.
             key: a JAX random key.
         """
-        y = (data.y - self.value_center(data)) / self.value_scale(data)
 
         def one(x, y, seen, key):
-            outputs, there = partial(self.outputs, x=x), seen.astype(y.dtype)
-            problem = Problem(outputs, self.outcome, y, there, *noise)
+            problem = self.problem(x, y, seen, noise)
             found, f, jacobian = self.curvature.local(problem, mean, spread, key)
             variance = found.variance(spread, jacobian[:, 0])
-            return found, (there * ((y - f[:, 0]) ** 2 + variance)).sum()
+            return found, (problem.seen * ((y - f[:, 0]) ** 2 + variance)).sum()
 
         keys = jax.random.split(key, len(data))
-        return jax.vmap(one)(data.x, jnp.where(data.seen, y, 0.0), data.seen, keys)
+        return jax.vmap(one)(data.x, self.standardised(data), data.seen, keys)
+
+    def standardised(self, data: Episodes) -> Float[Array, "n m"]:
+        """The values, zero where there are none."""
+        y = (data.y - self.value_center(data)) / self.value_scale(data)
+        return jnp.where(data.seen, y, 0.0)
+
+    def problem(
+        self,
+        x: Array,
+        y: Float[Array, " m"],
+        seen: Bool[Array, " m"],
+        noise: tuple[Array, Array],
+    ) -> Problem:
+        """One episode, of standardised values."""
+        outputs = partial(self.outputs, x=x)
+        return Problem(outputs, self.outcome, y, seen.astype(y.dtype), *noise)
 
     def _noise(self, post: Posterior, data: Episodes) -> tuple[Array, Array]:
         if isinstance(post.noise, Noise):
@@ -304,6 +320,15 @@ class Network(AbstractHierarchy):
         keys = jax.random.split(key_draw, len(data))
         return mean + jax.vmap(lambda own, key: own.drawn(spread, key))(found, keys)
 
+    def given(
+        self, sites: Sites, data: Episodes
+    ) -> tuple[Float[Array, " d"], AbstractSpread, tuple[Array, Array]]:
+        """Mean and covariance of the weights of an episode, and the noise, of one draw."""
+        blocks = self.blocks(data)
+        spread = joined(blocks, [block.spread(sites) for block in blocks])
+        noise = self._known_noise(sites.get("noise_sd"), data)
+        return sites["population_mean"], spread, noise
+
     # Answers.
 
     def inputs(self, given: Any, data: Episodes) -> Queries:
@@ -315,10 +340,7 @@ class Network(AbstractHierarchy):
         """
         data = inputs.support
         key_own, key_noise = jax.random.split(key)
-        blocks = self.blocks(data)
-        spread = joined(blocks, [block.spread(sites) for block in blocks])
-        noise = self._known_noise(sites.get("noise_sd"), data)
-        theta = self._drawn(data, sites["population_mean"], spread, noise, key_own)
+        theta = self._drawn(data, *self.given(sites, data), key_own)
         f = jax.vmap(self.outputs)(theta, inputs.x)
         density = self.density(f, sites.get("noise_sd"), data)
         y = density.sample(key_noise).astype(data.dtype)
@@ -327,6 +349,12 @@ class Network(AbstractHierarchy):
             p = jax.nn.softmax(f)
             return found | {"probability": jnp.where(inputs.asked[..., None], p, jnp.nan)}
         return found | {"mean": jnp.where(inputs.asked, density.mean, jnp.nan)}
+
+    def least_episodes(self, data):
+        return max(block.least_episodes() for block in self.blocks(data))
+
+    def checks(self, sites, data):
+        return checks(self, sites, data)
 
     # Names of axes.
 
@@ -347,7 +375,7 @@ class Network(AbstractHierarchy):
 
     def coords_at(self, inputs):
         return {
-            "group": inputs.support.labels(),
+            "group": inputs.labels(),
             "row": np.arange(inputs.asked.shape[1]),
         }
 

@@ -150,6 +150,17 @@ class AbstractHierarchy(AbstractModel):
             key: a JAX random key, for posteriors of episodes that are found by sampling.
         """
 
+    def least_episodes(self, data: Any) -> int | None:
+        """The fewest episodes from which covariances can be learned.
+
+        Args:
+            data: the data.
+
+        Returns:
+            Their number, or None (by default) if the checks of the model see to that.
+        """
+        return None
+
     def learned(self) -> Any:
         """Which arrays of the model are learned by the gradient of `loss`.
 

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from probkit.models.meta.episodes import Episodes
 from probkit.models.meta.filled import filled_inputs
@@ -35,15 +35,27 @@ class New:
 class Queries(eqx.Module):
     """Rows to predict.
 
+    A compiled program is for certain names and any numbers. Therefore `names` are those of
+    all data sets that could be asked for, and `number` says which ones are.
+
     Attributes:
-        support: data sets with the rows that are known of them, `n` of them.
+        support: data sets with the rows that are known of them, `n` of them, without names.
         x: inputs of the rows to predict, `(n, q, *s)`.
         asked: which of these there are, `(n, q)`; predictions of others are NaN.
+        number: of each data set, `(n,)`, among `names`.
+        names: of data sets, or None if they are counted.
     """
 
     support: Episodes
     x: Float[Array, "n q *s"]
     asked: Bool[Array, "n q"]
+    number: Int[Array, " n"]
+    names: tuple[Any, ...] | None = eqx.field(static=True, default=None)
+
+    def labels(self) -> np.ndarray:
+        """Names of the data sets, or their numbers."""
+        number = np.asarray(self.number)
+        return number if self.names is None else np.array(self.names)[number]
 
 
 def queries(given: Any, data: Episodes) -> Queries:
@@ -63,11 +75,11 @@ def queries(given: Any, data: Episodes) -> Queries:
         _refuse_other_inputs(given.x, data)
         _refuse_other_columns(given, data)
         shared = {name: getattr(data, name) for name in Episodes.shared}
-        own = given.of_rows(shared | _cast(given, data), given.names)
-        return Queries(own, own.x, own.seen)
+        own = given.of_rows(shared | _cast(given, data), None)
+        return Queries(own, own.x, own.seen, jnp.arange(len(own)), given.names)
     if isinstance(given, New):
         x, asked = _inputs(given.x, data)
-        return Queries(_support(given, len(x), data), x, asked)
+        return Queries(_support(given, len(x), data), x, asked, jnp.arange(len(x)))
     if isinstance(given, Mapping) and given:
         labels = {name: i for i, name in enumerate(data.names or range(len(data)))}
         unknown = [name for name in given if name not in labels]
@@ -77,8 +89,9 @@ def queries(given: Any, data: Episodes) -> Queries:
                 "give `meta.New(x, support_x, support_y)` for another one."
             )
         x, asked = _inputs(list(given.values()), data)
-        rows = np.array([labels[name] for name in given])
-        return Queries(data.take(rows), x, asked)
+        number = jnp.array([labels[name] for name in given])
+        rows = {name: array[number] for name, array in data.rows().items()}
+        return Queries(data.of_rows(rows, None), x, asked, number, data.names)
     raise ValueError(
         f"`{PREDICT}` got {short(given)}; it takes `{{name: inputs}}` of data sets of the "
         "fit, `meta.New(x, support_x, support_y)`, or `meta.Episodes`."

@@ -28,12 +28,15 @@ class NormalInverseWishart(eqx.Module):
         strength: $l > 0$: the mean is known as from so many draws.
         scale: $V$, `(d, d)`, positive definite.
         dof: $n > d - 1$, degrees of freedom. The covariance has a mean if $n > d + 1$.
+
+    Several of them in one value have an axis in front of each array, `*k`. Its methods are
+    for one, and are mapped.
     """
 
-    loc: Vector
-    strength: Float[Array, ""]
-    scale: Matrix
-    dof: Float[Array, ""]
+    loc: Float[Array, "*k d"]
+    strength: Float[Array, "*k"]
+    scale: Float[Array, "*k d d"]
+    dof: Float[Array, "*k"]
 
     @property
     def size(self) -> int:

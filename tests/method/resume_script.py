@@ -4,6 +4,7 @@ The argument says which methods to fit, where to keep each run, where to write i
 outcome, and at which moment to die.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -16,12 +17,16 @@ import numpy as np
 
 import probkit as pk
 from probkit.method import checkpoint, loop
-from probkit.models import moe
+from probkit.models import meta, moe
 
+STEPS = meta.Episodic(max_steps=40, atol=1e-12, draws="approximation", num_draws=30)
 METHODS = {
     "EM": pk.EM(num_restarts=2),
     "SVI": pk.SVI(num_starts=2, batch_size=20, max_steps=60, window=10, num_draws=50),
     "NUTS": pk.NUTS(num_chains=2, num_warmup=30, num_samples=30),
+    "Gibbs": meta.Gibbs(num_chains=2, num_warmup=10, num_samples=30),
+    "Episodic": STEPS,
+    "Episodic, a source": STEPS,
 }
 KEY = 5
 
@@ -33,13 +38,20 @@ def problem():
     return moe.SoftmaxMoE(num_experts=2), moe.Pairs(x, y)
 
 
+def episodes(name: str):
+    source = meta.LinearGaussian(
+        jax.random.key(1), [1.0, -0.5], [[0.5, 0.2], [0.2, 0.3]], 8
+    )
+    return meta.Linear(), source if name == "Episodic, a source" else source.at(0)
+
+
 def short_chunks():
     """Chunks of one to seven steps, as the clock has it."""
     loop.CHUNK_STEPS, loop.CHUNK_SECONDS, checkpoint.SECONDS = 7, 0.005, 0.0
 
 
 def run(name: str, folder: str | Path | None):
-    model, data = problem()
+    model, data = problem() if name in ("EM", "SVI", "NUTS") else episodes(name)
     key = jax.random.key(KEY)
     return pk.fit(model, data, METHODS[name], key=key, checkpoint=folder, throw=False)
 
@@ -54,7 +66,17 @@ def outcome(fitted) -> dict[str, np.ndarray]:
     return arrays
 
 
+class Stopped(BaseException):
+    """In place of a kill, if other runs are to follow in the same process."""
+
+
+# The runs of this process that have not begun.
+to_follow: list[str] = []
+
+
 def die():
+    if to_follow:
+        raise Stopped
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -133,8 +155,11 @@ def main(plan) -> None:
     short_chunks()
     if "moment" in plan:
         MOMENTS[plan["moment"]](plan["name"], plan["step"])
+    to_follow.extend(plan["runs"])
     for name, (folder, out) in plan["runs"].items():
-        np.savez(out, **outcome(run(name, folder)))
+        to_follow.remove(name)
+        with contextlib.suppress(Stopped):
+            np.savez(out, **outcome(run(name, folder)))
     if "then" in plan:
         for name, (folder, out) in plan["then"].items():
             np.savez(out, **outcome(run(name, folder)))

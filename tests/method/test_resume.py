@@ -52,13 +52,14 @@ def finish(plan) -> None:
     assert process.returncode == 0, said
 
 
-def kill(name, folder, moment, file, step) -> None:
-    """A process of its own, killed at that moment of a run."""
-    plan = {"runs": {name: (str(folder), os.devnull)}}
+def kill(names, root, moment, file, step) -> None:
+    """A process of its own, killed at that moment of a run. If there are several, those
+    before the last are stopped there, because a process is killed once."""
+    plan = {"runs": {name: (str(root / name), os.devnull) for name in names}}
     process = start({**plan, "moment": moment, "name": file, "step": step})
     if moment == "wait_to_be_killed":
         until = time.monotonic() + 300
-        while _steps(folder) < step and process.poll() is None:
+        while _steps(root / names[-1]) < step and process.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -70,17 +71,20 @@ def _steps(folder) -> int:
     return max((step_of(path) for path in folder.glob("state-*.npz")), default=-1)
 
 
-# One run each, killed over and over, and the steps it has kept after each time. NUTS
+# Runs that are killed over and over, and the steps they have kept after each time. NUTS
 # warms up for 30 steps and then samples for 30.
 KILLS = {
-    "EM": [
+    ("EM",): [
         ("die_before_rename", "run.json", 0, lambda steps: steps == -1),
         ("die_in_write", "state", 12, lambda steps: 5 <= steps < 12),
     ],
-    "SVI": [
+    ("SVI",): [
         ("die_before_rename", "state", 25, lambda steps: 18 <= steps < 25),
     ],
-    "NUTS": [
+    ("Gibbs", "Episodic", "Episodic, a source"): [
+        ("die_before_write", "state", 12, lambda steps: 5 <= steps < 12),
+    ],
+    ("NUTS",): [
         ("wait_to_be_killed", "state", 12, lambda steps: 12 <= steps < 30),
         ("die_before_write", "state", 42, lambda steps: 30 < steps < 42),
     ],
@@ -93,17 +97,18 @@ def killed(tmp_path_factory):
     same called again after its end)}`. What is killed has a process of its own."""
     root = tmp_path_factory.mktemp("runs")
 
-    def torment(name):
-        for moment, file, step, expected in KILLS[name]:
-            kill(name, root / name, moment, file, step)
-            steps = _steps(root / name)
-            assert expected(steps), f"{name} has {steps} steps after {moment}"
+    def torment(names):
+        for moment, file, step, expected in KILLS[names]:
+            kill(names, root, moment, file, step)
+            for name in names:
+                steps = _steps(root / name)
+                assert expected(steps), f"{name} has {steps} steps after {moment}"
 
     whole = {name: (None, str(root / f"{name}-whole.npz")) for name in METHODS}
     again = {name: (str(root / name), str(root / f"{name}.npz")) for name in METHODS}
     with ThreadPoolExecutor(2) as pool:
         # The longest first: it is what the others wait for.
-        jobs = [pool.submit(torment, name) for name in ("NUTS", "SVI", "EM")]
+        jobs = [pool.submit(torment, names) for names in reversed(KILLS)]
         for job in jobs:
             job.result()
     finish({"runs": whole, "then": again})

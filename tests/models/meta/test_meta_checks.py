@@ -1,5 +1,6 @@
 """Checks of a hierarchy: one case in which each fires, and one in which it does not."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,10 @@ from scipy.stats import chi2, multivariate_normal
 
 import probkit as pk
 from probkit.models import meta
+from probkit.models.meta.checks import check_episodes, check_gain, some_of
 from probkit.models.meta.evidence import tails
+from probkit.models.meta.network_checks import another_step, explained
+from probkit.models.meta.spreads import Independent
 
 KEY = jax.random.key(0)
 
@@ -95,3 +99,122 @@ def test_the_probability_is_that_of_a_chi_square():
         )
         density = multivariate_normal(X @ [0.5, 0.2], S).logpdf(np.asarray(data.y[i])[keep])
         np.testing.assert_allclose(model.pointwise(prior, data)["y"][i], density, rtol=1e-9)
+
+
+# Networks.
+
+EXPLAINED = "explained of the values of left-out rows"
+STEP = "how far another expansion moves the weights"
+LINE = eqx.nn.Linear(1, 1, key=KEY)
+UNITS = meta.Units(jnp.zeros(1), jnp.ones(1), jnp.zeros(()), jnp.ones(()))
+
+
+def at(mean, sd=1.0, **more):
+    """A draw of the hierarchy of a network that is a line: of slope and intercept."""
+    return {"population_mean": jnp.array(mean), "between_sd": jnp.full(2, sd)} | more
+
+
+def test_a_network_that_explains_nothing_is_told():
+    model, sites = meta.Network(LINE), at([-0.5, 1.0], noise_sd=jnp.asarray(0.3))
+    x, y = lines(12, 4)
+    found = model.checks(sites, meta.Episodes(x[..., None], y, units=UNITS))
+    assert [check.name for check in found] == [EXPLAINED, STEP]
+    assert found[0].ok
+    assert found[0].value > 0.5
+    noise = np.random.default_rng(1).normal(size=y.shape)
+    check = model.checks(sites, meta.Episodes(x[..., None], noise, units=UNITS))[0]
+    assert not check.ok
+    assert "no better than a constant" in check.remedy
+
+
+def test_what_is_explained_is_one_for_the_truth_and_nothing_for_the_mean():
+    # Rows 0 and 2 of those that there are count; the last row of the first is not there.
+    y = np.array([[1.0, 2.0, 4.0, 0.0], [0.0, 3.0, 2.0, 2.0]])
+    seen = np.array([[True, True, True, False], [True] * 4])
+    data = meta.Episodes(np.zeros((2, 4, 1)), y, seen)
+    model, mean = meta.Network(LINE), y[seen].mean()
+    standard = (y - float(data.y_mean)) / float(data.y_sd)
+    gain, of = explained(model, jnp.asarray(standard)[..., None], data)
+    left_out = ((y - mean)[:, [0, 2]] ** 2).sum(1)
+    np.testing.assert_allclose(of, left_out)
+    np.testing.assert_allclose(gain, left_out)
+    nothing, _ = explained(model, jnp.zeros((2, 4, 1)), data)
+    np.testing.assert_allclose(nothing, 0.0, atol=1e-12)
+    # Of classes by the squared errors of their probabilities, here of a fair coin.
+    coins = meta.Episodes(np.zeros((2, 2, 1)), np.array([[1, 0], [0, 1]]))
+    sure = jnp.asarray([[[0.0, 40.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    found, of = explained(meta.Network(LINE, meta.Categorical()), sure, coins)
+    np.testing.assert_allclose(found, [0.5, 0.0], atol=1e-9)
+    np.testing.assert_allclose(of, [0.5, 0.5])
+
+
+def test_a_quadratic_that_is_not_the_log_likelihood_is_told():
+    rng = np.random.default_rng(2)
+    x = rng.uniform(-1, 1, (12, 4, 1))
+    model, sites = meta.Network(LINE, meta.Poisson()), at([0.0, 0.0])
+    for level, ok in ((0.0, True), (4.0, False)):
+        # Two expansions about a rate of one do not reach a rate of 55.
+        data = meta.Episodes(x, rng.poisson(np.exp(level + x[..., 0])))
+        check = model.checks(sites, data)[1]
+        assert check.name == STEP
+        assert check.ok == ok
+    assert "num_steps" in check.remedy
+    noisy = meta.Network(LINE, meta.Poisson(), curvature=meta.Langevin())
+    assert [check.name for check in noisy.checks(sites, data)] == [EXPLAINED]
+
+
+def test_the_step_is_that_of_newton():
+    rng = np.random.default_rng(3)
+    model, C = meta.Network(LINE, meta.Poisson()), np.diag([0.5, 2.0])
+    mean, one = jnp.array([0.3, 0.8]), jnp.ones(())
+    x, y = rng.normal(size=(5, 1)), rng.poisson(4.0, 5).astype(float)
+    problem = model.problem(jnp.asarray(x), jnp.asarray(y), jnp.ones(5, bool), (one, one))
+    spread = Independent(jnp.diagonal(jnp.asarray(C)))
+
+    @jax.jit
+    def steps():
+        own, _, _ = model.curvature.local(problem, mean, spread, KEY)
+        slope = jax.grad(problem.loss)(mean + own.shift)
+        return own, slope, another_step(own, problem, mean, spread)
+
+    own, slope, found = steps()
+    precision = np.asarray(own.factor.T @ own.factor) + np.linalg.inv(C)
+    slope = slope + np.linalg.inv(C) @ own.shift
+    assert float(np.linalg.norm(slope)) > 1e-3
+    expected = slope @ np.linalg.solve(precision, slope)
+    assert float(found) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_a_gain_is_compared_with_its_error():
+    def check(gain, of):
+        return check_gain("", np.array(gain), np.array(of), "", "")
+
+    assert not check([2.0, -1.0, 2.0, -1.0], [1.0] * 4).ok
+    # The same share of each, however large it is.
+    assert check([9.0, 0.1, 0.1, 0.1], [90.0, 1.0, 1.0, 1.0]).ok
+    assert check([9.0, 0.1, 0.1, 0.1], [90.0, 1.0, 1.0, 1.0]).value == pytest.approx(0.1)
+    assert not check([9.0, 0.1, 0.1, 0.1], [1.0] * 4).ok
+    assert not check([0.0] * 4, [1.0] * 4).ok
+    assert check([0.5], [1.0]).ok
+    assert not check([-np.inf, 1.0], [1.0, 1.0]).ok
+    np.testing.assert_array_equal(some_of(3), [0, 1, 2])
+    assert len(some_of(10_000)) == 200
+
+
+def test_few_data_sets_of_a_network_are_told():
+    # A matrix of 2 x 4: each data set has 4 vectors of rows and 2 of columns.
+    data, net = meta.Episodes(*lines(6, 4)), eqx.nn.MLP(1, 4, 2, 1, key=KEY)
+    for structure, least in (
+        ("diagonal", 3),
+        ("full", 2 * 2 + 3 * 4 + 2),
+        ({"layers.1.weight": "kronecker"}, 3),
+        ({"layers.1": "full"}, 3 * 4 + 2),
+    ):
+        model = meta.Network(net, meta.Categorical(), covariance=structure)
+        assert model.least_episodes(data) == least
+    for count, ok in ((13, False), (14, True)):
+        (check,) = check_episodes({"episodes": count, "least_episodes": 14})
+        assert check.ok == ok
+    # Those of a linear model are checked by the model, and old files have no such number.
+    assert check_episodes({"least_episodes": meta.Linear().least_episodes(data)}) == ()
+    assert check_episodes({}) == ()

@@ -236,6 +236,34 @@ def test_predictions_are_named_and_average_over_draws(whole):
     np.testing.assert_allclose(again[0], p[:, :, :7], rtol=1e-9)
 
 
+def test_features_that_distinguish_no_classes_are_told(whole):
+    name = "log probability of the classes of queries, over chance"
+    check = pk.diagnose(whole)[name]
+    assert check.ok
+    assert "of the classes of the data are found" in check.note
+    model, sites = meta.GaussianClasses(), whole.sites()
+    some = meta.Shots(whole.data.support[:2], whole.data.query[:2])
+    p = pk.predict(whole, some, key=KEY, num_draws=4)["probability"].mean("draw")[0].values
+    own = p[:, np.arange(p.shape[1]), some.classes()]
+    assert check.value == pytest.approx(np.log(own).mean() + np.log(5), abs=0.3)
+    support, query = (
+        MEAN + 2 * RNG.normal(size=a.shape) for a in (whole.data.support, whole.data.query)
+    )
+    (check,) = model.checks(sites, meta.Shots(support, query))
+    assert not check.ok
+    assert "do not distinguish" in check.remedy
+
+
+def test_episodes_of_a_fit_are_counted(whole, parts):
+    # A source stands for as many tasks as have all classes once, however many steps.
+    assert pk.diagnose(whole)["episodes"].value == len(whole.data)
+    assert pk.diagnose(parts)["episodes"].value == 100 // 5
+    # Five numbers of variances and means of classes, from five classes per task.
+    assert whole.facts["least_episodes"] == 1
+    wide = meta.Shots(RNG.normal(size=(2, 3, 2, 8)), RNG.normal(size=(2, 3, 4, 8)))
+    assert meta.GaussianClasses().least_episodes(wide) == 4
+
+
 class Bent(eqx.Module):
     """Features of which a rotation and a stretch are learned."""
 
@@ -296,8 +324,6 @@ def test_features_are_learned(learned):
     assert "per episode" in str(pk.diagnose(fitted))
 
 
-# The arrays of a belief have an axis of components in front.
-@pytest.mark.usefixtures("no_checker")
 def test_a_file_keeps_learned_features(learned, tmp_path):
     model, tasks, fitted = learned
     path = pk.save(fitted, tmp_path / "classes.nc")

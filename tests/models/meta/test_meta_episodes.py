@@ -12,6 +12,7 @@ import pytest
 
 import probkit as pk
 from doors import refused
+from lowering import programs
 from probkit.distributions import NormalInverseWishart
 from probkit.models import meta
 from probkit.models.meta.beliefs import Full
@@ -407,7 +408,7 @@ def data():
 
 def test_queries_by_name_have_the_rows_of_these_data_sets(data):
     found = queries({"c": [[8.0, 1.0]], "b": [[7.0, 0.0], [6.0, 1.0]]}, data)
-    assert found.support.names == ("c", "b")
+    assert found.labels().tolist() == ["c", "b"]
     np.testing.assert_array_equal(found.support.y, data.y[np.array([2, 0])])
     np.testing.assert_array_equal(found.asked, [[True, False], [True, True]])
     np.testing.assert_array_equal(found.x[1], [[7.0, 0.0], [6.0, 1.0]])
@@ -417,6 +418,13 @@ def test_names_of_several_types_are_told_apart():
     mixed = meta.Episodes(X, Y, names=[1, "1", "a"])
     found = queries({"1": [[0.0]]}, mixed)
     np.testing.assert_array_equal(found.support.y, Y[1:2])
+    assert found.labels().tolist() == ["1"]
+
+
+def test_data_sets_without_names_are_asked_by_number():
+    found = queries({2: [[0.0]], 0: [[1.0]]}, meta.Episodes(X, Y))
+    np.testing.assert_array_equal(found.support.y, Y[[2, 0]])
+    assert found.labels().tolist() == [2, 0]
 
 
 def test_new_data_sets_may_have_no_known_rows(data):
@@ -508,6 +516,18 @@ def test_a_group_is_asked_by_its_name(fitted):
     new = pk.predict(fitted, {"c": [[8.0, 1.0]], "a": [[8.0, 0.0]]}, key=jax.random.key(1))
     assert new["y"].group.values.tolist() == ["c", "a"]
     assert bool(np.isfinite(new["y"]).all())
+
+
+def test_other_names_compile_nothing(fitted):
+    # The first query of a shape is compiled; the names are no part of it.
+    pk.predict(fitted, {"c": [[8.0, 1.0]]}, key=jax.random.key(1))
+    with programs() as made:
+        new = pk.predict(fitted, {"a": [[7.0, 0.0]]}, key=jax.random.key(2))
+    assert new["y"].group.values.tolist() == ["a"]
+    assert made == []
+    with programs() as made:
+        pk.predict(fitted, {"a": [[7.0, 0.0]] * 3}, key=jax.random.key(2))
+    assert made
 
 
 def test_a_saved_fit_keeps_names_and_columns(fitted, tmp_path):

@@ -304,16 +304,21 @@ def classes():
     y = (side * x[..., 0] + 0.3 * rng.normal(size=(12, 8)) > 0).astype(int)
     net = eqx.nn.MLP(1, 2, 4, 1, activation=jnp.tanh, key=KEY)
     data = meta.Episodes(x, y)
-    model = meta.Network(net, meta.Categorical(), bayesian=["layers.1"])
+    structure = {"layers.1.weight": "kronecker"}
+    model = meta.Network(net, meta.Categorical(), ["layers.1"], structure)
     return pk.fit(
         model, data, meta.Episodic(num_draws=40, max_steps=60), key=KEY, throw=False
     )
 
 
-def test_probabilities_are_averaged_over_draws(classes):
+def asked():
+    """A new data set whose first class is on the left."""
     x, y = np.linspace(-2, 2, 6), (np.linspace(-2, 2, 6) > 0).astype(float)
-    one = meta.New([x], [x], [y])
-    found = pk.predict(classes, one, key=KEY)
+    return meta.New([x], [x], [y])
+
+
+def test_probabilities_are_averaged_over_draws(classes):
+    found = pk.predict(classes, asked(), key=KEY)
     probability = found["probability"]
     assert probability.dims == ("chain", "draw", "group", "row", "class")
     np.testing.assert_allclose(probability.sum("class"), 1, rtol=1e-9)
@@ -328,6 +333,24 @@ def test_only_bayesian_arrays_have_sites(classes):
     assert len(labels) == 4 * 2 + 2
     assert labels[0] == "layers.1.weight[0, 0]"
     assert classes.posterior["theta"].dims == ("chain", "draw", "group", "weight")
+
+
+def test_a_file_keeps_sites_with_dots_in_their_names(classes, tmp_path):
+    again = pk.load(pk.save(classes, tmp_path / "net.nc"), model=classes.model)
+    assert {
+        "between_sd_layers.1.bias",
+        "row_covariance_layers.1.weight",
+        "column_covariance_layers.1.weight",
+    } < set(again.posterior)
+    assert again.tree.identical(classes.tree)
+    assert eqx.tree_equal(again.approximation, classes.approximation, typematch=True)
+    report = pk.diagnose(classes)
+    assert str(pk.diagnose(again)) == str(report)
+    assert report["explained of the values of left-out rows"].ok
+    assert report["how far another expansion moves the weights"].ok
+    assert report["episodes"].value == 12
+    one, two = (pk.predict(f, asked(), key=KEY) for f in (classes, again))
+    assert one.equals(two)
 
 
 def test_the_program_agrees_with_the_steps(line):
