@@ -70,9 +70,8 @@ fitted = pk.fit(meta.Linear(), data, method, key=key)
 pk.diagnose(fitted)
 
 # %% [markdown]
-# Two things need a look. Successive draws of how much the effect of the floor differs
-# between counties are nearly equal, so that its sd below is rough. And the homes of Carver
-# are improbable for a county like the others.
+# One thing may need a look, depending on the draws: the homes of Carver are improbable
+# for a county like the others.
 #
 # What do the counties share? The mean of their coefficients, and how much they differ:
 

@@ -109,7 +109,7 @@ class Episodic(AbstractIterativeMethod):
             it takes parameters of the hierarchy and of episodes for independent. Other
             models, and a source, have the latter only.
         num_draws: the number of draws in the fit.
-        num_warmup: the number of sweeps of Gibbs sampling before these.
+        num_warmup: the number of draws of Gibbs sampling before these, which are dropped.
         devices: the number of local devices that share the episodes of each step; by
             default one, because steps of few episodes take less time than devices to agree
             on the averages. The fit is the same but for rounding. Draws are made by one.

@@ -161,6 +161,12 @@ class Gibbs(AbstractIterativeMethod):
 SHORT = 4_000_000
 
 
+# Sweeps per draw, because successive ones resemble each other, if there are few values.
+# Many determine the hierarchy, which then moves freely, and sweeps take long.
+THIN = 5
+FEW = 20_000
+
+
 def _is_short(model, data, start, key, counts) -> bool:
     return sum(counts) * data.y.size * model.num_components < SHORT
 
@@ -176,7 +182,7 @@ def chain(
         data: the data.
         start: where it begins.
         key: a JAX random key.
-        counts: the number of sweeps before the draws, and of draws.
+        counts: the number of draws that are dropped, and of those that are kept.
     """
     rows, believed = model.rows(data), model.believed(start, data)
     key_theta, key = jax.random.split(key)
@@ -186,12 +192,17 @@ def chain(
         key_believed, key_theta = jax.random.split(key)
         believed, theta, kind = place
         believed = drawn_hierarchy(model, data, rows, believed, theta, kind, key_believed)
-        return (believed, *drawn_coefficients(rows, believed, key_theta)), believed
+        return (believed, *drawn_coefficients(rows, believed, key_theta)), None
+
+    def draw(place, key):
+        keys = jax.random.split(key, THIN if data.y.size <= FEW else 1)
+        place, _ = jax.lax.scan(sweep, place, keys)
+        return place, place[0]
 
     # One loop for both, which compiles once.
     num_warmup, num_draws = counts
     keys = jax.random.split(key, num_warmup + num_draws)
-    _, drawn = jax.lax.scan(sweep, place, keys)
+    _, drawn = jax.lax.scan(draw, place, keys)
     drawn = jax.tree.map(lambda values: values[num_warmup:], drawn)
     return jax.vmap(lambda believed: model.sites_of(believed, data))(drawn)
 

@@ -23,8 +23,8 @@ from probkit.models.meta.evidence import Rows
 
 # Proposals for each number, and how far a usual one goes, relative to what it multiplies. A
 # Cauchy distribution has near ones and far ones.
-ROUNDS = 3
-WIDTH = 0.5
+ROUNDS = 6
+WIDTH = 1.0
 
 
 def rescaled(
