@@ -184,8 +184,8 @@ def costs(letters, repeats: int) -> dict[str, float]:
 
     @eqx.filter_jit
     def ours(model, data, post):
-        slope = eqx.filter_value_and_grad(lambda model: model.loss(data, post))(model)
-        found = model.gather(data, post)
+        slope = eqx.filter_value_and_grad(lambda model: model.loss(data, post, KEY))(model)
+        found = model.gather(data, post, KEY)
         num, rate = jnp.float32(100), jnp.float32(0.1)
         priors, noise = model.block_priors(data), model.noise_scale(data)
         return slope, post.moved(priors, noise, found, num, rate)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
 
 from probkit.distributions import HalfTCovariance, NormalInverseWishart, half_t
 from probkit.distributions.normal_inverse_wishart import (
@@ -94,6 +95,10 @@ class AbstractBelief(eqx.Module):
     @abstractmethod
     def sample(self, key: PRNGKeyArray) -> tuple[Array, Array]:
         """A draw of the mean and of the covariance."""
+
+    @abstractmethod
+    def supports(self) -> list[constraints.Constraint]:
+        """What each of the arrays may be, in their order."""
 
 
 # A covariance matrix.
@@ -207,6 +212,10 @@ class Full(AbstractBelief):
     def sample(self, key):
         return self.niw.sample(key)
 
+    def supports(self):
+        (V, n, *rate) = supports_of_scale(self.niw.size, self.rate)
+        return [constraints.real_vector, constraints.positive, V, n, *rate]
+
 
 class Within(eqx.Module):
     r"""The posterior of a covariance matrix $W$ whose prior sds are half-t, about a mean of
@@ -270,6 +279,10 @@ class Within(eqx.Module):
     def sample(self, key: PRNGKeyArray) -> Float[Array, "d d"]:
         """A draw of the covariance."""
         return dist.InverseWishart(self.dof, scale_matrix=self.scale).sample(key)
+
+    def supports(self) -> list[constraints.Constraint]:
+        """What each of the arrays may be, in their order."""
+        return supports_of_scale(len(self.scale), self.rate)
 
 
 # One variance per parameter.
@@ -392,6 +405,16 @@ class Diagonal(AbstractBelief):
         variance = self.scale / (2 * gamma)
         white = jax.random.normal(key_mean, self.loc.shape, self.loc.dtype)
         return self.loc + jnp.sqrt(variance / self.strength) * white, variance
+
+    def supports(self):
+        count = 3 if self.rate is None else 4
+        return [constraints.real_vector, *[constraints.positive] * count]
+
+
+def supports_of_scale(d: int, rate: Array | None) -> list[constraints.Constraint]:
+    """What $V$ and $n$ of $IW(V, n)$ may be, and the rate of half-t sds if there is one."""
+    found = [constraints.positive_definite, constraints.greater_than(d - 1)]
+    return found if rate is None else [*found, constraints.positive]
 
 
 def gamma_shape(d: int) -> float:

@@ -7,7 +7,8 @@ posterior of the hierarchy; and the belief moves towards it:
 $$η ← (1 - ρ_t) η + ρ_t \hat η, \qquad ρ_t = (1 + t/d)^{-κ},$$
 
 in natural parameters, a step along the natural gradient of the bound. With all episodes in
-each step and $ρ = 1$ it is coordinate ascent, and the bound never falls.
+each step and $ρ = 1$ it is coordinate ascent, and the bound never falls. Late steps then
+begin where the last ones lead to (`leaps`).
 
 Source: Kim & Hospedales (2024), "A hierarchical Bayesian model for few-shot meta learning",
 for the one-time use of episodes; Hoffman, Blei, Wang & Paisley (2013), "Stochastic
@@ -53,6 +54,7 @@ from probkit.model.source import AbstractSource, Rounds, example_of
 from probkit.models.meta import gradient
 from probkit.models.meta.checks import check_episodes
 from probkit.models.meta.gibbs import chain
+from probkit.models.meta.leaps import QUIET, Leap, dropped, leapt, no_leap
 from probkit.models.meta.linear import Linear
 from probkit.models.meta.posterior import AbstractHierarchy, Posterior
 from probkit.validate import optional, positive, short, whole
@@ -69,6 +71,7 @@ class EpisodicState(NamedTuple):
     windows: Windows  # of the loss: minus the estimated bound, or that of learned arrays
     key: PRNGKeyArray
     memory: Any  # of the search of a gradient step
+    leap: Leap | None  # where the next step begins, if not at the posterior
     num_steps: Int[Array, ""]
     result: Any
 
@@ -92,8 +95,8 @@ class Episodic(AbstractIterativeMethod):
             becomes the fit. Without a mixture there is one.
         max_steps: the largest number of steps per start.
         atol: tolerance on the bound, in nats: a start ends when its last gain and the
-            estimate of all later gains are below it; in batches, when the mean bound of a
-            window of steps gains less.
+            estimate of all later gains are below it, four times in a row where steps begin
+            at leaps; in batches, when the mean bound of a window of steps gains less.
         step_by: "conjugate" (default), or "gradient" for the stochastic gradient of the
             paper, which moves the mean and one variance per parameter by Adam.
         decay: in batches, $κ$: how fast steps become shorter. There is convergence above
@@ -193,6 +196,7 @@ class Episodic(AbstractIterativeMethod):
         by_gradient = self.step_by == GRADIENT
         memory = gradient.begun(post, self.learning_rate) if by_gradient else None
         learned = _learned(hierarchy)
+        leaps = hierarchy.exact and self._climbs(model, learned)
         return EpisodicState(
             post,
             learned,
@@ -201,14 +205,20 @@ class Episodic(AbstractIterativeMethod):
             opened((), self.window),
             key,
             memory,
+            no_leap(post) if leaps else None,
             jnp.zeros((), jnp.int32),
             RESULTS.no_steps,
         )
 
+    def _climbs(self, model, learned) -> bool:
+        """Whether each step is a whole one on all data, along the bound itself."""
+        return model.factor == 1.0 and self.step_by == CONJUGATE and learned is None
+
     def step(self, model, data, state):
         hierarchy = _with(model.model, state.learned)
         num = model.factor * len(data)
-        post, first = state.posterior, state.num_steps == 0
+        leap, first = state.leap, state.num_steps == 0
+        post = state.posterior if leap is None else leap.at
         priors, noise = hierarchy.block_priors(data), hierarchy.noise_scale(data)
         key = jax.random.fold_in(state.key, state.num_steps)
 
@@ -231,14 +241,13 @@ class Episodic(AbstractIterativeMethod):
         rate = jnp.ones((), data.dtype)
         if model.factor != 1.0:
             rate = (1 + state.num_steps.astype(data.dtype) / self.delay) ** -self.decay
-        exactly = self.step_by == CONJUGATE and learned is None
-        if model.factor == 1.0 and exactly:
+        if self._climbs(model, learned):
             climb = climbed(climb, bound, may_fall=not hierarchy.exact)
             result = climb.result
         else:
             # The first bound is that of the start.
-            after = stepped(windows, -objective, (), self.atol)
-            windows = jax.tree.map(lambda a, b: jnp.where(first, a, b), windows, after)
+            new = stepped(windows, -objective, (), self.atol)
+            windows = jax.tree.map(lambda a, b: jnp.where(first, a, b), windows, new)
             finite = jnp.isfinite(bound) & jnp.isfinite(objective)
             result = choose(finite, RESULTS.successful, RESULTS.nonfinite)
         num, memory = jnp.asarray(num, data.dtype), state.memory
@@ -247,7 +256,7 @@ class Episodic(AbstractIterativeMethod):
             moved, memory = gradient.stepped(
                 post, moved, priors, found, num, self.learning_rate, memory
             )
-        return EpisodicState(
+        after = EpisodicState(
             moved,
             learned,
             optimiser,
@@ -255,14 +264,26 @@ class Episodic(AbstractIterativeMethod):
             windows,
             state.key,
             memory,
+            leap,
             state.num_steps + 1,
             result,
         )
+        if leap is None:
+            return after
+        small = is_done(climb, self.atol)
+        after = after._replace(leap=leapt(leap, moved, climb.gain, small))
+        fell = leap.ahead & ~(bound >= state.climb.objective)
+        back = state._replace(
+            leap=dropped(leap, state.posterior), num_steps=after.num_steps
+        )
+        return jax.tree.map(lambda a, b: jnp.where(fell, a, b), back, after)
 
     def terminate(self, state):
         failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
-        settled = is_done(state.climb, self.atol) | is_quiet(state.windows, self.patience)
-        return settled | failed
+        done = is_done(state.climb, self.atol)
+        if state.leap is not None:
+            done = state.leap.quiet >= QUIET
+        return done | is_quiet(state.windows, self.patience) | failed
 
     def record(self, state):
         return {"objective": state.climb.objective}

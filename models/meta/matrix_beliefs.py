@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import digamma
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
 from probkit.distributions import HalfTCovariance
 from probkit.distributions.normal_inverse_wishart import (
@@ -35,6 +36,7 @@ from probkit.models.meta.beliefs import (
     gamma_shape,
     of_gammas,
     some_way,
+    supports_of_scale,
 )
 from probkit.models.meta.spreads import MatrixNormal
 
@@ -133,6 +135,10 @@ class Side(eqx.Module):
 
     def sample(self, key: Array) -> Float[Array, "d d"]:
         return dist.InverseWishart(self.dof, scale_matrix=self.scale).sample(key)
+
+    def supports(self) -> list[constraints.Constraint]:
+        """What each of the arrays may be, in their order."""
+        return supports_of_scale(self.size, self.rate)
 
 
 class MatrixPrior(eqx.Module):
@@ -243,6 +249,10 @@ class Matrix(AbstractBelief):
         white = jax.random.normal(key_mean, self.loc.shape, self.loc.dtype)
         away = MatrixNormal(rows, columns).colored(white) / jnp.sqrt(self.strength)
         return self.loc + away, (rows, columns)
+
+    def supports(self):
+        sides = [*self.rows.supports(), *self.columns.supports()]
+        return [constraints.real_vector, constraints.positive, *sides]
 
 
 def _moved_rows(

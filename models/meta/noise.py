@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
 
 from probkit.models.meta.beliefs import DF
 
@@ -68,6 +69,10 @@ class Noise(eqx.Module):
         """A draw of the sd."""
         precision = jax.random.gamma(key, self.shape, (), self.rate.dtype) / self.rate
         return 1 / jnp.sqrt(precision)
+
+    def supports(self) -> list[constraints.Constraint]:
+        """What each of the arrays may be, in their order."""
+        return 3 * [constraints.positive]
 
 
 def _gammas(a, b, a0, b0, log_b0) -> Float[Array, ""]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 from jax.scipy.special import digamma, gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
 
 from probkit.method.approximation import AbstractApproximation
 from probkit.method.batches import map_in_batches
@@ -80,6 +81,12 @@ class Posterior(AbstractApproximation):
         if self.noise is not None:
             found = found + self.noise.divergence(noise_sd)
         return found
+
+    def supports(self) -> list[constraints.Constraint]:
+        """What each of the arrays may be, in their order."""
+        found = [one for block in self.blocks for one in block.supports()]
+        found.append(constraints.positive)
+        return found if self.noise is None else [*found, *self.noise.supports()]
 
     def sample(self, model, data, key, num):
         keys = jax.random.split(key, num)
