@@ -163,7 +163,7 @@ def test_steps_begin_where_an_earlier_fit_ended(fitted):
     first = pk.fit(model, data, steps, key=KEY)
     again = pk.fit(model, data, steps, key=KEY, start=first)
     assert again.facts["elbo"] == pytest.approx(first.facts["elbo"], abs=steps.atol)
-    assert again.tree["trace"]["steps"].item() <= 5
+    assert again.tree["trace"]["objective"].values[0, 0] > first.facts["elbo"] - steps.atol
     after = pk.fit(model, data, steps, key=KEY, start=fitted)
     assert after.facts["elbo"] == pytest.approx(first.facts["elbo"], abs=steps.atol)
     assert after.tree["trace"]["objective"].values[0, 0] > -np.inf
