@@ -373,7 +373,9 @@ class Episodic(AbstractIterativeMethod):
             # `begin` has seen to it that one of the two is known.
             count = self.num_episodes or data.num_rows() or seen
             seen = min(count, seen * int(state.num_steps))
-        facts |= {"episodes": seen, "least_episodes": model.least_episodes(batch)}
+        facts["episodes"] = seen
+        if (least := model.least_episodes(batch)) is not None:
+            facts["least_episodes"] = least
         exact = self.draws == GIBBS and isinstance(model, Linear)
         exact = exact and not isinstance(data, AbstractSource)
         post, data, key = state.posterior, batch, end.key
