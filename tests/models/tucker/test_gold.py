@@ -1,5 +1,6 @@
 """Message passing and Gibbs draws beside NUTS, SVI and an integral, on small problems."""
 
+import arviz_stats as azs
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +55,14 @@ def test_gibbs_draws_of_a_core_are_those_of_nuts():
     )
     # Five standard errors at twelve cells: one run in 100,000 fails by chance.
     assert (np.abs(ours.mean((0, 1)) - theirs.mean((0, 1))) / error).max() < 5
-    np.testing.assert_allclose(ours.std((0, 1)), theirs.std((0, 1)), rtol=0.25)
+    # Of chains that visit a second optimum, sds are known no better than this.
+    error = np.hypot(*(_error_of_sd(x) for x in (ours, theirs)))
+    assert (np.abs(ours.std((0, 1)) - theirs.std((0, 1))) / error).max() < 5
+
+
+def _error_of_sd(draws):
+    """Monte Carlo standard errors of sds, `(cell,)`."""
+    return np.array([float(azs.mcse(x, method="sd")) for x in np.moveaxis(draws, -1, 0)])
 
 
 def test_the_approximation_for_counts_is_close_to_nuts_and_narrower():
