@@ -44,7 +44,7 @@ def test_linear_episodes_are_calibrated_by_gibbs_sampling(monkeypatch):
     for module in ("timing", "sbc", "sbc_meta"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     module, sbc = importlib.import_module("sbc_meta"), importlib.import_module("sbc")
-    method = module.meta.Gibbs(num_chains=2, num_warmup=100, num_samples=300)
+    method = module.meta.Gibbs(num_chains=1, num_warmup=50, num_samples=150)
     ranks, _ = module.calibrate(24, method, 15, 3)
     # Fifteen quantities, each tested at 1 in 1,000: a right sampler fails one seed in 66.
     assert len(ranks) == 15
