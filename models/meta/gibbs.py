@@ -161,10 +161,10 @@ class Gibbs(AbstractIterativeMethod):
 SHORT = 4_000_000
 
 
-# Sweeps per draw, because successive ones resemble each other, if there are few values.
+# Sweeps per draw, because successive ones resemble each other, if there are few data sets.
 # Many determine the hierarchy, which then moves freely, and sweeps take long.
 THIN = 5
-FEW = 20_000
+FEW = 200
 
 
 def _is_short(model, data, start, key, counts) -> bool:
@@ -195,7 +195,7 @@ def chain(
         return (believed, *drawn_coefficients(rows, believed, key_theta)), None
 
     def draw(place, key):
-        keys = jax.random.split(key, THIN if data.y.size <= FEW else 1)
+        keys = jax.random.split(key, THIN if len(data) <= FEW else 1)
         place, _ = jax.lax.scan(sweep, place, keys)
         return place, place[0]
 
