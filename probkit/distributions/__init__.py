@@ -11,9 +11,11 @@ from probkit.distributions.by_features import FeatureNormal
 from probkit.distributions.dense import DenseNormal
 from probkit.distributions.factor import FactorNormal
 from probkit.distributions.half_t import HalfTCovariance, half_t
+from probkit.distributions.isotropic_t import IsotropicT
 from probkit.distributions.kronecker import KroneckerNormal
 from probkit.distributions.normal_inverse_wishart import NormalInverseWishart
 from probkit.distributions.partial import PartialKroneckerNormal
+from probkit.distributions.root_f import RootF
 from probkit.distributions.seen import SeenNormal
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "FromStandard",
     "HalfTCovariance",
     "InUnits",
+    "IsotropicT",
     "KroneckerNormal",
     "NormalInverseWishart",
     "PartialKroneckerNormal",
     "RootAffine",
+    "RootF",
     "SeenNormal",
     "half_t",
     "log_normal",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from probkit.infer.laplace import Normal, check_curvature
 from probkit.method import (
@@ -21,6 +21,7 @@ from probkit.method import (
     best_lane,
     repeated,
 )
+from probkit.method.batches import on_cpu
 from probkit.method.climb import (
     Climb,
     at_foot,
@@ -32,6 +33,7 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.leaps import QUIET, Leap, dropped, leapt, no_leap
 from probkit.model import AbstractEMModel
 from probkit.model.check import Check
 from probkit.model.density import (
@@ -46,30 +48,53 @@ from probkit.validate import positive, whole
 Maximise = Literal["posterior", "likelihood"]
 
 
+# A search for starts looks at so many observations, drawn at random, if there are more.
+SEARCHED = 4000
+# Each climb of a search ends when a step gains less than this, in nats: enough to tell
+# which optimum it is at.
+ROUGH = 1e-2
+
+
 class EMState(NamedTuple):
-    """The sites of a restart, and its progress."""
+    """The sites of a restart, and its progress.
+
+    Attributes:
+        sites: where its last step ended.
+        leap: where the next one begins.
+        climb: the objective where the last one began.
+    """
 
     sites: Sites
+    leap: Leap
     climb: Climb
 
 
 class EM(AbstractIterativeMethod):
     r"""Maximise the posterior density, or the likelihood, by E- and M-steps.
 
-    All restarts run side by side. The one with the highest objective becomes the fit, and
-    `pk.diagnose` reports how many others reached it. A restart has settled when its last
-    gain and Aitken's estimate of all gains to come are below `atol`. The last gain alone
-    is not enough, because EM takes small steps near a saddle and in overlapping mixtures.
+    Each restart searches first: it climbs from a random start, and then `num_moves` times
+    from where it is best, changed at random by the model (`moved`), such as with one expert
+    less where there are two and one more where there was one. A move that leads higher is
+    kept. Searches look at 4,000 observations at most. From where they end, all restarts
+    climb on, on all data. Steps of EM in one direction are followed by leaps along it
+    (`leaps`); the objective never falls.
+
+    The restart with the highest objective becomes the fit, and `pk.diagnose` reports how
+    many others reached it. A restart has settled when its last gains and Aitken's estimate
+    of all gains to come are below `atol`. The last gain alone is not enough, because EM
+    takes small steps near a saddle and in overlapping mixtures.
 
     The model derives from `AbstractEMModel`.
 
     Attributes:
         num_restarts: the number of starts: random, or draws of an earlier fit (`start=`).
-        max_steps: the largest number of steps per restart.
+        max_steps: the largest number of steps per restart, after its search.
         atol: tolerance on the objective, in nats.
         maximise: "posterior" (with the priors) or "likelihood" (without them).
         num_draws: with 0 the fit is a point. Otherwise it has this many draws from the
             Laplace approximation at the optimum, normal in unconstrained coordinates.
+        num_moves: the number of moves of a search. A run with `start=`, and a model that
+            knows no moves, have none.
 
     Source: Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via
     the EM algorithm".
@@ -80,6 +105,7 @@ class EM(AbstractIterativeMethod):
     atol: float = eqx.field(default=1e-6, converter=positive("EM(atol"))
     maximise: Maximise = "posterior"
     num_draws: int = eqx.field(default=0, converter=whole("EM(num_draws", 0))
+    num_moves: int = eqx.field(default=12, converter=whole("EM(num_moves", 0))
 
     def __check_init__(self):
         if self.maximise not in ("posterior", "likelihood"):
@@ -90,27 +116,71 @@ class EM(AbstractIterativeMethod):
     # The three functions, for one restart.
 
     def init(self, model, data, key, start):
-        sites = model.start(data, key) if start is None else start
-        return EMState(sites, at_foot(jnp.result_type(*jax.tree.leaves(sites))))
+        sites = self._searched(model, data, key) if start is None else start
+        return self._at(model, data, sites)
+
+    def _at(self, model, data, sites: Sites) -> EMState:
+        x = _coordinates(model, data, sites)
+        return EMState(sites, no_leap(x), at_foot(x.dtype))
 
     def step(self, model, data, state):
-        moments, objective = model.e_step(state.sites, data)
-        if self.maximise == "posterior":
-            objective = objective + log_densities(model, data, state.sites)[0]
-        use_prior = self.maximise == "posterior"
-        sites = model.m_step(moments, state.sites, data, use_prior)
-        return EMState(sites, climbed(state.climb, objective))
+        x, use_prior = state.leap.at, self.maximise == "posterior"
+        at = _sites_at(model, data, x, state.sites)
+        moments, objective = model.e_step(at, data)
+        if use_prior:
+            objective = objective + log_densities(model, data, at)[0]
+        sites = model.m_step(moments, at, data, use_prior)
+        climb = climbed(state.climb, objective)
+        small = is_done(climb, self.atol)
+        leap = leapt(state.leap, _coordinates(model, data, sites), climb.gain, small)
+        after = EMState(sites, leap, climb)
+        fell = state.leap.ahead & ~(objective >= state.climb.objective)
+        steps = climb.num_steps
+        back = EMState(
+            state.sites, dropped(state.leap), state.climb._replace(num_steps=steps)
+        )
+        return jax.tree.map(lambda a, b: jnp.where(fell, a, b), back, after)
 
     def terminate(self, state) -> Bool[Array, ""]:
-        return is_done(state.climb, self.atol)
+        failed = (state.climb.result != RESULTS.successful) & (state.climb.num_steps > 0)
+        return (state.leap.quiet >= QUIET) | failed
 
     def record(self, state):
         return {"objective": state.climb.objective}
 
+    def _searched(self, model, data, key) -> Sites:
+        """Where one search ends."""
+        key_start, key_rows, key_moves = jax.random.split(key, 3)
+        if not self.num_moves or not hasattr(model, "moved"):
+            return model.start(data, key_start)
+        if len(data) > SEARCHED:
+            rows = jax.random.choice(key_rows, len(data), (SEARCHED,))
+            data = data.take(rows)
+
+        def climb(sites: Sites) -> EMState:
+            def going(state):
+                rough = (state.climb.gain <= ROUGH) & (state.climb.num_steps > 3)
+                ended = rough | self.terminate(state) | (state.climb.num_steps >= 200)
+                return ~ended
+
+            step = partial(self.step, model, data)
+            return jax.lax.while_loop(going, step, self._at(model, data, sites))
+
+        def move(best: EMState, key) -> tuple[EMState, None]:
+            state = climb(model.moved(best.sites, data, key))
+            higher = state.climb.objective > best.climb.objective
+            best = jax.tree.map(lambda a, b: jnp.where(higher, a, b), state, best)
+            return best, None
+
+        first = climb(model.start(data, key_start))
+        best, _ = jax.lax.scan(move, first, jax.random.split(key_moves, self.num_moves))
+        return best.sites
+
     # The run as a whole.
 
     def lanes(self):
-        return Lanes(self.num_restarts, 1, together=True)
+        # On a CPU one after the other, so that those that are done cost nothing.
+        return Lanes(self.num_restarts, 1, together=not on_cpu())
 
     @property
     def label(self):
@@ -192,6 +262,17 @@ def _objective(method, model, data, position):
 def _num_observed(model, data, sites) -> int:
     shapes = jax.eval_shape(lambda: log_likelihood(model, data, sites))
     return max(1, sum(math.prod(a.shape) for a in jax.tree.leaves(shapes)))
+
+
+def _coordinates(model, data, sites) -> Float[Array, " c"]:
+    return ravel_pytree(unconstrain(model, data, sites))[0]
+
+
+def _sites_at(model, data, x: Float[Array, " c"], like: Sites) -> Sites:
+    """The sites at unconstrained coordinates; `like` has their shapes."""
+    position = unconstrain(model, data, like)
+    found = constrain(model, data, ravel_pytree(position)[1](x))
+    return {name: found[name] for name in like}
 
 
 @eqx.filter_jit

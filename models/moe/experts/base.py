@@ -1,0 +1,62 @@
+"""What experts say: the distribution of an output where an expert is in force."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution
+from numpyro.distributions.transforms import Transform
+
+from probkit.model.density import Sites
+from probkit.models.moe.units import Units
+
+
+class AbstractExperts(eqx.Module):
+    """The distributions $p_k(y | x)$ of all experts.
+
+    All but `conditional` is in standard coordinates; see `AbstractGate`.
+    """
+
+    @abstractmethod
+    def priors(self, num_experts: int, units: Units) -> dict[str, Distribution]:
+        """The prior of each site, in the units of the data.
+
+        Args:
+            num_experts: $K$.
+            units: those of the data.
+        """
+
+    @abstractmethod
+    def to_units(self, units: Units) -> dict[str, Transform]:
+        """For each site, the map from standard coordinates to the units of the data."""
+
+    @abstractmethod
+    def same(self, num_experts: int, units: Units) -> Sites:
+        """Sites, in standard coordinates, at which all experts are the same."""
+
+    @abstractmethod
+    def conditional(self, sites: Sites, x: Float[Array, "n d"]) -> Distribution:
+        """$p_k(y | x)$ with the batch shape `(n, k)`, for one kind of coordinates."""
+
+    @abstractmethod
+    def better(
+        self,
+        sites: Sites,
+        x: Float[Array, "n d"],
+        y: Float[Array, " n"],
+        r: Float[Array, "n k"],
+        use_prior: bool,
+    ) -> Sites:
+        r"""Sites with a $\sum_{ik} r_{ik} \log p_k(y_i | x_i)$ that is not lower.
+
+        Args:
+            sites: the sites before.
+            x: the inputs.
+            y: the outputs.
+            r: responsibilities, whose rows sum to one.
+            use_prior: whether the log prior density of the sites is added to the sum.
+        """
+
+    @abstractmethod
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Names of the axes of the sites."""
