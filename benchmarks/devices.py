@@ -156,7 +156,7 @@ def truth() -> dict[str, np.ndarray]:
 def mixture(n: int, dtype: str):
     del dtype  # that of JAX at the call
     x = jax.random.normal(jax.random.key(1), (n, INPUTS))
-    return moe.SoftmaxMoE(EXPERTS), moe.simulate(jax.random.key(2), x, **truth())
+    return moe.MixtureOfExperts(EXPERTS), moe.simulate(jax.random.key(2), x, **truth())
 
 
 def dtype_now() -> str:

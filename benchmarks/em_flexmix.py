@@ -20,7 +20,7 @@ from timing import HERE, alternate, fresh_process, machine, median, table, timed
 import probkit as pk
 from probkit.models import moe
 
-MODEL = moe.SoftmaxMoE(num_experts=2)
+MODEL = moe.MixtureOfExperts(num_experts=2)
 ONE = pk.EM(num_restarts=1, maximise="likelihood")
 TOLERANCES = {"default": 1e-6, "tight": 1e-11}  # flexmix: relative to the log likelihood
 TARGETS = {8: 0.10, 1: 0.25}

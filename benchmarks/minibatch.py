@@ -33,7 +33,7 @@ def problem(n: int):
         coefficient=[[1.0, -1.0], [2.0, -1.0]],
         noise_sd=[0.5, 0.8],
     )
-    return moe.SoftmaxMoE(num_experts=2), data
+    return moe.MixtureOfExperts(num_experts=2), data
 
 
 def stepper(n: int, batch: int | None):

@@ -21,7 +21,7 @@ from probkit.models import moe
 CHAINS = 2
 numpyro.set_host_device_count(CHAINS)  # before the first computation
 TARGET = 1.05
-MODEL = moe.SoftmaxMoE(num_experts=2)
+MODEL = moe.MixtureOfExperts(num_experts=2)
 
 
 def motorcycle(seed: int) -> moe.Pairs:

@@ -12,7 +12,7 @@ import probkit as pk
 from probkit.models import moe
 
 numpyro.set_host_device_count(2)  # before the first computation
-MODEL = moe.SoftmaxMoE(num_experts=2)
+MODEL = moe.MixtureOfExperts(num_experts=2)
 AT = np.array([[-1.5], [0.0], [1.5]])  # where E[y|x] is ranked
 OBSERVATIONS = 60
 

@@ -66,7 +66,7 @@ plt.show()
 # separate the time before the crash from the crash, and to see how labels switch.
 
 # %%
-model = moe.SoftmaxMoE(num_experts=2)
+model = moe.MixtureOfExperts(num_experts=2)
 
 # %% [markdown]
 # ## EM: one maximum, quickly
@@ -220,7 +220,7 @@ plt.show()
 # We compare two experts with four:
 
 # %%
-four = moe.SoftmaxMoE(num_experts=4)
+four = moe.MixtureOfExperts(num_experts=4)
 em_four = pk.fit(four, data, pk.EM(), key=key)
 full_four = pk.fit(four, data, nuts, key=key, start=em_four, log_likelihood=True)
 print("all checks ok:", pk.diagnose(full_four).ok)

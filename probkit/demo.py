@@ -35,7 +35,7 @@ def run(out: Path, *, quick: bool, cache: Path | None) -> None:
     pk.use_compilation_cache(cache)
     crash = datasets.motorcycle()
     data = moe.Pairs(crash.time, crash.acceleration)
-    model = moe.SoftmaxMoE(num_experts=4)
+    model = moe.MixtureOfExperts(num_experts=4)
     print(
         f"{len(data)} readings of head acceleration (g) over time (ms) in simulated\n"
         "motorcycle crashes. The model has four straight lines, the experts, and a gate\n"

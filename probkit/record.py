@@ -87,7 +87,7 @@ def _with_arrays(value: Any, arrays: Arrays) -> Any:
 
 
 def family_name(cls: type) -> str:
-    """The name of a class in a file: `moe.SoftmaxMoE`, `pde.Problem`.
+    """The name of a class in a file: `moe.MixtureOfExperts`, `pde.Problem`.
 
     Args:
         cls: a class. For a family that is a package, all its modules share one name.

@@ -86,7 +86,7 @@ TRUTH = {
 
 @pytest.fixture(scope="session")
 def pair():
-    return moe.SoftmaxMoE(num_experts=2)
+    return moe.MixtureOfExperts(num_experts=2)
 
 
 @pytest.fixture(scope="session")

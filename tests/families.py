@@ -13,7 +13,7 @@ def _moe(num_experts: int, num_inputs: int):
     rng = np.random.default_rng(num_inputs)
     x = rng.normal(3.0, 2.0, (60, num_inputs))
     y = np.where(x[:, 0] > 3, 10 - x[:, 0], 4 * x[:, 0]) + rng.normal(0, 0.5, 60)
-    return moe.SoftmaxMoE(num_experts=num_experts), moe.Pairs(x, y)
+    return moe.MixtureOfExperts(num_experts=num_experts), moe.Pairs(x, y)
 
 
 def _sbl(*, is_complex: bool, missing: bool = False):

@@ -32,7 +32,7 @@ n = 20
 x, X = rng.normal(size=n), rng.normal(size=(n, 2))
 y = 2 * x + rng.normal(size=n)
 key = jax.random.key(0)
-model = moe.SoftmaxMoE(num_experts=2)
+model = moe.MixtureOfExperts(num_experts=2)
 
 
 def with_one(value, array=x):
@@ -137,7 +137,10 @@ def test_pairs_refuses(args, pattern):
 def settings():
     """`(class, field, value, words)` of every setting that is refused."""
     counts = {
-        (moe.SoftmaxMoE, 1): ["num_experts"],
+        (moe.MixtureOfExperts, 1): ["num_experts"],
+        (moe.Softmax, 1): ["degree"],
+        (moe.Normal, 1): ["degree"],
+        (moe.TopK, 1): ["num_selected"],
         (pk.EM, 1): ["num_restarts"],
         (pk.EM, 0): ["max_steps", "num_draws"],
         (pk.SVI, 1): ["num_starts", "num_particles", "window", "patience", "num_draws"],
@@ -153,7 +156,11 @@ def settings():
         (pk.SVI, "batch_size", v, WHOLE.format(1)) for v in NO_COUNT if v is not None
     )
     sizes = {
-        moe.SoftmaxMoE: ["gate_scale", "coefficient_scale", "noise_shape", "noise_rate"],
+        moe.Softmax: ["scale", "df", "temperature"],
+        moe.Constant: ["concentration"],
+        moe.Normal: ["coefficient_scale", "coefficient_df", "noise_scale", "noise_df"],
+        moe.StudentT: ["df"],
+        moe.Poisson: ["scale", "df"],
         pk.EM: ["atol"],
         pk.SVI: ["learning_rate"],
         pk.NUTS: ["target_accept"],
@@ -187,7 +194,7 @@ def test_settings_refuse():
     refusals = list(settings())
     assert len(refusals) > 200
     for cls, name, value, words in refusals:
-        given = {"num_experts": 2} if cls is moe.SoftmaxMoE else {}
+        given = {"num_experts": 2} if cls is moe.MixtureOfExperts else {}
         refused(
             lambda: cls(**{**given, name: value}),  # noqa: B023
             rf"`{cls.__name__}\({name}=.*{words}",
@@ -202,8 +209,8 @@ def a_fit(**changes):
 KEY = r"`fit\(key=...\)` got {}; it takes a JAX random key, `jax.random.key\(0\)`"
 FIT = {
     "the class of a model": (
-        {"model": moe.SoftmaxMoE},
-        r"`fit\(model, ...\)` got the class `SoftmaxMoE`, without its `\(...\)`",
+        {"model": moe.MixtureOfExperts},
+        r"`fit\(model, ...\)` got the class `MixtureOfExperts`, without its `\(...\)`",
     ),
     "the name of a model": (
         {"model": "moe"},
@@ -236,16 +243,16 @@ FIT = {
     "NumPy numbers for a key": ({"key": np.zeros(2, np.uint32)}, KEY.format("an array")),
     "many keys": ({"key": jax.random.split(key)}, r"`fit\(key=...\)` got 2 keys; .* one"),
     "more experts than observations": (
-        {"model": moe.SoftmaxMoE(num_experts=n + 1)},
-        r"`SoftmaxMoE\(num_experts=21\)` got 20 observations.* it takes at least one per",
+        {"model": moe.MixtureOfExperts(num_experts=n + 1)},
+        r"`MixtureOfExperts\(num_experts=21\)` got 20 observations.* at least one per",
     ),
     "the same by NUTS": (
-        {"model": moe.SoftmaxMoE(num_experts=n + 1), "method": pk.NUTS(1, 1, 1)},
-        r"`SoftmaxMoE\(num_experts=21\)` got 20 observations",
+        {"model": moe.MixtureOfExperts(num_experts=n + 1), "method": pk.NUTS(1, 1, 1)},
+        r"`MixtureOfExperts\(num_experts=21\)` got 20 observations",
     ),
     "the same by SVI": (
-        {"model": moe.SoftmaxMoE(num_experts=n + 1), "method": pk.SVI(max_steps=1)},
-        r"`SoftmaxMoE\(num_experts=21\)` got 20 observations",
+        {"model": moe.MixtureOfExperts(num_experts=n + 1), "method": pk.SVI(max_steps=1)},
+        r"`MixtureOfExperts\(num_experts=21\)` got 20 observations",
     ),
     "a batch larger than the data": (
         {"method": pk.SVI(batch_size=n + 1)},
@@ -277,7 +284,7 @@ def test_fit_refuses(changes, pattern):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model": moe.SoftmaxMoE(num_experts=3)}, {"data": moe.Pairs(X, y)}],
+    [{"model": moe.MixtureOfExperts(num_experts=3)}, {"data": moe.Pairs(X, y)}],
     ids=["another number of experts", "another number of inputs"],
 )
 def test_fit_refuses_a_start_of_other_shapes(em_fit, changes):
@@ -307,9 +314,7 @@ def test_predict_refuses_what_is_no_key(em_fit):
 
 
 def test_predict_refuses_what_is_no_fit():
-    refused(
-        lambda: pk.predict(model, x, key=key), r"`predict\(fit, ...\)` got .*SoftmaxMoE"
-    )
+    refused(lambda: pk.predict(model, x, key=key), r"`predict\(fit, ...\)` got .*MixtureOf")
 
 
 NAMED = moe.Pairs(frame(mass=X[:, 1]), y)
@@ -400,7 +405,7 @@ def test_any_array_of_the_same_numbers_gives_the_same_data(given):
     data = moe.Pairs(given, y)
     assert data.x.dtype == np.float64
     np.testing.assert_array_equal(data.x, X)
-    np.testing.assert_array_equal(data.units.x_sd, X.std(0))
+    np.testing.assert_array_equal(data.units.x_center, np.median(X, 0))
 
 
 @pytest.mark.parametrize(
@@ -471,8 +476,8 @@ def test_units_given_by_hand_take_the_dtype_of_the_data():
 
 
 def test_numbers_of_numpy_and_jax_are_settings_like_others():
-    odd = moe.SoftmaxMoE(np.int64(2), np.float64(2.5), jnp.asarray(1.5), 2, np.array(0.5))
-    usual = moe.SoftmaxMoE(2, 2.5, 1.5, 2.0, 0.5)
+    odd = moe.Normal(np.float64(2.5), jnp.asarray(1.5), 2, np.array(0.5))
+    usual = moe.Normal(2.5, 1.5, 2.0, 0.5)
     assert odd == usual and hash(odd) == hash(usual)
     assert pk.EM(np.int32(16), atol=np.float32(2.0) ** -20) == pk.EM(16, atol=2.0**-20)
     assert pk.SVI(batch_size=np.int64(5), learning_rate=1) == pk.SVI(
@@ -575,7 +580,7 @@ pk.use_compilation_cache({cache!r})
 with np.load({data!r}) as file:
     data = moe.Pairs(file["x"], file["y"])
 assert data.x.dtype == np.float32
-fitted = pk.fit(moe.SoftmaxMoE(2), data, pk.EM(num_restarts=4), key=jax.random.key(0))
+fitted = pk.fit(moe.MixtureOfExperts(2), data, pk.EM(num_restarts=4), key=jax.random.key(0))
 assert not jax.config.jax_enable_x64
 assert {{v.dtype for v in fitted.posterior.data_vars.values()}} == {{np.dtype("float32")}}
 pk.save(fitted, {out!r})

@@ -68,7 +68,11 @@ def test_quick_demo_leaves_fits_and_pictures(tmp_path):
     done = run("demo", "--quick", "--out", str(out), "--cache", str(CACHE))
     assert done.returncode == 0, done.stderr
     assert str(out) in done.stdout
-    for table in ("SoftmaxMoE by EM", "SoftmaxMoE by SVI", "SoftmaxMoE by NUTS"):
+    for table in (
+        "MixtureOfExperts by EM",
+        "MixtureOfExperts by SVI",
+        "MixtureOfExperts by NUTS",
+    ):
         assert table in done.stdout
     assert "coefficient[time, expert 3]" in done.stdout
     assert {file.suffix for file in out.iterdir()} == {".nc", ".png"}

@@ -4,9 +4,9 @@ A gate says how probable each expert is at an input, and an expert is a regressi
 own. Each is a small value inside one `MixtureOfExperts`.
 """
 
-from probkit.models.moe.experts import AbstractExperts, Normal
-from probkit.models.moe.gates import AbstractGate, Softmax
-from probkit.models.moe.mixture import MixtureOfExperts
+from probkit.models.moe.experts import AbstractExperts, Bernoulli, Normal, Poisson, StudentT
+from probkit.models.moe.gates import AbstractGate, Activation, Constant, Softmax, TopK
+from probkit.models.moe.mixture import MixtureOfExperts, SoftmaxMoE
 from probkit.models.moe.pairs import Pairs
 from probkit.models.moe.simulate import simulate
 from probkit.models.moe.units import Units
@@ -14,16 +14,17 @@ from probkit.models.moe.units import Units
 __all__ = [
     "AbstractExperts",
     "AbstractGate",
+    "Activation",
+    "Bernoulli",
+    "Constant",
     "MixtureOfExperts",
     "Normal",
     "Pairs",
+    "Poisson",
     "Softmax",
     "SoftmaxMoE",
+    "StudentT",
+    "TopK",
     "Units",
     "simulate",
 ]
-
-
-def SoftmaxMoE(num_experts: int, **settings) -> MixtureOfExperts:
-    """The standard mixture of experts: lines with normal noise under a softmax gate."""
-    return MixtureOfExperts(num_experts, **settings)

@@ -22,18 +22,13 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from probkit.model import AbstractEMModel
-from probkit.model.check import Check
 from probkit.model.density import Sites
-from probkit.models.moe import starts
+from probkit.models.moe import checks, starts, terms
 from probkit.models.moe.experts import AbstractExperts, Normal
 from probkit.models.moe.gates import AbstractGate, Softmax
 from probkit.models.moe.labels import order_by_input, order_like
 from probkit.models.moe.pairs import Inputs, Pairs, default_names, refuse_other_names
 from probkit.validate import as_array, column_names, whole
-
-# A gate with more logits per scale of x than this switches within a hundredth of it. The
-# data are then separated, and without a prior the likelihood has no maximum in the slope.
-STEEP = 200.0
 
 
 class MixtureOfExperts(AbstractEMModel):
@@ -113,6 +108,9 @@ class MixtureOfExperts(AbstractEMModel):
                 "needs many more to be useful."
             )
 
+        if not isinstance(data.y, jax.core.Tracer):
+            self.experts.refuse(data.y)
+
     # EM.
 
     def start(self, data, key):
@@ -141,11 +139,12 @@ class MixtureOfExperts(AbstractEMModel):
         return (jnp.exp(log_joint - log_density), jnp.exp(log_share)), log_density.sum()
 
     def m_step(self, moments, sites, data, use_prior):
-        """Gate and experts, each by its own step that does not lower the objective."""
-        (r, share), (x, y) = moments, self._standard_data(data)
-        old = self._in_standard(sites, data)
-        new = self.gate.better(old, x, r, share, use_prior)
-        new = new | self.experts.better(old, x, y, r, use_prior)
+        """Experts and then the gate, each by a step that does not lower the objective."""
+        (r, share), (x, _) = moments, self._standard_data(data)
+        y, old = self.experts.standard(data.y, data.units), self._in_standard(sites, data)
+        new = self.experts.better(old, x, y, r, use_prior)
+        log_density = self.experts.conditional(new, x).log_prob(y[:, None])
+        new = new | self.gate.better(old, x, r, share, log_density, use_prior)
         return self._in_units({name: new[name] for name in sites}, data)
 
     def degenerate(self, sites, data):
@@ -184,11 +183,16 @@ class MixtureOfExperts(AbstractEMModel):
         else:
             theirs = self._log_responsibility(reference, thin.x, thin.y)
             order = order_like(log_r, theirs)
-        dims = self.gate.dims() | self.experts.dims()
         return {
             name: jnp.take(sites[name], order, axis=axes.index("expert"))
-            for name, axes in dims.items()
+            if "expert" in axes
+            else sites[name]
+            for name, axes in self._dims_of_sites().items()
         }
+
+    def _dims_of_sites(self) -> dict[str, tuple[str, ...]]:
+        same = self.gate.degree == self.experts.degree
+        return self.gate.dims("term" if same else "gate_term") | self.experts.dims("term")
 
     def _log_responsibility(self, sites, x, y) -> Float[Array, "n k"]:
         densities = self.experts.conditional(sites, x).log_prob(y[:, None])
@@ -217,22 +221,19 @@ class MixtureOfExperts(AbstractEMModel):
         return out
 
     def dims(self, data):
-        return (
-            self.gate.dims()
-            | self.experts.dims()
-            | {
-                "x": ("observation", "input"),
-                "y": ("observation",),
-                "label": ("observation",),
-                "mean": ("observation",),
-                "membership": ("observation", "expert"),
-                "log_density": ("observation",),
-            }
-        )
+        return self._dims_of_sites() | {
+            "x": ("observation", "input"),
+            "y": ("observation",),
+            "label": ("observation",),
+            "mean": ("observation",),
+            "membership": ("observation", "expert"),
+            "log_density": ("observation",),
+        }
 
     def coords(self, data):
         return {
-            "term": ("intercept", *data.inputs),
+            "term": terms.names(data.inputs, self.experts.degree),
+            "gate_term": terms.names(data.inputs, self.gate.degree),
             "expert": np.arange(self.num_experts),
             "input": data.inputs,
             "observation": np.arange(len(data)),
@@ -240,28 +241,46 @@ class MixtureOfExperts(AbstractEMModel):
 
     def checks(self, sites, data):
         standard = self._in_standard(sites, data)
-        slope = standard["gate"][1:]
-        contrast = (slope.max(1) - slope.min(1)).max()
         r = jnp.exp(self._log_responsibility(sites, data.x, data.y))
-        return (
-            Check(
-                "steepest gate",
-                float(contrast),
-                "at most",
-                STEEP,
-                "the inputs separate the experts, so that the likelihood has no maximum in "
-                'the slope: keep the prior (`maximise="posterior"`)',
-                "logits per scale of the input",
-            ),
-            Check(
-                "observations of the smallest expert",
-                float(r.sum(0).min()),
-                "at least",
-                data.x.shape[1] + 2,
-                "an expert has too few observations: use fewer experts",
-                "sum of its responsibilities",
-            ),
-        )
+        count = len(terms.exponents(data.x.shape[1], self.experts.degree))
+        found = [checks.check_size(r, count), checks.check_pull(self, sites, data)]
+        if "gate" in standard:
+            found.append(checks.check_steep(standard["gate"]))
+        if "noise_sd" in sites:
+            found.append(checks.check_rounded(sites["noise_sd"], data.y))
+        return tuple(found)
+
+
+def SoftmaxMoE(
+    num_experts: int,
+    gate_scale: float = 2.5,
+    coefficient_scale: float = 2.5,
+    noise_shape: float | None = None,
+    noise_rate: float | None = None,
+) -> MixtureOfExperts:
+    """Lines with normal noise under a softmax gate, by the settings of the first version.
+
+    Args:
+        num_experts: as of `MixtureOfExperts`.
+        gate_scale: `scale` of `Softmax`.
+        coefficient_scale: of `Normal`.
+        noise_shape, noise_rate: if given, the priors of the first version, in which gate
+            and coefficients were normal, and variances inverse gamma with these, in scales
+            of the output squared. They bend data with little noise, and files of that
+            version have them.
+    """
+    if noise_shape is None or noise_rate is None:
+        experts = Normal(coefficient_scale)
+        return MixtureOfExperts(num_experts, Softmax(gate_scale), experts)
+    far = 1e6  # degrees of freedom at which a t prior is normal, and an F inverse gamma
+    experts = Normal(
+        coefficient_scale,
+        coefficient_df=far,
+        noise_scale=(noise_rate / noise_shape) ** 0.5,
+        noise_df=far,
+        noise_tail_df=2 * noise_shape,
+    )
+    return MixtureOfExperts(num_experts, Softmax(gate_scale, df=far), experts)
 
 
 def inputs_like(given: Any, data: Pairs) -> Inputs:

@@ -80,7 +80,8 @@ class Pairs(AbstractData):
 
     @classmethod
     def restore(cls, arrays, fields) -> "Pairs":
-        units = Units(**{k: jnp.asarray(v) for k, v in fields["units"]["fields"].items()})
+        # In order, since an earlier version named them otherwise.
+        units = Units(*(jnp.asarray(v) for v in fields["units"]["fields"].values()))
         return cls(arrays["x"], arrays["y"], inputs=fields["inputs"], units=units)
 
 

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from probkit.models.moe.design import design, solve_positive
+from probkit.models.moe.least_squares import solve_positive
+from probkit.models.moe.terms import design
 
 
 def dealt(

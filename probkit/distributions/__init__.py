@@ -2,7 +2,6 @@
 
 from probkit.distributions._units import (
     Congruence,
-    FromStandard,
     InUnits,
     RootAffine,
     log_normal,
@@ -23,7 +22,6 @@ __all__ = [
     "DenseNormal",
     "FactorNormal",
     "FeatureNormal",
-    "FromStandard",
     "HalfTCovariance",
     "InUnits",
     "IsotropicT",

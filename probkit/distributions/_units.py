@@ -24,61 +24,6 @@ from numpyro.distributions.transforms import (
 )
 
 
-class FromStandard(Transform):
-    r"""From coefficients of a regression on standardised data to those for the raw data.
-
-    With $z = β_0 + \sum_j β_j (x_j - m_j)/s_j$ and $μ = l + c z$, the coefficients of $μ$
-    on the raw inputs are $α_j = c β_j / s_j$ and $α_0 = l + c β_0 - \sum_j α_j m_j$.
-    It acts on matrices with one row per term (the intercept first) and any number of
-    columns.
-
-    Args:
-        x_mean: $m$, shape `(d,)`, in units of the inputs.
-        x_sd: $s > 0$, shape `(d,)`, in units of the inputs.
-        loc: $l$, in units of the output.
-        scale: $c > 0$, in units of the output.
-    """
-
-    domain = constraints.independent(constraints.real, 2)
-    codomain = constraints.independent(constraints.real, 2)
-
-    def __init__(self, x_mean, x_sd, loc=0.0, scale=1.0):
-        self.x_mean, self.x_sd = x_mean, x_sd
-        self.loc, self.scale = loc, scale
-
-    def __call__(self, x: Float[Array, "*b t k"]) -> Float[Array, "*b t k"]:
-        slope = self.scale * x[..., 1:, :] / self.x_sd[:, None]
-        at_mean = self.loc + self.scale * x[..., :1, :]
-        shift = (self.x_mean[:, None] * slope).sum(-2, keepdims=True)
-        return jnp.concatenate([at_mean - shift, slope], axis=-2)
-
-    def _inverse(self, y: Float[Array, "*b t k"]) -> Float[Array, "*b t k"]:
-        slope = y[..., 1:, :]
-        at_mean = y[..., :1, :] + (self.x_mean[:, None] * slope).sum(-2, keepdims=True)
-        return jnp.concatenate(
-            [
-                (at_mean - self.loc) / self.scale,
-                slope * self.x_sd[:, None] / self.scale,
-            ],
-            axis=-2,
-        )
-
-    def log_abs_det_jacobian(self, x, y, intermediates=None):
-        terms, columns = x.shape[-2:]
-        one_column = terms * jnp.log(self.scale) - jnp.log(self.x_sd).sum()
-        return jnp.broadcast_to(columns * one_column, x.shape[:-2])
-
-    def tree_flatten(self):
-        children = (self.x_mean, self.x_sd, self.loc, self.scale)
-        return children, (("x_mean", "x_sd", "loc", "scale"), {})
-
-    def eq(self, other, static=False):
-        return isinstance(other, FromStandard) and all(
-            jnp.array_equal(getattr(self, name), getattr(other, name))
-            for name in ("x_mean", "x_sd", "loc", "scale")
-        )
-
-
 class Congruence(Transform):
     r"""$Σ \mapsto A Σ A^T$ of positive definite matrices.
 

@@ -25,7 +25,8 @@ class IsotropicT(Distribution):
     pytree_data_fields = ("df", "scale")
 
     def __init__(self, df, scale, dim: int, *, validate_args: bool | None = None):
-        self.df, self.scale = df, jnp.asarray(scale)
+        self.scale = jnp.asarray(scale)
+        self.df = jnp.asarray(df, self.scale.dtype)
         super().__init__(self.scale.shape, (dim,), validate_args=validate_args)
 
     def sample(self, key, sample_shape=()):

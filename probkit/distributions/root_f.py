@@ -1,5 +1,6 @@
 """A scale whose square has an F distribution."""
 
+import math
 from typing import ClassVar
 
 import jax
@@ -36,7 +37,7 @@ class RootF(Distribution):
         shape = (*sample_shape, *self.batch_shape)
         above, below = (
             # In logarithms, since the gamma variables of few degrees may underflow.
-            jax.random.loggamma(k, df / 2, shape) - jnp.log(df / 2)
+            jax.random.loggamma(k, df / 2, shape, df.dtype) - jnp.log(df / 2)
             for k, df in zip(jax.random.split(key), (self.low, self.high), strict=True)
         )
         return jnp.exp((above - below) / 2)
@@ -45,4 +46,4 @@ class RootF(Distribution):
         a, b, log = self.low / 2, self.high / 2, jnp.log(value)
         ratio = jnp.log(a / b)
         tail = (a + b) * jnp.logaddexp(0.0, ratio + 2 * log)
-        return jnp.log(2.0) + a * ratio + (2 * a - 1) * log - tail - betaln(a, b)
+        return math.log(2) + a * ratio + (2 * a - 1) * log - tail - betaln(a, b)

@@ -56,7 +56,7 @@ def fit(
     """Fit `model` to `data` by `method`.
 
     Args:
-        model: a model, such as `moe.SoftmaxMoE(num_experts=2)`.
+        model: a model, such as `moe.MixtureOfExperts(num_experts=2)`.
         data: its data, such as `moe.Pairs(x, y)`; or, for SVI, a source of data by step
             (`AbstractSource`), of which the fit keeps the example.
         method: `pk.EM()`, `pk.MAP()`, `pk.SVI()`, `pk.NUTS()`, or a method of the family.

@@ -106,7 +106,10 @@ def typical(fitted: Fit) -> int:
 
 # What the public functions take, and an example for messages.
 _KINDS: dict[str, tuple[Any, str]] = {
-    "model": (AbstractModel, "a probkit model, such as `moe.SoftmaxMoE(num_experts=2)`"),
+    "model": (
+        AbstractModel,
+        "a probkit model, such as `moe.MixtureOfExperts(2)`",
+    ),
     "data": (AbstractData, "the data of a family, such as `moe.Pairs(x, y)`"),
     "method": (AbstractMethod, "`pk.EM()`, `pk.MAP()`, `pk.SVI()` or `pk.NUTS()`"),
     "start": (

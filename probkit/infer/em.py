@@ -53,6 +53,10 @@ SEARCHED = 4000
 # Each climb of a search ends when a step gains less than this, in nats: enough to tell
 # which optimum it is at.
 ROUGH = 1e-2
+# Climbs that go on for longer than so many steps are seldom to the best optimum.
+LONG = 200
+# A fall by less than this share of `atol` is rounding: an input far from zero costs digits.
+SLACK = 0.1
 
 
 class EMState(NamedTuple):
@@ -130,7 +134,7 @@ class EM(AbstractIterativeMethod):
         if use_prior:
             objective = objective + log_densities(model, data, at)[0]
         sites = model.m_step(moments, at, data, use_prior)
-        climb = climbed(state.climb, objective)
+        climb = climbed(state.climb, objective, slack=jnp.asarray(SLACK * self.atol))
         small = is_done(climb, self.atol)
         leap = leapt(state.leap, _coordinates(model, data, sites), climb.gain, small)
         after = EMState(sites, leap, climb)
@@ -151,30 +155,36 @@ class EM(AbstractIterativeMethod):
     def _searched(self, model, data, key) -> Sites:
         """Where one search ends."""
         key_start, key_rows, key_moves = jax.random.split(key, 3)
-        if not self.num_moves or not hasattr(model, "moved"):
+        shapes = jax.eval_shape(model.start, data, key_start)
+        moves = jax.eval_shape(model.moved, shapes, data, key_moves) is not None
+        if not moves or self.num_moves == 0:
             return model.start(data, key_start)
         if len(data) > SEARCHED:
-            rows = jax.random.choice(key_rows, len(data), (SEARCHED,))
-            data = data.take(rows)
+            data = data.take(jax.random.randint(key_rows, (SEARCHED,), 0, len(data)))
 
-        def climb(sites: Sites) -> EMState:
-            def going(state):
-                rough = (state.climb.gain <= ROUGH) & (state.climb.num_steps > 3)
-                ended = rough | self.terminate(state) | (state.climb.num_steps >= 200)
-                return ~ended
+        def going(state):
+            rough = (state.climb.gain <= ROUGH) & (state.climb.num_steps > 3)
+            long = state.climb.num_steps >= LONG
+            return ~(rough | long | self.terminate(state))
 
+        def rank(state):
+            degenerate = model.degenerate(state.sites, data)
+            return jnp.where(degenerate, -jnp.inf, state.climb.objective)
+
+        def move(best: EMState, turn) -> tuple[EMState, None]:
+            key, first = turn
+            # The first climb is that from the start, so that one loop is compiled for all.
+            moved = model.moved(best.sites, data, key)
+            sites = jax.tree.map(partial(jnp.where, first), best.sites, moved)
             step = partial(self.step, model, data)
-            return jax.lax.while_loop(going, step, self._at(model, data, sites))
+            state = jax.lax.while_loop(going, step, self._at(model, data, sites))
+            better = first | (rank(state) > rank(best))
+            return jax.tree.map(partial(jnp.where, better), state, best), None
 
-        def move(best: EMState, key) -> tuple[EMState, None]:
-            state = climb(model.moved(best.sites, data, key))
-            higher = state.climb.objective > best.climb.objective
-            best = jax.tree.map(lambda a, b: jnp.where(higher, a, b), state, best)
-            return best, None
-
-        first = climb(model.start(data, key_start))
-        best, _ = jax.lax.scan(move, first, jax.random.split(key_moves, self.num_moves))
-        return best.sites
+        turns = jax.random.split(key_moves, self.num_moves + 1)
+        first = jnp.arange(len(turns)) == 0
+        begin = self._at(model, data, model.start(data, key_start))
+        return jax.lax.scan(move, begin, (turns, first))[0].sites
 
     # The run as a whole.
 
@@ -223,7 +233,7 @@ class EM(AbstractIterativeMethod):
 
     def checks(self, tree, facts):
         checks = [
-            check_fall(facts),
+            check_fall(facts, limit=SLACK * self.atol),
             check_remaining(facts, facts["objective"], self.atol),
             Check(
                 "gradient at the optimum",

@@ -161,6 +161,7 @@ def asked(program: Any, data, key: PRNGKeyArray) -> Any:
         moments, objective = program.e_step(sites, data)
         answers += [objective, program.start(data, key), program.degenerate(sites, data)]
         answers += [program.m_step(moments, sites, data, use) for use in (True, False)]
+        answers.append(program.moved(sites, data, key))
     return answers
 
 

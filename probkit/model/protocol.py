@@ -226,6 +226,19 @@ class AbstractEMModel(AbstractModel):
             One draw of all latent sites.
         """
 
+    def moved(self, sites: Sites, data: Data, key: PRNGKeyArray) -> Sites | None:
+        """Other sites, near enough that climbing from them may lead to a better optimum.
+
+        Args:
+            sites: where a climb ended.
+            data: the data.
+            key: a JAX random key. Different keys give different moves.
+
+        Returns:
+            One draw of all latent sites; or None, the default, if no moves are known.
+        """
+        return None
+
     @abstractmethod
     def e_step(self, sites: Sites, data: Data) -> tuple[Moments, Float[Array, ""]]:
         """Expected sufficient statistics given `sites`, and the log likelihood there.

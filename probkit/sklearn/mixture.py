@@ -14,7 +14,7 @@ from probkit.sklearn.run import fitted, numeric
 
 
 class MixtureOfExpertsRegressor(RegressorMixin, BaseEstimator):
-    """Lines that take turns, with a gate that says where: `moe.SoftmaxMoE`.
+    """Lines that take turns, with a gate that says where: `moe.MixtureOfExperts`.
 
     Args:
         num_experts: number of lines.
@@ -39,7 +39,7 @@ class MixtureOfExpertsRegressor(RegressorMixin, BaseEstimator):
         self.varies_ = varying(X)
         rows = X[:, self.varies_]
         self.fit_ = fitted(
-            moe.SoftmaxMoE(self.num_experts),
+            moe.MixtureOfExperts(self.num_experts),
             lambda: moe.Pairs(rows, y),
             EM() if self.method is None else self.method,
             self.random_state,

@@ -138,7 +138,7 @@ class Fixed(AbstractMethod):
 def test_a_fit_in_float32_stays_in_float32(tmp_path):
     x = np.linspace(0, 1, 20, dtype=np.float32)
     data = moe.Pairs(x, x**2)
-    model = moe.SoftmaxMoE(num_experts=2)
+    model = moe.MixtureOfExperts(num_experts=2)
     key = jax.random.key(0)
     fitted = pk.fit(model, data, Fixed(), key=key, relabel=False)
     again = pk.load(pk.save(fitted, tmp_path / "fit.nc"))
@@ -155,7 +155,9 @@ def test_units_given_by_hand_and_names_come_back(tmp_path):
     wide = moe.Pairs(rng.normal(0, 9, (30, 2)), rng.normal(0, 9, 30))
     x, y = rng.normal(size=(20, 2)), rng.normal(size=20)
     data = moe.Pairs(x, y, inputs=["größe", "age (years)"], units=wide.units)
-    fitted = pk.fit(moe.SoftmaxMoE(2), data, Fixed(), key=jax.random.key(0), relabel=False)
+    fitted = pk.fit(
+        moe.MixtureOfExperts(2), data, Fixed(), key=jax.random.key(0), relabel=False
+    )
     again = pk.load(pk.save(fitted, tmp_path / "fit.nc"))
     assert eqx.tree_equal(again.data, data, typematch=True)
     assert list(again.posterior["term"].values) == ["intercept", "größe", "age (years)"]
@@ -489,11 +491,11 @@ DAMAGE = {
     "fields of a list": (lambda r: r["model"].update(fields=[1]), "is not right ("),
     "an unknown field": (
         lambda r: r["model"]["fields"].update(colour=1),
-        "`SoftmaxMoE` has no field colour",
+        "`MixtureOfExperts` has no field colour",
     ),
     "a wrong setting": (
-        lambda r: r["model"]["fields"].update(gate_scale=-1.0),
-        "gate_scale",
+        lambda r: r["model"]["fields"].update(num_experts=-1),
+        "num_experts",
     ),
     "a lost field": (
         lambda r: drop(r["model"]["fields"].pop("num_experts")),

@@ -183,7 +183,7 @@ def test_laplace_is_exact_for_a_normal_posterior():
     x = rng.normal(0, 1, 400)
     data = moe.Pairs(x, 2 * x + rng.normal(0, 1, 400))
     method = pk.EM(num_restarts=1, num_draws=20_000, maximise="likelihood")
-    fitted = pk.fit(moe.SoftmaxMoE(1), data, method, key=jax.random.key(0))
+    fitted = pk.fit(moe.MixtureOfExperts(1), data, method, key=jax.random.key(0))
     slope = fitted.posterior["coefficient"].sel(term="x", expert=0)
     residual = float(fitted.posterior["noise_sd"].mean())
     expected = residual / np.sqrt(400) / x.std()

@@ -35,7 +35,7 @@ def problem():
     rng = np.random.default_rng(1)
     x = rng.normal(3.0, 2.0, 40)
     y = np.where(x > 3, 10 - x, 4 * x) + rng.normal(0, 2.0, 40)
-    return moe.SoftmaxMoE(num_experts=2), moe.Pairs(x, y)
+    return moe.MixtureOfExperts(num_experts=2), moe.Pairs(x, y)
 
 
 def episodes(name: str):

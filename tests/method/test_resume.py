@@ -299,8 +299,8 @@ def other_data(**changes):
 
 OTHER = {
     "key": lambda: {"key": jax.random.key(resume_script.KEY + 1)},
-    "model": lambda: {"model": moe.SoftmaxMoE(num_experts=3)},
-    "a setting of the model": lambda: {"model": moe.SoftmaxMoE(2, gate_scale=2.0)},
+    "model": lambda: {"model": moe.MixtureOfExperts(num_experts=3)},
+    "a setting of the model": lambda: {"model": moe.MixtureOfExperts(2, moe.Softmax(2.0))},
     "a setting of the method": lambda: {"method": pk.EM(num_restarts=2, atol=1e-5)},
     "data": lambda: {"data": other_data(x=np.asarray(problem()[1].x) + 1e-9)},
     "data of other names": lambda: {"data": other_data(inputs="speed")},

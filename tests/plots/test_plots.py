@@ -55,7 +55,7 @@ def legend(ax):
 def two_inputs():
     birds = datasets.penguins().isel(penguin=slice(0, None, 4))
     bill = birds[["bill_length_mm", "bill_depth_mm"]].to_dataarray("input").T
-    model, data = moe.SoftmaxMoE(num_experts=2), moe.Pairs(bill, birds.body_mass_g)
+    model, data = moe.MixtureOfExperts(num_experts=2), moe.Pairs(bill, birds.body_mass_g)
     return pk.fit(model, data, pk.EM(num_restarts=2), key=jax.random.key(0), throw=False)
 
 
@@ -344,7 +344,7 @@ def test_posterior_refuses_what_it_cannot_draw(em_fit, monkeypatch):
 
 
 def test_colours_follow_the_axis_that_the_model_names(em_fit, monkeypatch):
-    monkeypatch.setattr(moe.SoftmaxMoE, "interchangeable", "component")
+    monkeypatch.setattr(moe.MixtureOfExperts, "interchangeable", "component")
     renamed = changed(em_fit, posterior=em_fit.posterior.rename(expert="component"))
     (ax,) = plots.posterior(renamed, "noise_sd")
     assert legend(ax) == ["component 0", "component 1"]
@@ -373,7 +373,7 @@ def test_labels_refuse_what_is_not_there(nuts_fit):
     with pytest.raises(ValueError, match="has no axis `term`; its other axes: none"):
         plots.labels(nuts_fit, "noise_sd", term="x")
     alone = nuts_fit.posterior[["noise_sd"]].isel(expert=0)
-    with pytest.raises(ValueError, match="no variable of this fit of `SoftmaxMoE` has it"):
+    with pytest.raises(ValueError, match=r"no variable of this fit of `Mixture.* has it"):
         plots.labels(changed(nuts_fit, posterior=alone))
 
 

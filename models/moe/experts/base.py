@@ -3,7 +3,7 @@
 from abc import abstractmethod
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import Transform
 
@@ -26,9 +26,21 @@ class AbstractExperts(eqx.Module):
             units: those of the data.
         """
 
+    @property
+    def degree(self) -> int:
+        """Of the terms of the inputs that sites belong to."""
+        return 1
+
     @abstractmethod
     def to_units(self, units: Units) -> dict[str, Transform]:
         """For each site, the map from standard coordinates to the units of the data."""
+
+    def standard(self, y: Float[Array, " n"], units: Units) -> Float[Array, " n"]:
+        """Outputs in standard coordinates: less their center, over their scale."""
+        return (y - units.y_center) / units.y_scale
+
+    def refuse(self, y: Float[Array, " n"]) -> None:
+        """Raise a ValueError for outputs that experts of this kind cannot have."""
 
     @abstractmethod
     def same(self, num_experts: int, units: Units) -> Sites:
@@ -57,6 +69,15 @@ class AbstractExperts(eqx.Module):
             use_prior: whether the log prior density of the sites is added to the sum.
         """
 
+    def on_floor(self, sites: Sites, units: Units) -> Bool[Array, ""] | bool:
+        """Whether an expert is at a limit below which its density would be infinite.
+
+        Args:
+            sites: one draw, in the units of the data.
+            units: those of the data.
+        """
+        return False
+
     @abstractmethod
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Names of the axes of the sites."""
+    def dims(self, term: str = "term") -> dict[str, tuple[str, ...]]:
+        """Names of the axes of the sites; `term` is that of terms of the inputs."""

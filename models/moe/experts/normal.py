@@ -1,4 +1,4 @@
-r"""Lines with normal noise, $p_k(y | x) = N(y; z^\top a_k, σ_k^2)$, $z = (1, x)$."""
+r"""Regressions with normal noise, $p_k(y | x) = N(y; z^\top a_k, σ_k^2)$."""
 
 import equinox as eqx
 import jax
@@ -8,10 +8,12 @@ from numpyro.distributions import Normal as NormalDensity
 from numpyro.distributions import StudentT, constraints
 from numpyro.distributions.transforms import AffineTransform
 
-from probkit.distributions import FromStandard, InUnits, RootF
-from probkit.models.moe.design import design, solve_positive, weighted_grams
+from probkit.distributions import InUnits, RootF
+from probkit.model.density import Sites
 from probkit.models.moe.experts.base import AbstractExperts
-from probkit.validate import positive
+from probkit.models.moe.least_squares import solve_positive, weighted_grams
+from probkit.models.moe.terms import Recentred, design, exponents
+from probkit.validate import positive, whole
 
 # An expert may hold points that are exactly on a line, with infinite likelihood. Its sd
 # stops at this share of the scale of the output, and a check reports it.
@@ -23,7 +25,7 @@ def _positive(name: str, default: float):
 
 
 class Normal(AbstractExperts):
-    r"""Lines (with several inputs, planes), each with its own noise sd.
+    r"""Lines (planes, polynomials), each with its own noise sd.
 
     Sites: `coefficient` $a$ `(term, expert)`, in units of the output per unit of the
     input, the intercept first; `noise_sd` $σ$ `(expert,)`, in units of the output.
@@ -41,6 +43,7 @@ class Normal(AbstractExperts):
             that the coefficients take up. Above 0 it keeps an expert that goes through as
             many points as it has coefficients from an infinite density.
         noise_tail_df: the same for large noise; with 1 as heavy as a half-Cauchy tail.
+        degree: of the polynomial in the inputs, 1 or more.
     """
 
     coefficient_scale: float = _positive("coefficient_scale", 2.5)
@@ -48,9 +51,10 @@ class Normal(AbstractExperts):
     noise_scale: float = _positive("noise_scale", 0.5)
     noise_df: float = _positive("noise_df", 2.0)
     noise_tail_df: float = _positive("noise_tail_df", 1.0)
+    degree: int = eqx.field(default=1, converter=whole("Normal(degree", 1))
 
     def priors(self, num_experts, units):
-        terms, one = len(units.x_scale) + 1, jnp.ones((), units.y_scale.dtype)
+        terms, one = self._num_terms(units), jnp.ones((), units.y_scale.dtype)
         coefficient = StudentT(self.coefficient_df * one, 0.0, self.coefficient_scale)
         coefficient = coefficient.expand([terms, num_experts]).to_event(2)
         noise = RootF(self._low(terms) * one, self.noise_tail_df * one)
@@ -67,30 +71,55 @@ class Normal(AbstractExperts):
             ).to_event(1),
         }
 
+    def _num_terms(self, units) -> int:
+        return len(exponents(len(units.x_scale), self.degree))
+
     def _low(self, terms: int) -> float:
         return self.noise_df + terms
 
     def to_units(self, units):
         return {
-            "coefficient": FromStandard(
-                units.x_center, units.x_scale, units.y_center, units.y_scale
+            "coefficient": Recentred(
+                units.x_center, units.x_scale, self.degree, units.y_center, units.y_scale
             ),
             "noise_sd": AffineTransform(0.0, units.y_scale, constraints.positive),
         }
 
     def same(self, num_experts, units):
-        terms, dtype = len(units.x_scale) + 1, units.y_scale.dtype
+        terms, dtype = self._num_terms(units), units.y_scale.dtype
         return {
             "coefficient": jnp.zeros((terms, num_experts), dtype),
             "noise_sd": jnp.ones(num_experts, dtype),
         }
 
     def conditional(self, sites, x):
-        return NormalDensity(design(x) @ sites["coefficient"], sites["noise_sd"])
+        lines = design(x, self.degree) @ sites["coefficient"]
+        return NormalDensity(lines, sites["noise_sd"])
 
     def better(self, sites, x, y, r, use_prior):
         """Weighted least squares, and then the noise of its residuals."""
-        z, count = design(x), r.sum(0)
+        return self.fitted(sites, x, y, r, r.sum(0), use_prior)
+
+    def fitted(
+        self,
+        sites: Sites,
+        x: Float[Array, "n d"],
+        y: Float[Array, " n"],
+        weight: Float[Array, "n k"],
+        count: Float[Array, " k"],
+        use_prior: bool,
+    ) -> Sites:
+        r"""Coefficients and noise, given weights of the squared residuals.
+
+        Args:
+            sites: the sites before.
+            x: the inputs.
+            y: the outputs.
+            weight: $w_{ik}$ of squared residuals.
+            count: $N_k$, the factor of $-\log σ_k$.
+            use_prior: whether priors are included.
+        """
+        z = design(x, self.degree)
         if use_prior:
             # A ridge of σ² over the variance of the normal prior that touches the t prior
             # from below, so that what raises one raises the other.
@@ -99,10 +128,9 @@ class Normal(AbstractExperts):
             # Without a prior: enough to keep an expert without observations finite.
             small = 1e2 * jnp.finfo(z.dtype).eps * (1 + count)
             ridge = jnp.broadcast_to(small, sites["coefficient"].shape)
-        normal = weighted_grams(z, r) + jax.vmap(jnp.diag)(ridge.T)
-        moment = (r * y[:, None]).T @ z
-        coefficient = solve_positive(normal, moment).T
-        squares = (r * (y[:, None] - z @ coefficient) ** 2).sum(0)
+        normal = weighted_grams(z, weight) + jax.vmap(jnp.diag)(ridge.T)
+        coefficient = solve_positive(normal, (weight * y[:, None]).T @ z).T
+        squares = (weight * (y[:, None] - z @ coefficient) ** 2).sum(0)
         variance = self._variance(squares, count, z.shape[1], use_prior)
         noise_sd = jnp.sqrt(jnp.maximum(variance, FLOOR**2))
         return {"coefficient": coefficient, "noise_sd": noise_sd}
@@ -127,9 +155,8 @@ class Normal(AbstractExperts):
         # Of two forms the one without cancellation.
         return jnp.where(b > 0, (b + root) / (2 * a), 2 * squares * middle / (root - b))
 
-    def on_floor(self, sites, units) -> Array:
-        """Whether the noise of an expert has reached its lower limit."""
+    def on_floor(self, sites, units):
         return sites["noise_sd"].min() <= 1.001 * FLOOR * units.y_scale
 
-    def dims(self):
-        return {"coefficient": ("term", "expert"), "noise_sd": ("expert",)}
+    def dims(self, term="term"):
+        return {"coefficient": (term, "expert"), "noise_sd": ("expert",)}

@@ -27,13 +27,18 @@ class AbstractGate(eqx.Module):
             units: those of the data.
         """
 
+    @property
+    def degree(self) -> int:
+        """Of the terms of the inputs that sites belong to."""
+        return 1
+
     @abstractmethod
     def to_units(self, units: Units) -> dict[str, Transform]:
         """For each site, the map from standard coordinates to the units of the data."""
 
     @abstractmethod
     def even(self, num_experts: int, units: Units) -> Sites:
-        """Sites, in standard coordinates, at which all shares are equal."""
+        """Sites to begin with, in standard coordinates: equal shares, or nearly."""
 
     @abstractmethod
     def log_share(self, sites: Sites, x: Float[Array, "n d"]) -> Float[Array, "n k"]:
@@ -46,6 +51,7 @@ class AbstractGate(eqx.Module):
         x: Float[Array, "n d"],
         r: Float[Array, "n k"],
         share: Float[Array, "n k"],
+        log_density: Float[Array, "n k"],
         use_prior: bool,
     ) -> Sites:
         r"""Sites with a $\sum_{ik} r_{ik} \log π_k(x_i)$ that is not lower.
@@ -55,9 +61,11 @@ class AbstractGate(eqx.Module):
             x: the inputs.
             r: responsibilities, whose rows sum to one.
             share: the shares at `sites`.
+            log_density: of the outputs in each expert; for gates that raise the log
+                likelihood itself.
             use_prior: whether the log prior density of the sites is added to the sum.
         """
 
     @abstractmethod
-    def dims(self) -> dict[str, tuple[str, ...]]:
-        """Names of the axes of the sites."""
+    def dims(self, term: str = "term") -> dict[str, tuple[str, ...]]:
+        """Names of the axes of the sites; `term` is that of terms of the inputs."""

@@ -150,7 +150,7 @@ def test_a_sweep_lowers_for_a_gpu():
 
 def test_other_models_are_refused():
     data = pk.models.moe.Pairs([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])
-    model = pk.models.moe.SoftmaxMoE(num_experts=1)
+    model = pk.models.moe.MixtureOfExperts(num_experts=1)
     refused(lambda: pk.fit(model, data, METHOD, key=KEY), "draws for `meta.Linear`")
 
 

@@ -322,7 +322,7 @@ def test_prune_refuses(cls, value):
 
 # Together, but not with each other.
 
-EXPERTS = moe.SoftmaxMoE(num_experts=2)
+EXPERTS = moe.MixtureOfExperts(num_experts=2)
 ROAD = moe.Pairs(np.arange(9.0), np.sin(np.arange(9.0)))
 PLAIN = sbl.KroneckerSBL()
 GENERAL = r"has no rule for frozen or coupled modes; use `update=\"mm\"`"
@@ -351,7 +351,7 @@ FITS = {
     ),
     "another family": (
         (EXPERTS, ROAD, sbl.TypeII()),
-        r"`sbl.TypeII` fits .* not `SoftmaxMoE` to `Pairs`",
+        r"`sbl.TypeII` fits .* not `MixtureOfExperts` to `Pairs`",
     ),
     "data of another family": (
         (PLAIN, ROAD, sbl.TypeII()),
@@ -523,9 +523,9 @@ def test_new_rows_may_be_given_for_some_modes(data):
 @pytest.mark.parametrize("method", [pk.EM(1), sbl.TypeII()], ids=["EM", "TypeII"])
 def test_data_of_another_family_are_refused(method):
     if isinstance(method, pk.EM):
-        pattern = r"`SoftmaxMoE` takes `moe.Pairs`, not `Measurements`"
+        pattern = r"`MixtureOfExperts` takes `moe.Pairs`, not `Measurements`"
     else:
-        pattern = r"`sbl.TypeII` fits `sbl.KroneckerSBL` .* not `SoftmaxMoE` to"
+        pattern = r"`sbl.TypeII` fits `sbl.KroneckerSBL` .* not `MixtureOfExperts` to"
     data = sbl.Measurements(Y, [A, B])
     refused(lambda: pk.fit(EXPERTS, data, method, key=jax.random.key(0)), pattern)
 

@@ -1,13 +1,8 @@
-"""The design matrix, and least squares with many columns of weights."""
+"""Least squares with many columns of weights."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-
-
-def design(x: Float[Array, "n d"]) -> Float[Array, "n t"]:
-    """The design matrix, with one row $z = (1, x)$ per row of `x`."""
-    return jnp.concatenate([jnp.ones_like(x[:, :1]), x], axis=1)
 
 
 def weighted_grams(
