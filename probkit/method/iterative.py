@@ -182,10 +182,11 @@ class AbstractIterativeMethod(AbstractMethod):
             `{name: array}`.
         """
 
-    def runs_once(self, data: Data) -> bool:
+    def runs_once(self, model: Any, data: Data) -> bool:
         """Whether steps are compiled as by `jit_for_one_run`. By default they are not.
 
         Args:
+            model: the model, or the program of the run.
             data: the data.
         """
         return False

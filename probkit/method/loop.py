@@ -37,7 +37,7 @@ State = Any
 class Steps(Protocol):
     """What the loop needs of a method; see `AbstractIterativeMethod`."""
 
-    def runs_once(self, data) -> bool: ...
+    def runs_once(self, model, data) -> bool: ...
     def init(self, model, data, key, start) -> State: ...
     def step(self, model, data, state) -> State: ...
     def terminate(self, state) -> Any: ...
@@ -152,7 +152,7 @@ def iterate(
         ValueError: if the folder of the checkpoint holds another run.
     """
     like = example_of(data)
-    once = method.runs_once(like)
+    once = method.runs_once(model, like)
     init, advance = (_init_once, _advance_once) if once else (init_lanes, advance_lanes)
     keys = split_keys(key, lanes.count)
     own = lanes.place((keys, start))
