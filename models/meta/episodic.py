@@ -46,6 +46,7 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.loop import convolves
 from probkit.method.minibatch import Counted, counted
 from probkit.method.mixing import check_effective
 from probkit.method.programs import jit_for_one_run, one_of
@@ -280,6 +281,16 @@ class Episodic(AbstractIterativeMethod):
             leap=dropped(leap, state.posterior), num_steps=after.num_steps
         )
         return jax.tree.map(lambda a, b: jnp.where(fell, a, b), back, after)
+
+    def steps_alone(self, model, data):
+        hierarchy = model.model
+        if not on_cpu() or _learned(hierarchy) is None:
+            return False
+
+        def found(data, key):
+            return hierarchy.gather(data, hierarchy.first(data, key, None), key)
+
+        return convolves(jax.make_jaxpr(found)(data, jax.random.key(0)).jaxpr)
 
     def terminate(self, state):
         failed = (state.result != RESULTS.successful) & (state.num_steps > 0)

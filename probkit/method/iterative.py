@@ -191,6 +191,16 @@ class AbstractIterativeMethod(AbstractMethod):
         """
         return False
 
+    def steps_alone(self, model: Any, data: Data) -> bool:
+        """Whether each step is a program of its own, because it has convolutions that a
+        loop would slow down. By default it is not.
+
+        Args:
+            model: the model, or another program.
+            data: the data, or those of the first step.
+        """
+        return False
+
     def bare(self) -> "AbstractIterativeMethod":
         """The method without the fields that its steps do not read."""
         bare = copy.copy(self)
