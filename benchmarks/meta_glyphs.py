@@ -80,8 +80,13 @@ def components(letters, steps: int):
 
 def learned(letters, steps: int):
     tasks = meta.Tasks(letters.images, letters.labels, 20, 1, 4, key=KEY, batch_size=2)
+    # Long steps of the hierarchy, because the features move.
     method = meta.Episodic(
-        max_steps=steps, patience=steps, num_draws=20, learning_rate=2e-3
+        max_steps=steps,
+        patience=steps,
+        num_draws=20,
+        learning_rate=2e-3,
+        delay=100,
     )
     model = meta.GaussianClasses(Net(KEY))
     return pk.fit(model, tasks, method, key=KEY, throw=False)

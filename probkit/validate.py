@@ -60,10 +60,11 @@ def as_array(
             f"`{what}` has {count} {'value' if count == 1 else 'values'} missing, NaN or "
             f"infinite, the first{_place(bad)}; {remedy}."
         )
-    # A copy, because JAX may otherwise share memory that the user changes later.
-    if np.iscomplexobj(array):
-        return jnp.array(array, jnp.result_type(complex) if array.itemsize > 8 else None)
-    return jnp.array(array, jnp.result_type(float) if array.itemsize > 4 else None)
+    kind, single = (complex, 8) if np.iscomplexobj(array) else (float, 4)
+    dtype = jnp.result_type(kind) if array.itemsize > single else array.dtype
+    # A copy, because JAX may otherwise share memory that the user changes later; and put
+    # there as it is, because `jnp.array` makes a program for each shape.
+    return jax.device_put(array.astype(dtype))
 
 
 def _is_whole(value: Any) -> bool:

@@ -177,7 +177,7 @@ WITH_EM = [
     for name in FAMILIES
     if name.startswith(("moe", "sbl")) and name != "sbl two classes"
 ]
-OF_ROWS = ["moe one input", "a program alone", "a program alone, two columns"]
+OF_ROWS = ["moe one input", "a program alone, two columns"]
 
 
 def a_draw(model, data, seed: int = 0):

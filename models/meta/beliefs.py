@@ -123,9 +123,7 @@ class FullPrior(eqx.Module):
 
     def covariance(self) -> dist.Distribution:
         """The prior of the covariance."""
-        if self.sd is not None:
-            return HalfTCovariance(self.sd, DF)
-        return dist.InverseWishart(self.dof, scale_matrix=self.scale)
+        return covariance_prior(self)
 
     def degrees(self) -> Float[Array, ""]:
         if self.dof is not None:
@@ -169,21 +167,11 @@ class Full(AbstractBelief):
         free = d * jnp.log(n / 2) - multidigamma(n / 2, d)
         return 0.5 * (free + d / self.niw.strength)
 
-    def _scale(self, prior: FullPrior) -> tuple[Array, Array]:
-        r"""$E[V_0]$ and $E[\ln|V_0|]$ under the prior of half-t sds, if there is one."""
-        if self.rate is None:
-            assert prior.scale is not None
-            return prior.scale, logdet(prior.scale)
-        d, shape = self.niw.size, gamma_shape(self.niw.size)
-        mean_log = digamma(shape) - jnp.log(self.rate)
-        mean = jnp.diag(2 * DF * shape / self.rate)
-        return mean, d * math.log(2 * DF) + mean_log.sum()
-
     def moved(self, prior, averages, num, rate):
         if self.rate is not None:
             precision = jnp.diagonal(self.niw.precision())
             self = replace(self, rate=prior.sd**-2 + DF * precision)
-        before, _ = self._scale(prior)
+        before, _ = scale_before(prior.scale, self.rate)
         old, away = self.niw, prior.loc - self.niw.loc
         strength = some_way(old.strength, prior.strength + num * averages.share, rate)
         dof = some_way(old.dof, prior.degrees() + num * averages.share, rate)
@@ -195,7 +183,7 @@ class Full(AbstractBelief):
         return replace(self, niw=niw)
 
     def divergence(self, prior):
-        before, mean_log = self._scale(prior)
+        before, mean_log = scale_before(prior.scale, self.rate)
         d = self.niw.size
         found = divergence_of_scales(
             self.niw.scale, self.niw.dof, before, mean_log, prior.degrees(), d
@@ -261,19 +249,15 @@ class Within(eqx.Module):
         d = len(sd)
         precision = self.dof * jnp.diagonal(jnp.linalg.inv(self.scale))
         hyper = sd**-2 + DF * precision
-        new = jnp.diag(2 * DF * gamma_shape(d) / hyper) + misfit
+        new = scale_before(None, hyper)[0] + misfit
         dof = some_way(self.dof, DF + d - 1 + count, rate)
         return Within(some_way(self.scale, new, rate), dof, hyper)
 
     def divergence(self, sd: Array) -> Float[Array, ""]:
         """Kullback-Leibler divergence from the prior, in nats."""
         d = len(sd)
-        mean_log = digamma(gamma_shape(d)) - jnp.log(self.rate)
-        before = jnp.diag(2 * DF * gamma_shape(d) / self.rate)
-        mean_logdet = d * math.log(2 * DF) + mean_log.sum()
-        given = divergence_of_scales(
-            self.scale, self.dof, before, mean_logdet, DF + d - 1, d
-        )
+        before, mean_log = scale_before(None, self.rate)
+        given = divergence_of_scales(self.scale, self.dof, before, mean_log, DF + d - 1, d)
         return given + of_gammas(gamma_shape(d), self.rate, sd)
 
     def sample(self, key: PRNGKeyArray) -> Float[Array, "d d"]:
@@ -409,6 +393,28 @@ class Diagonal(AbstractBelief):
     def supports(self):
         count = 3 if self.rate is None else 4
         return [constraints.real_vector, *[constraints.positive] * count]
+
+
+def covariance_prior(prior: Any) -> dist.Distribution:
+    """Of a covariance: an inverse Wishart, or with half-t sds."""
+    if prior.sd is not None:
+        return HalfTCovariance(prior.sd, DF)
+    return dist.InverseWishart(prior.dof, scale_matrix=prior.scale)
+
+
+def scale_before(scale: Array | None, rate: Array | None) -> tuple[Array, Array]:
+    r"""$E[V_0]$ and $E[\ln|V_0|]$ of the prior $IW(V_0, n_0)$ of a covariance.
+
+    Args:
+        scale: $V_0$, if sds are not half-t.
+        rate: of the precisions of half-t sds, or None.
+    """
+    if rate is None:
+        assert scale is not None
+        return scale, logdet(scale)
+    d, shape = len(rate), gamma_shape(len(rate))
+    mean_log = digamma(shape) - jnp.log(rate)
+    return jnp.diag(2 * DF * shape / rate), d * math.log(2 * DF) + mean_log.sum()
 
 
 def supports_of_scale(d: int, rate: Array | None) -> list[constraints.Constraint]:

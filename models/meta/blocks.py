@@ -173,7 +173,7 @@ class MatrixBlock(AbstractBlock):
     """A covariance among rows, and one among columns, of a matrix of weights."""
 
     prior: MatrixPrior
-    label: str | None = eqx.field(static=True)
+    label: str = eqx.field(static=True)
     own: Leaves
 
     def _names(self) -> dict[str, list[str]]:
@@ -256,7 +256,8 @@ def blocks_of(
             # The size of the weights is that of rows.
             columns = SidePrior(sd=jnp.ones(shape[1], sd.dtype))
             rows = SidePrior(sd=jnp.broadcast_to(sd[at], (shape[0],)))
-            found.append(MatrixBlock(MatrixPrior(*own, rows, columns), *about))
+            # With a label also if it is alone, because data have an axis of rows.
+            found.append(MatrixBlock(MatrixPrior(*own, rows, columns), label, arrays))
         else:
             found.append(FullBlock(FullPrior(*own, sd=sd[at:end]), *about))
         at = end

@@ -23,22 +23,28 @@ LEAST_GAIN = 1e-3
 LEAST_PROBABLE = 0.01
 
 
-def checks(model: Any, sites: Sites, data: Episodes) -> tuple[Check, ...]:
+def checks(
+    model: Any, sites: Sites, data: Episodes, count: int | None = None
+) -> tuple[Check, ...]:
     """The verdicts.
 
     Args:
         model: a `meta.Linear`.
         sites: one draw.
         data: the data.
+        count: the number of data sets of which these are some; by default there are no
+            others. Those that are not here count as these do on average.
     """
     sizes = np.asarray(data.seen.sum(1))
     p, k = model.num_features(data), model.num_components
     full = model.covariance == "full"
     least = MORE_THAN_COEFFICIENTS + (p if full else 1)
+    count = len(sizes) if count is None else count
+    times = count / len(sizes)
     found = [
         Check(
             "data sets with values",
-            int((sizes > 0).sum()),
+            round(int((sizes > 0).sum()) * times),
             "at least",
             least * k,
             "what differs among data sets follows from the prior: give more data sets"
@@ -50,7 +56,7 @@ def checks(model: Any, sites: Sites, data: Episodes) -> tuple[Check, ...]:
         found.append(
             Check(
                 "values beyond the coefficients",
-                int(np.maximum(sizes - p, 0).sum()),
+                round(int(np.maximum(sizes - p, 0).sum()) * times),
                 "at least",
                 p,
                 "noise and differences among data sets cannot be told apart: give more "
@@ -59,7 +65,7 @@ def checks(model: Any, sites: Sites, data: Episodes) -> tuple[Check, ...]:
             )
         )
     if k > 1:
-        smallest = float(np.min(sites["weight"])) * len(sizes)
+        smallest = float(np.min(sites["weight"])) * count
         found.append(
             Check(
                 "data sets of the smallest component",

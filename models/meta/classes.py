@@ -196,13 +196,16 @@ class GaussianClasses(AbstractHierarchy):
     def loss(self, data, post, found):
         """Minus the log probability of the classes of the queries given the support, the
         mean over tasks, and over the splits of a task in which its examples are in the
-        support in turn. All splits use the same features.
+        support in turn. All splits use the same features, with the location and scale that
+        are believed: the belief follows them later, and a change of scale meanwhile would
+        otherwise change the loss, so that gradients shrink or inflate the features.
         """
         block = jax.tree.map(lambda a: a[0], post.blocks[0])
         # As in `gather`, so that features are computed once for both.
         f, k = self.embedded(data), data.support.shape[2]
         n, m = f.shape[1:3]
         hierarchy = block.location(), block.spread(), post.noise.spread()
+        f = _as_believed(f, *hierarchy)
         # Split r has the examples r, ..., r + k - 1 in its support.
         turn = (jnp.arange(m)[:, None] + jnp.arange(k)) % m
         means = f[:, :, turn].mean(3).swapaxes(1, 2)
@@ -436,6 +439,17 @@ def _log_probability(
     # Of the squared distance, what differs among the classes.
     product = _whitened(root, query - μ) @ center.swapaxes(-1, -2)
     return jax.nn.log_softmax(product - jnp.sum(center**2, -1)[..., None, :] / 2, -1)
+
+
+def _as_believed(f: Float[Array, "*n d"], μ: Array, Σ: Array, W: Array) -> Array:
+    r"""Features shifted and scaled such that their mean is $μ$, and their mean squared
+    distance from it $d$, where distances are those of $Σ + W$.
+
+    Features $a φ + b$ with $a > 0$ give the same.
+    """
+    mean = f.mean(tuple(range(f.ndim - 1)))
+    white = _whitened(jnp.linalg.cholesky(Σ + W), f - mean)
+    return μ + (f - mean) / jnp.sqrt(jnp.mean(white**2))
 
 
 def _shrunk(Σ: Array, W: Array, count: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ variational inference", for the step.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -45,21 +46,24 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
-from probkit.method.keys import two_keys
-from probkit.method.minibatch import Counted
+from probkit.method.loop import convolves
+from probkit.method.minibatch import Counted, counted
 from probkit.method.mixing import check_effective
 from probkit.method.programs import jit_for_one_run, one_of
 from probkit.method.windows import Windows, check_quiet, is_quiet, opened, stepped
-from probkit.model.source import AbstractSource, Rounds, example_of
+from probkit.model.source import AbstractSource, example_of
 from probkit.models.meta import gradient
-from probkit.models.meta.checks import check_episodes
-from probkit.models.meta.gibbs import chain
+from probkit.models.meta.checks import check_episodes, checks
+from probkit.models.meta.coordinates import by_row
+from probkit.models.meta.gibbs import chain, is_short
 from probkit.models.meta.leaps import QUIET, Leap, dropped, leapt, no_leap
 from probkit.models.meta.linear import Linear
 from probkit.models.meta.posterior import AbstractHierarchy, Posterior
 from probkit.validate import optional, positive, short, whole
 
 CONJUGATE, GRADIENT = "conjugate", "gradient"
+# Steps of a start in most fits.
+USUAL_STEPS = 200
 GIBBS, APPROXIMATION = "gibbs", "approximation"
 
 
@@ -278,6 +282,16 @@ class Episodic(AbstractIterativeMethod):
         )
         return jax.tree.map(lambda a, b: jnp.where(fell, a, b), back, after)
 
+    def steps_alone(self, model, data):
+        hierarchy = model.model
+        if not on_cpu() or _learned(hierarchy) is None:
+            return False
+
+        def found(data, key):
+            return hierarchy.gather(data, hierarchy.first(data, key, None), key)
+
+        return convolves(jax.make_jaxpr(found)(data, jax.random.key(0)).jaxpr)
+
     def terminate(self, state):
         failed = (state.result != RESULTS.successful) & (state.num_steps > 0)
         done = is_done(state.climb, self.atol)
@@ -300,6 +314,11 @@ class Episodic(AbstractIterativeMethod):
     @property
     def label(self):
         return f"Episodes, {self.num_starts} starts"
+
+    def runs_once(self, model, data):
+        # Of few devices and without networks; steps would take longer than the compiler.
+        linear = isinstance(model.model, Linear) and not by_row(model.model.features)
+        return linear and self.devices == 1 and is_short(model.model, data, USUAL_STEPS)
 
     def begin(self, model, data, key, start):
         method = self
@@ -325,14 +344,7 @@ class Episodic(AbstractIterativeMethod):
             # A source is never whole, also if it stands for one batch.
             factor = max(count / size, 1 + 1e-9)
             return begun._replace(program=Counted(model, factor))
-        if self.batch_size is None or self.batch_size >= len(data):
-            return begun._replace(program=Counted(model, 1.0))
-        key_run, key_rows = two_keys(begun.key_run)
-        return begun._replace(
-            program=Counted(model, len(data) / self.batch_size),
-            source=Rounds.of(data, key_rows, self.batch_size),
-            key_run=key_run,
-        )
+        return counted(begun, model, data, self.batch_size)
 
     def _refuse_threads_that_block(self, model, data, key, start):
         """Devices of a CPU share its threads (`probkit.method.batches`)."""
@@ -381,10 +393,7 @@ class Episodic(AbstractIterativeMethod):
         post, data, key = state.posterior, batch, end.key
         facts["exact"] = exact
         if exact:
-            key_start, key = two_keys(key)
-            begin = jax.tree.map(lambda a: a[0], _sampled(model, data, post, key_start, 1))
-            counts = (self.num_warmup, self.num_draws)
-            sites = chain(model, data, begin, key, counts)
+            sites = _chain(model, data, post, key, (self.num_warmup, self.num_draws))
         else:
             sites = _sampled(model, data, post, key, self.num_draws)
         sites = jax.device_get(jax.tree.map(lambda a: a[None], sites))
@@ -415,6 +424,12 @@ class Episodic(AbstractIterativeMethod):
             *mixed,
         )
 
+    def checks_of_model(self, model, given, data, facts):
+        if not isinstance(model, Linear):
+            return model.checks(given, data)
+        # The data of a fit from a source are those of one step.
+        return checks(model, given, data, facts.get("episodes"))
+
 
 def _learned(model: AbstractHierarchy) -> Any:
     """The arrays that are learned, in a tree like the model, or None."""
@@ -425,6 +440,11 @@ def _learned(model: AbstractHierarchy) -> Any:
 def _with(model: AbstractHierarchy, learned: Any) -> AbstractHierarchy:
     """The model with other arrays where some are learned."""
     return model if learned is None else eqx.combine(learned, model)
+
+
+@partial(jit_for_one_run, is_short=lambda *args: is_short(args[0], args[1], sum(args[-1])))
+def _chain(model, data, post: Posterior, key, counts: tuple[int, int]):
+    return chain(model, data, model.expected(post, data), key, counts)
 
 
 @jit_for_one_run

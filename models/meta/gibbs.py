@@ -9,7 +9,6 @@ Source: Gelman et al. (2013), "Bayesian data analysis", sections 15.4 and 22.3; 
 the scales.
 """
 
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -20,7 +19,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from probkit.method import RESULTS, AbstractIterativeMethod, Draws, Lanes, choose
 from probkit.method.mixing import check_agreement, check_effective
-from probkit.method.programs import jit_for_one_run
 from probkit.model.density import Sites, log_densities
 from probkit.models.meta.beliefs import (
     DF,
@@ -40,22 +38,44 @@ from probkit.models.meta.rescaled import rescaled
 from probkit.validate import whole
 
 
-class GibbsState(NamedTuple):
-    """A place of a chain, standardised.
+class Place(NamedTuple):
+    """Where a chain is, standardised.
 
     Attributes:
+        believed: the hierarchy.
         theta: coefficients of each episode, `(n, p)`.
         kind: its component, `(n,)`.
-        believed: the hierarchy.
-        sites: the same, in units of the data.
+    """
+
+    believed: Believed
+    theta: Float[Array, "n p"]
+    kind: Int[Array, " n"]
+
+    @classmethod
+    def given(cls, rows: Rows, believed: Believed, key: PRNGKeyArray) -> "Place":
+        """With coefficients and components drawn given the hierarchy."""
+        return cls(believed, *drawn_coefficients(rows, believed, key))
+
+    def swept(
+        self, model: Linear, data: Episodes, rows: Rows, keys: tuple[Array, Array]
+    ) -> "Place":
+        """After one sweep; the keys are of the hierarchy and of the coefficients."""
+        believed = drawn_hierarchy(model, data, rows, *self, keys[0])
+        return Place.given(rows, believed, keys[1])
+
+
+class GibbsState(NamedTuple):
+    """The state of a chain.
+
+    Attributes:
+        place: where it is.
+        sites: the hierarchy there, in units of the data.
         lp: log density of the program there, in nats.
         key: a JAX random key.
         num_steps: the number of sweeps.
     """
 
-    theta: Float[Array, "n p"]
-    kind: Int[Array, " n"]
-    believed: Believed
+    place: Place
     sites: Sites
     lp: Float[Array, ""]
     key: PRNGKeyArray
@@ -95,23 +115,18 @@ class Gibbs(AbstractIterativeMethod):
             believed = model.expected(model.first(data, key_place, None), data)
         else:
             believed = model.believed(start, data)
-        theta, kind = drawn_coefficients(model.rows(data), believed, key_theta)
+        place = Place.given(model.rows(data), believed, key_theta)
         sites = model.sites_of(believed, data)
         nothing = jnp.zeros((), jnp.int32)
-        lp = jnp.zeros((), data.dtype)
-        return GibbsState(theta, kind, believed, sites, lp, key, nothing)
+        return GibbsState(place, sites, jnp.zeros((), data.dtype), key, nothing)
 
     def step(self, model, data, state):
-        key, key_believed, key_theta = jax.random.split(state.key, 3)
-        rows = model.rows(data)
-        believed = drawn_hierarchy(
-            model, data, rows, state.believed, state.theta, state.kind, key_believed
-        )
-        theta, kind = drawn_coefficients(rows, believed, key_theta)
-        sites = model.sites_of(believed, data)
+        key, *keys = jax.random.split(state.key, 3)
+        place = state.place.swept(model, data, model.rows(data), tuple(keys))
+        sites = model.sites_of(place.believed, data)
         prior, likelihood = log_densities(model, data, sites)
         lp = prior + likelihood
-        return GibbsState(theta, kind, believed, sites, lp, key, state.num_steps + 1)
+        return GibbsState(place, sites, lp, key, state.num_steps + 1)
 
     def terminate(self, state):
         finished = state.num_steps >= self.num_warmup + self.num_samples
@@ -159,50 +174,48 @@ class Gibbs(AbstractIterativeMethod):
 
 # Visits of values in which an optimised program saves what it costs to make.
 SHORT = 4_000_000
-
-
 # Sweeps per draw, because successive ones resemble each other, if there are few data sets.
 # Many determine the hierarchy, which then moves freely, and sweeps take long.
 THIN = 5
 FEW = 200
 
 
-def _is_short(model, data, start, key, counts) -> bool:
-    return sum(counts) * data.y.size * model.num_components < SHORT
+def is_short(model: Linear, data: Episodes, num: int) -> bool:
+    """Whether so many sweeps, or steps, take little time."""
+    return num * data.y.size * model.num_components < SHORT
 
 
-@partial(jit_for_one_run, is_short=_is_short)
 def chain(
-    model: Linear, data: Episodes, start: Sites, key: PRNGKeyArray, counts: tuple[int, int]
+    model: Linear,
+    data: Episodes,
+    start: Believed,
+    key: PRNGKeyArray,
+    counts: tuple[int, int],
 ) -> Sites:
     """Draws of one chain, without their densities: `{site: array[draw, ...]}`.
 
     Args:
         model: the model.
         data: the data.
-        start: where it begins.
+        start: the hierarchy where it begins.
         key: a JAX random key.
         counts: the number of draws that are dropped, and of those that are kept.
     """
-    rows, believed = model.rows(data), model.believed(start, data)
+    rows = model.rows(data)
     key_theta, key = jax.random.split(key)
-    place = (believed, *drawn_coefficients(rows, believed, key_theta))
 
     def sweep(place, key):
-        key_believed, key_theta = jax.random.split(key)
-        believed, theta, kind = place
-        believed = drawn_hierarchy(model, data, rows, believed, theta, kind, key_believed)
-        return (believed, *drawn_coefficients(rows, believed, key_theta)), None
+        return place.swept(model, data, rows, tuple(jax.random.split(key))), None
 
     def draw(place, key):
         keys = jax.random.split(key, THIN if len(data) <= FEW else 1)
         place, _ = jax.lax.scan(sweep, place, keys)
-        return place, place[0]
+        return place, place.believed
 
     # One loop for both, which compiles once.
     num_warmup, num_draws = counts
     keys = jax.random.split(key, num_warmup + num_draws)
-    _, drawn = jax.lax.scan(draw, place, keys)
+    _, drawn = jax.lax.scan(draw, Place.given(rows, start, key_theta), keys)
     drawn = jax.tree.map(lambda values: values[num_warmup:], drawn)
     return jax.vmap(lambda believed: model.sites_of(believed, data))(drawn)
 

@@ -10,7 +10,6 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.transforms import AffineTransform
-from optax.assignment import hungarian_algorithm
 
 from probkit.distributions import (
     Congruence,
@@ -21,8 +20,11 @@ from probkit.distributions import (
 )
 from probkit.method.keys import two_keys
 from probkit.model.density import Sites
+from probkit.models.meta import coordinates
+from probkit.models.meta.axes import coords_at, coords_of, dims_of
 from probkit.models.meta.beliefs import DF, Averages, DiagonalPrior, FullPrior
 from probkit.models.meta.checks import checks
+from probkit.models.meta.components import in_order
 from probkit.models.meta.episodes import Episodes
 from probkit.models.meta.evidence import (
     Believed,
@@ -32,7 +34,7 @@ from probkit.models.meta.evidence import (
     locals_of,
     predicted,
 )
-from probkit.models.meta.features import learned_of, of_each, size_of
+from probkit.models.meta.features import learned_of
 from probkit.models.meta.local import Local
 from probkit.models.meta.noise import Noise
 from probkit.models.meta.posterior import (
@@ -174,19 +176,11 @@ class Linear(AbstractHierarchy):
             axes = ["component", *axes]
         return numpyro.sample(name, prior, infer={"event_dims": axes})
 
-    @property
-    def _by_row(self) -> bool:
-        """Whether features are those of one row at a time."""
-        return isinstance(self.features, eqx.Module)
-
     # Standardised coordinates.
 
     def value_center(self, data: Episodes) -> Float[Array, ""]:
-        """What is subtracted from the values: their mean, but if a function has features
-        in the place of an intercept.
-        """
-        known = self.features is None or self._by_row
-        return data.y_mean if known else jnp.zeros_like(data.y_mean)
+        """What is subtracted from the values."""
+        return coordinates.value_center(self.features, data)
 
     def value_scale(self, data: Episodes) -> Float[Array, ""]:
         return data.y_sd
@@ -194,43 +188,28 @@ class Linear(AbstractHierarchy):
     def noise_scale(self, data):
         return jnp.ones((), data.dtype)
 
-    def _input_center(self, data: Episodes) -> Float[Array, " d"]:
-        # An intercept cannot be independent of slopes both at the mean and at zero.
-        full = self.covariance == "full"
-        return data.x_mean if full else jnp.zeros_like(data.x_mean)
-
     def design(self, x: Array, data: Episodes, rows: Array) -> Float[Array, "n m p"]:
         """Standardised features, zero where there is no row."""
-        if self._by_row:
-            found = of_each(self.features, x, 2)
-        elif self.features is not None:
-            found = self.features(x)
-        else:
-            z = (x - self._input_center(data)) / data.x_sd
-            found = jnp.concatenate([jnp.ones_like(z[..., :1]), z], -1)
-        return jnp.where(rows[..., None], found, 0.0)
+        return coordinates.design(self, x, data, rows)
 
     def to_units(self, data: Episodes) -> tuple[Float[Array, "p p"], Float[Array, " p"]]:
         """$T$ and $t$: coefficients in units of the data are $T c + t$."""
-        scale = self.value_scale(data)
-        if self.features is not None:
-            p = self.num_features(data)
-            return scale * jnp.eye(p, dtype=data.dtype), jnp.zeros(p, data.dtype)
-        slope = scale / data.x_sd
-        d = len(slope)
-        T = jnp.diag(jnp.concatenate([scale[None], slope]))
-        T = T.at[0, 1:].set(-slope * self._input_center(data))
-        return T, jnp.zeros(d + 1, data.dtype).at[0].set(self.value_center(data))
+        return coordinates.to_units(self, data)
 
     def num_features(self, data: Episodes) -> int:
         """The number of coefficients of a data set."""
-        if self.features is None:
-            return data.x.shape[-1] + 1
-        x = data.x
-        if self._by_row:
-            row = jax.ShapeDtypeStruct(x.shape[2:], x.dtype)
-            return size_of(self.features, row, 0, "Linear")
-        return size_of(self.features, x, 2, "Linear")
+        return coordinates.num_features(self.features, data)
+
+    def believed(self, sites: Sites, data: Episodes) -> Believed:
+        """The hierarchy of one draw, standardised."""
+        return coordinates.standardised(self, sites, data)
+
+    def sites_of(self, believed: Believed, data: Episodes) -> Sites:
+        """The sites of a hierarchy, in units of the data."""
+        spread = believed.root @ believed.root.swapaxes(1, 2)
+        noise = believed.precision**-0.5 if self.noise_sd is None else None
+        weight = jnp.exp(believed.log_weight)
+        return coordinates.in_units(self, believed.mean, spread, weight, noise, data)
 
     def block_priors(self, data):
         self.refuse(data)
@@ -265,25 +244,6 @@ class Linear(AbstractHierarchy):
                 f"`Linear(prior=...)` is for {self.prior.size} coefficients; these data "
                 f"have {p}: {', '.join(self._coefficients(data))}."
             )
-
-    def believed(self, sites: Sites, data: Episodes) -> Believed:
-        """The hierarchy of one draw, standardised."""
-        T, t = self.to_units(data)
-        back = jnp.linalg.inv(T)
-        mean = (sites["population_mean"] - t) @ back.T
-        if self.covariance == "full":
-            root = jnp.linalg.cholesky(back @ sites["covariance"] @ back.T)
-        else:
-            scaled = sites["between_sd"] / jnp.diagonal(T)
-            root = scaled[..., None] * jnp.eye(len(t), dtype=data.dtype)
-        if self.num_components == 1:
-            mean, root = mean[None], root[None]
-            log_weight = jnp.zeros(1, data.dtype)
-        else:
-            log_weight = jnp.log(sites["weight"])
-        sd = sites["noise_sd"] if self.noise_sd is None else self.noise_sd
-        noise = sd / self.value_scale(data)
-        return Believed(log_weight, mean, root, noise**-2, -2 * jnp.log(noise))
 
     # What is believed, for the methods of the family.
 
@@ -382,30 +342,7 @@ class Linear(AbstractHierarchy):
             spread = jax.vmap(jnp.diag)(spread)
         weight = jax.random.dirichlet(key_weight, post.concentration)
         noise = None if post.noise is None else post.noise.sample(key_noise)
-        return self._in_units(mean, spread, weight, noise, data)
-
-    def sites_of(self, believed: Believed, data: Episodes) -> Sites:
-        """The sites of a hierarchy, in units of the data."""
-        spread = believed.root @ believed.root.swapaxes(1, 2)
-        weight, noise = jnp.exp(believed.log_weight), believed.precision**-0.5
-        return self._in_units(believed.mean, spread, weight, noise, data)
-
-    def _in_units(self, mean, spread, weight, noise, data: Episodes) -> Sites:
-        """Sites from a standardised hierarchy, with an axis of components."""
-        T, t = self.to_units(data)
-        sites = {"population_mean": mean @ T.T + t}
-        if self.covariance == "full":
-            sites["covariance"] = T @ spread @ T.T
-        else:
-            variances = jnp.diagonal(spread, axis1=1, axis2=2)
-            sites["between_sd"] = jnp.sqrt(variances) * jnp.diagonal(T)
-        if self.num_components == 1:
-            sites = {site: value[0] for site, value in sites.items()}
-        else:
-            sites["weight"] = weight
-        if self.noise_sd is None:
-            sites["noise_sd"] = noise * self.value_scale(data)
-        return sites
+        return coordinates.in_units(self, mean, spread, weight, noise, data)
 
     # Answers.
 
@@ -461,29 +398,9 @@ class Linear(AbstractHierarchy):
         return found if self.num_components == 1 else found | {"kind": kind}
 
     def canonical(self, sites, data, reference=None):
-        """Components in the order of their weights, largest first; or, with a reference, in
-        the order that agrees best with it on which data sets belong to which (Stephens
-        2000, "Dealing with label switching").
-        """
         if self.num_components == 1:
             return sites
-        order = jnp.argsort(-sites["weight"])
-        if reference is not None:
-            # A thousand data sets are enough to distinguish the components.
-            thin = data.take(jnp.arange(0, len(data), max(1, len(data) // 1000)))
-            target = jnp.exp(self._log_share(reference, thin))
-            log_share = jnp.maximum(self._log_share(sites, thin), -700.0)
-            theirs, ours = hungarian_algorithm(-target.T @ log_share)
-            order = jnp.zeros_like(ours).at[theirs].set(ours)
-        return {
-            name: value if name == "noise_sd" else value[order]
-            for name, value in sites.items()
-        }
-
-    def _log_share(self, sites: Sites, data: Episodes) -> Float[Array, "n k"]:
-        believed = self.believed(sites, data)
-        found = locals_of(self.rows(data), believed)
-        return jax.nn.log_softmax(believed.log_weight - found.cost, axis=1)
+        return in_order(self, sites, data, reference)
 
     def checks(self, sites, data):
         return checks(self, sites, data)
@@ -500,33 +417,19 @@ class Linear(AbstractHierarchy):
         lead = ["component"] if self.num_components > 1 else []
         return {
             "population_mean": (*lead, *AXES),
-            "mean": ("group", "row"),
-            "sd": ("group", "row"),
             "covariance": (*lead, *AXES, OTHER),
             "between_sd": (*lead, *AXES),
             "weight": ("component",),
             "noise_sd": (),
             "coefficient": ("group", *AXES),
             "kind": ("group",),
-            "x": ("group", "row", *(f"input_{i}" for i in range(data.x.ndim - 2))),
-            "y": ("group", "row"),
-            "seen": ("group", "row"),
-            **{name: () for name in ("y_mean", "y_sd")},
-            **{
-                name: tuple(f"input_{i}" for i in range(data.x.ndim - 2))
-                for name in ("x_mean", "x_sd")
-            },
+            **dims_of(data),
         }
 
     def coords_at(self, inputs):
-        return {
-            "group": inputs.labels(),
-            "row": np.arange(inputs.asked.shape[1]),
-        }
+        return coords_at(inputs)
 
     def coords(self, data):
         names = self._coefficients(data)
-        coords = {"group": data.labels(), "row": np.arange(data.y.shape[1])}
-        coords |= {"term": names, OTHER: names}
-        coords |= data.input_labels()
-        return coords | {"component": np.arange(self.num_components)}
+        coords = {"term": names, OTHER: names, "component": np.arange(self.num_components)}
+        return coords | coords_of(data)

@@ -19,11 +19,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import digamma
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from probkit.distributions import HalfTCovariance
 from probkit.distributions.normal_inverse_wishart import (
     divergence_of_scales,
     logdet,
@@ -33,8 +31,10 @@ from probkit.models.meta.beliefs import (
     DF,
     AbstractBelief,
     Averages,
+    covariance_prior,
     gamma_shape,
     of_gammas,
+    scale_before,
     some_way,
     supports_of_scale,
 )
@@ -56,9 +56,7 @@ class SidePrior(eqx.Module):
 
     def covariance(self) -> dist.Distribution:
         """As a distribution."""
-        if self.sd is not None:
-            return HalfTCovariance(self.sd, DF)
-        return dist.InverseWishart(self.dof, scale_matrix=self.scale)
+        return covariance_prior(self)
 
     def degrees(self) -> Float[Array, ""]:
         if self.sd is not None:
@@ -109,13 +107,7 @@ class Side(eqx.Module):
 
     def before(self, prior: SidePrior) -> tuple[Array, Array]:
         r"""$E[V_0]$ and $E[\ln|V_0|]$ under the prior of half-t sds, if there is one."""
-        if self.rate is None:
-            assert prior.scale is not None
-            return prior.scale, logdet(prior.scale)
-        d, shape = self.size, gamma_shape(self.size)
-        mean_log = digamma(shape) - jnp.log(self.rate)
-        mean = jnp.diag(2 * DF * shape / self.rate)
-        return mean, d * math.log(2 * DF) + mean_log.sum()
+        return scale_before(prior.scale, self.rate)
 
     def refreshed(self, prior: SidePrior) -> "Side":
         """With the precisions of half-t sds at their best."""

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -14,6 +13,7 @@ from numpyro.distributions.transforms import AffineTransform
 
 from probkit.distributions import InUnits, half_t
 from probkit.model.density import Sites
+from probkit.models.meta.axes import coords_at, coords_of, dims_of
 from probkit.models.meta.beliefs import DF, Averages
 from probkit.models.meta.blocks import (
     AbstractBlock,
@@ -359,29 +359,20 @@ class Network(AbstractHierarchy):
     # Names of axes.
 
     def dims(self, data):
-        inputs = tuple(f"input_{i}" for i in range(data.x.ndim - 2))
         return {
             "population_mean": ("weight",),
-            "mean": ("group", "row"),
             **{name: d for b in self.blocks(data) for name, d in b.dims().items()},
             "theta": ("group", "weight"),
             "noise_sd": (),
             "probability": ("group", "row", "class"),
-            "x": ("group", "row", *inputs),
-            **dict.fromkeys(("y", "seen"), ("group", "row")),
-            **dict.fromkeys(("y_mean", "y_sd"), ()),
-            **dict.fromkeys(("x_mean", "x_sd"), inputs),
+            **dims_of(data),
         }
 
     def coords_at(self, inputs):
-        return {
-            "group": inputs.labels(),
-            "row": np.arange(inputs.asked.shape[1]),
-        }
+        return coords_at(inputs)
 
     def coords(self, data):
-        coords = {"group": data.labels(), "row": np.arange(data.y.shape[1])}
-        coords |= {"weight": self.leaves().labels()}
+        coords = {"weight": self.leaves().labels()}
         for block in self.blocks(data):
             coords |= block.coords()
-        return coords | data.input_labels()
+        return coords | coords_of(data)

@@ -1,12 +1,12 @@
 """Where to predict: new rows of data sets, given what is known of these."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from probkit.models.meta.episodes import Episodes
 from probkit.models.meta.filled import filled_inputs
@@ -32,30 +32,40 @@ class New:
         self.x, self.support_x, self.support_y = x, support_x, support_y
 
 
+class Names:
+    """What a compiled program does not read: it is the same program for all names.
+
+    A program is found by what its arguments are equal to. Therefore all names are equal.
+    """
+
+    def __init__(self, names: Iterable[Any]):
+        self.names = tuple(names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Names)
+
+    def __hash__(self) -> int:
+        return hash(Names)
+
+
 class Queries(eqx.Module):
     """Rows to predict.
-
-    A compiled program is for certain names and any numbers. Therefore `names` are those of
-    all data sets that could be asked for, and `number` says which ones are.
 
     Attributes:
         support: data sets with the rows that are known of them, `n` of them, without names.
         x: inputs of the rows to predict, `(n, q, *s)`.
         asked: which of these there are, `(n, q)`; predictions of others are NaN.
-        number: of each data set, `(n,)`, among `names`.
-        names: of data sets, or None if they are counted.
+        names: of the data sets, or their numbers.
     """
 
     support: Episodes
     x: Float[Array, "n q *s"]
     asked: Bool[Array, "n q"]
-    number: Int[Array, " n"]
-    names: tuple[Any, ...] | None = eqx.field(static=True, default=None)
+    names: Names = eqx.field(static=True)
 
     def labels(self) -> np.ndarray:
         """Names of the data sets, or their numbers."""
-        number = np.asarray(self.number)
-        return number if self.names is None else np.array(self.names)[number]
+        return np.array(self.names.names)
 
 
 def queries(given: Any, data: Episodes) -> Queries:
@@ -74,12 +84,11 @@ def queries(given: Any, data: Episodes) -> Queries:
     if isinstance(given, Episodes):
         _refuse_other_inputs(given.x, data)
         _refuse_other_columns(given, data)
-        shared = {name: getattr(data, name) for name in Episodes.shared}
-        own = given.of_rows(shared | _cast(given, data), None)
-        return Queries(own, own.x, own.seen, jnp.arange(len(own)), given.names)
+        own = _as_of_fit(given, data)
+        return Queries(own, own.x, own.seen, Names(given.labels()))
     if isinstance(given, New):
         x, asked = _inputs(given.x, data)
-        return Queries(_support(given, len(x), data), x, asked, jnp.arange(len(x)))
+        return Queries(_support(given, len(x), data), x, asked, Names(range(len(x))))
     if isinstance(given, Mapping) and given:
         labels = {name: i for i, name in enumerate(data.names or range(len(data)))}
         unknown = [name for name in given if name not in labels]
@@ -89,9 +98,9 @@ def queries(given: Any, data: Episodes) -> Queries:
                 "give `meta.New(x, support_x, support_y)` for another one."
             )
         x, asked = _inputs(list(given.values()), data)
-        number = jnp.array([labels[name] for name in given])
+        number = np.array([labels[name] for name in given])
         rows = {name: array[number] for name, array in data.rows().items()}
-        return Queries(data.of_rows(rows, None), x, asked, number, data.names)
+        return Queries(data.of_rows(rows, None), x, asked, Names(data.labels()[number]))
     raise ValueError(
         f"`{PREDICT}` got {short(given)}; it takes `{{name: inputs}}` of data sets of the "
         "fit, `meta.New(x, support_x, support_y)`, or `meta.Episodes`."
@@ -137,7 +146,7 @@ def _support(given: New, count: int, data: Episodes) -> Episodes:
     _refuse_other_inputs(x, data)
     y, units = given.support_y, data.units
     support = Episodes(given.support_x, y, units=units, may_be_empty=True)
-    return support.of_rows(_cast(support, data), None)
+    return _as_of_fit(support, data)
 
 
 def _nothing(count: int, data: Episodes) -> Episodes:
@@ -147,6 +156,7 @@ def _nothing(count: int, data: Episodes) -> Episodes:
     return data.of_rows({"x": x, "y": y, "seen": y > 0}, None)
 
 
-def _cast(given: Episodes, data: Episodes) -> dict[str, Array]:
-    """Rows in the dtype of the data of the fit."""
-    return {name: getattr(given, name).astype(data.dtype) for name in ("x", "y")}
+def _as_of_fit(given: Episodes, data: Episodes) -> Episodes:
+    """Without names, and with units, columns and dtype of the data of the fit."""
+    rows = {name: getattr(given, name).astype(data.dtype) for name in ("x", "y")}
+    return data.of_rows(rows | {"seen": given.seen}, None)

@@ -297,7 +297,7 @@ class Closed(AbstractMethod):
 class Search(MAP):
     """The search for the maximum. The cost of a step is that of its linear algebra."""
 
-    def runs_once(self, data):
+    def runs_once(self, model, data):
         return True
 
 

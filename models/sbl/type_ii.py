@@ -223,7 +223,7 @@ class TypeII(AbstractIterativeMethod):
     def step_limit(self):
         return self.max_steps
 
-    def runs_once(self, data):
+    def runs_once(self, model, data):
         return is_small(data, self.num_restarts)
 
     def begin(self, model, data, key, start):
@@ -311,7 +311,8 @@ def _starts(model: KroneckerSBL, data: Measurements, key, log_sds) -> Sites:
 
 
 @partial(
-    jit_for_one_run, is_short=lambda method, model, data, squares: method.runs_once(data)
+    jit_for_one_run,
+    is_short=lambda method, model, data, squares: method.runs_once(model, data),
 )
 def _pruned(
     method: TypeII, model: KroneckerSBL, data: Measurements, squares: Squares

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from probkit.linalg import mode_products
 from probkit.settings import with_all_digits
 from probkit.validate import as_array, positive, short, whole
 
@@ -56,15 +55,19 @@ class Chebyshev(eqx.Module):
     @with_all_digits
     def __call__(self, points: Float[Array, "*m k"]) -> Float[Array, "*m"]:
         """The values at points, `(..., k)`. NaN outside the box."""
-        points = jnp.asarray(points, self.core.dtype)
-        x = (2 * points - self.low - self.high) / (self.high - self.low)
-        flat = x.reshape(-1, x.shape[-1])
-        args: list[Any] = [self.core, list(range(self.core.ndim))]
-        for k, C in enumerate(self.factors):
-            args += [polynomials(flat[:, k], len(C)) @ C, [self.core.ndim, k]]
-        values = jnp.einsum(*args, [self.core.ndim], optimize="greedy")
-        inside = jnp.all((points >= self.low) & (points <= self.high), -1)
-        return jnp.where(inside, values.reshape(points.shape[:-1]), jnp.nan)
+        return _values(self, jnp.asarray(points, self.core.dtype))
+
+
+@jax.jit
+def _values(value, points):
+    x = (2 * points - value.low - value.high) / (value.high - value.low)
+    flat = x.reshape(-1, x.shape[-1])
+    args: list[Any] = [value.core, list(range(value.core.ndim))]
+    for k, C in enumerate(value.factors):
+        args += [polynomials(flat[:, k], len(C)) @ C, [value.core.ndim, k]]
+    values = jnp.einsum(*args, [value.core.ndim], optimize="greedy")
+    inside = jnp.all((points >= value.low) & (points <= value.high), -1)
+    return jnp.where(inside, values.reshape(points.shape[:-1]), jnp.nan)
 
 
 @with_all_digits
@@ -118,11 +121,14 @@ def chebyshev(
         for l, h, θ in zip(low, high, angles, strict=True)
     ]
     grid = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, K)
-    values = as_array(
+    given = as_array(
         function(jnp.asarray(grid)),
         "chebyshev(function)",
         remedy="choose a box in which the function is finite",
     )
+    # From here in NumPy: ranks are found on the way, and JAX would compile every step for
+    # its own shapes.
+    values = np.asarray(given)
     if values.shape != (len(grid),):
         raise ValueError(
             f"`chebyshev(function)` returned the shape {values.shape} for points of shape "
@@ -130,27 +136,25 @@ def chebyshev(
         )
     # The orthonormal transform, in which singular values are those of the values.
     norms = [
-        jnp.asarray(np.sqrt(np.where(np.arange(n) == 0, 1, 2) / n), values.dtype)
-        for n in sizes
+        np.sqrt(np.where(np.arange(n) == 0, 1, 2) / n).astype(values.dtype) for n in sizes
     ]
-    waves = [
-        norm[:, None] * np.cos(np.outer(np.arange(len(norm)), θ)).astype(values.dtype)
-        for norm, θ in zip(norms, angles, strict=True)
-    ]
-    coefficients = mode_products(values.reshape(sizes), waves)
+    coefficients = values.reshape(sizes)
+    for k, (norm, θ) in enumerate(zip(norms, angles, strict=True)):
+        waves = np.cos(np.outer(np.arange(len(norm)), θ)).astype(values.dtype)
+        coefficients = _along(coefficients, norm[:, None] * waves, k)
     core, bases, left_out = truncated(coefficients, most, tol)
-    factors = tuple(norm[:, None] * U for norm, U in zip(norms, bases, strict=True))
+    factors = [norm[:, None] * U for norm, U in zip(norms, bases, strict=True)]
     # Two of them, because every other one of an even or odd function is zero.
-    ends = [jnp.moveaxis(coefficients, k, 0)[-2:] for k in range(K)]
-    last = jnp.stack([jnp.linalg.norm(one.reshape(-1)) for one in ends])
-    total = jnp.linalg.norm(coefficients.reshape(-1))
+    ends = [np.moveaxis(coefficients, k, 0)[-2:] for k in range(K)]
+    last = np.stack([np.linalg.norm(one) for one in ends])
+    total = np.linalg.norm(coefficients)
     return Chebyshev(
         jnp.asarray(low, values.dtype),
         jnp.asarray(high, values.dtype),
-        core,
-        factors,
-        left_out,
-        last / jnp.where(total > 0, total, 1.0),
+        jnp.asarray(core),
+        tuple(map(jnp.asarray, factors)),
+        jnp.asarray(left_out),
+        jnp.asarray(last / (total if total > 0 else 1.0)),
     )
 
 
@@ -166,8 +170,8 @@ def polynomials(x: Float[Array, " m"], count: int) -> Float[Array, "m n"]:
 
 
 def truncated(
-    tensor: Float[Array, "..."], ranks: Sequence[int], tol: float
-) -> tuple[Float[Array, "..."], list[Float[Array, "_n _r"]], Float[Array, ""]]:
+    tensor: Float[np.ndarray, "..."], ranks: Sequence[int], tol: float
+) -> tuple[Float[np.ndarray, "..."], list[Float[np.ndarray, "_n _r"]], np.floating]:
     """A tensor in Tucker form, mode by mode.
 
     Args:
@@ -178,24 +182,28 @@ def truncated(
     Returns:
         The core, orthonormal factors, and the norm of what was left out, relative.
     """
-    total = jnp.linalg.norm(tensor.reshape(-1))
-    total = jnp.where(total > 0, total, 1.0)
-    core, factors, lost = tensor, [], jnp.zeros((), tensor.dtype)
+    total = np.linalg.norm(tensor)
+    total = total if total > 0 else tensor.dtype.type(1)
+    core, factors, lost = tensor, [], tensor.dtype.type(0)
     for k, most in enumerate(ranks):
-        unfolded = jnp.moveaxis(core, k, 0).reshape(core.shape[k], -1)
+        unfolded = np.moveaxis(core, k, 0).reshape(core.shape[k], -1)
         # All that is needed of the long side is its triangular root.
-        root = jnp.linalg.qr(unfolded.T, mode="r")
-        U, s, _ = jnp.linalg.svd(root.T, full_matrices=False)
+        root = np.linalg.qr(unfolded.T, mode="r")
+        U, s, _ = np.linalg.svd(root.T, full_matrices=False)
         # The square of what is left out with the first r singular values, r = 0, 1, …
-        tails = jnp.append(jnp.cumsum(s[::-1] ** 2)[::-1], 0.0)
-        enough = int(jnp.argmax(tails <= (tol * total) ** 2 / len(ranks)))
+        tails = np.append(np.cumsum(s[::-1] ** 2)[::-1], s.dtype.type(0))
+        enough = int(np.argmax(tails <= (tol * total) ** 2 / len(ranks)))
         rank = max(1, min(most, enough))
         lost = lost + tails[rank]
         factors.append(U[:, :rank])
-        only: list[Any] = [None] * core.ndim
-        only[k] = factors[-1].T
-        core = mode_products(core, only)
-    return core, factors, jnp.sqrt(lost) / total
+        core = _along(core, factors[-1].T, k)
+    return core, factors, np.sqrt(lost) / total
+
+
+def _along(
+    tensor: Float[np.ndarray, "..."], matrix: Float[np.ndarray, "m n"], axis: int
+) -> Float[np.ndarray, "..."]:
+    return np.moveaxis(np.tensordot(matrix, tensor, (1, axis)), 0, axis)
 
 
 def _ends(box: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -218,7 +218,7 @@ class MessagePassing(AbstractMessagePassing):
 
     # The run as a whole.
 
-    def runs_once(self, data):
+    def runs_once(self, model, data):
         return data.is_short(self.num_starts * USUAL_STEPS)
 
     @property

@@ -28,11 +28,10 @@ from probkit.method import (
     best_lane,
     choose,
 )
-from probkit.method.keys import two_keys
-from probkit.method.minibatch import Counted
+from probkit.method.minibatch import Counted, counted
 from probkit.method.windows import Windows, is_quiet, opened, stepped
 from probkit.model.check import Check
-from probkit.model.source import AbstractSource, Rounds, example_of
+from probkit.model.source import AbstractSource, example_of
 from probkit.models.tucker.ascent import Ascent
 from probkit.models.tucker.entries import Entries
 from probkit.models.tucker.messages import (
@@ -253,14 +252,7 @@ class StochasticMessagePassing(AbstractMessagePassing):
             example = example_of(data)
             count = data.num_rows() or len(example)
             return begun._replace(program=Counted(model, count / len(example)))
-        if self.batch_size is None or self.batch_size >= len(data):
-            return begun._replace(program=Counted(model, 1.0))
-        key_run, key_rows = two_keys(begun.key_run)
-        return begun._replace(
-            program=Counted(model, len(data) / self.batch_size),
-            source=Rounds.of(data, key_rows, self.batch_size),
-            key_run=key_run,
-        )
+        return counted(begun, model, data, self.batch_size)
 
     def finish(self, model, data, end):
         # Of the last windows, because the bound of one batch is noisy.

@@ -26,7 +26,9 @@ def diagnose(fitted: Fit) -> Report:
             "`diagnose`: the method of this fit could not be rebuilt from its file; "
             "`az.summary(fit.tree)` and `az.diagnose(fit.tree)` still work."
         )
-    checks = fitted.method.checks(fitted.tree, fitted.facts)
-    checks += fitted.model.checks(typical_integrated(fitted), fitted.data)
+    method, facts = fitted.method, fitted.facts
+    checks = method.checks(fitted.tree, facts)
+    given = typical_integrated(fitted)
+    checks += method.checks_of_model(fitted.model, given, fitted.data, facts)
     title = f"{type(fitted.model).__name__} by {type(fitted.method).__name__}"
     return Report(title, checks)

@@ -288,7 +288,7 @@ class Thinned:
         """The draws, one after another."""
         # By NumPy, because each step of JAX would be a program of its own.
         draws = {k: np.asarray(v)[:, self.picked] for k, v in draws_of(self.fitted).items()}
-        return {k: jnp.asarray(v.reshape(-1, *v.shape[2:])) for k, v in draws.items()}
+        return jax.device_put({k: v.reshape(-1, *v.shape[2:]) for k, v in draws.items()})
 
     def _integrated(self) -> Any:
         """`model.integrated` of each draw, kept with the fit; None if that is too much."""

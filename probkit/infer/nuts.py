@@ -1,5 +1,6 @@
 """The no-U-turn sampler: NumPyro's transitions in our compiled loop."""
 
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import numpy as np
 import numpyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Int
+from numpyro.infer.util import ParamInfo, potential_energy
 
 from probkit.method import RESULTS, AbstractIterativeMethod, Begin, Draws, Lanes
 from probkit.method.mixing import check_agreement, check_effective
@@ -107,18 +109,20 @@ class NUTS(AbstractIterativeMethod):
         else:
             centre = off_the_edge(unconstrain(model, data, start))
             position = _jittered(centre, key_place, self.jitter)
-        kernel = self._kernel(model)
-        state = kernel.init(key_kernel, self.num_warmup, position, (data,), {})
+        kernel = self._kernel(model, data, position)
+        state = kernel.init(key_kernel, self.num_warmup, position)
         return NUTSState(state, jnp.zeros((), jnp.int32))
 
     def step(self, model, data, state):
-        kernel = self._kernel(model)
-        # NumPyro's object can step only after `init`. Traced, `init` takes no run time.
+        now = state.kernel
+        kernel = self._kernel(model, data, now.z)
+        # NumPyro's object can step only after `init`. Traced, `init` takes no run time, and
+        # where the energy and its slope are known it does not trace the program either.
+        known = ParamInfo(now.z, now.potential_energy, now.z_grad)
         jax.eval_shape(
-            lambda key: kernel.init(key, self.num_warmup, None, (data,), {}),
-            jax.random.key(0),
+            lambda key: kernel.init(key, self.num_warmup, known), jax.random.key(0)
         )
-        return NUTSState(kernel.sample(state.kernel, (data,), {}), state.num_steps + 1)
+        return NUTSState(kernel.sample(now, (), {}), state.num_steps + 1)
 
     def terminate(self, state) -> Bool[Array, ""]:
         finished = state.num_steps >= self.num_warmup + self.num_samples
@@ -216,15 +220,18 @@ class NUTS(AbstractIterativeMethod):
                 f"{', '.join(names)}."
             )
 
-    def _kernel(self, model):
+    def _kernel(self, model, data, position):
         mass = self.dense_mass
-        kernel = numpyro.infer.NUTS(
-            model,
-            dense_mass=mass if isinstance(mass, bool) else list(mass),
+        if isinstance(mass, bool):
+            mass = (tuple(sorted(position)),) if mass else ()
+        # Given the program itself, NumPyro would also trace its own search for a start,
+        # which is not used, at each `init`.
+        return numpyro.infer.NUTS(
+            potential_fn=partial(potential_energy, model, (data,), {}),
+            dense_mass=list(mass),
             target_accept_prob=self.target_accept,
             max_tree_depth=self.max_tree_depth,
         )
-        return kernel
 
     @property
     def num_lanes(self):

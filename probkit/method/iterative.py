@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PRNGKeyArray
 
@@ -60,7 +59,8 @@ class End:
 
     def lane(self, i: int) -> State:
         """The final state of lane `i`, as JAX arrays."""
-        return jax.tree.map(lambda a: jnp.asarray(a[i]), self.states)
+        # As they are, because `jnp.asarray` makes a program for each shape.
+        return jax.device_put(jax.tree.map(lambda a: a[i], self.states))
 
     def trace_of_ends(self, name: str, final: np.ndarray, best: int) -> dict[str, Any]:
         """The trace, and how each lane ended.
@@ -182,11 +182,22 @@ class AbstractIterativeMethod(AbstractMethod):
             `{name: array}`.
         """
 
-    def runs_once(self, data: Data) -> bool:
+    def runs_once(self, model: Any, data: Data) -> bool:
         """Whether steps are compiled as by `jit_for_one_run`. By default they are not.
 
         Args:
+            model: the model, or the program of the run.
             data: the data.
+        """
+        return False
+
+    def steps_alone(self, model: Any, data: Data) -> bool:
+        """Whether each step is a program of its own, because it has convolutions that a
+        loop would slow down. By default it is not.
+
+        Args:
+            model: the model, or another program.
+            data: the data, or those of the first step.
         """
         return False
 

@@ -3,6 +3,10 @@
 A chunk of steps of all lanes is one compiled program. Between chunks Python updates the
 progress bar, writes a checkpoint, and can be interrupted. Chunk length adapts to run
 time. It does not change the results.
+
+On a CPU, convolutions take several times as long in the body of a compiled loop as outside
+of one. Steps with convolutions are therefore programs of their own (`steps_alone`), and the
+loop is that over chunks.
 """
 
 import sys
@@ -14,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 from jaxtyping import PRNGKeyArray
 
 from probkit.method.approximation import Start
@@ -37,7 +42,8 @@ State = Any
 class Steps(Protocol):
     """What the loop needs of a method; see `AbstractIterativeMethod`."""
 
-    def runs_once(self, data) -> bool: ...
+    def runs_once(self, model, data) -> bool: ...
+    def steps_alone(self, model, data) -> bool: ...
     def init(self, model, data, key, start) -> State: ...
     def step(self, model, data, state) -> State: ...
     def terminate(self, state) -> Any: ...
@@ -70,7 +76,8 @@ def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes:
         data: its data, or a source whose steps are counted from this chunk.
         states: the states, with a leading lane axis.
         num_steps: the largest number of steps in this chunk.
-        capacity: the length of the trace, which fixes the compiled program.
+        capacity: the length of the trace, which fixes the compiled program. With one there
+            is no loop in it.
         lanes: the number of lanes, and their devices.
 
     Returns:
@@ -98,9 +105,13 @@ def _advance_lanes(method, model, data, states, num_steps, capacity: int, lanes:
             )
             return i + 1, state, trace
 
-        i, state, trace = jax.lax.while_loop(
-            going, step, (jnp.zeros((), jnp.int32), state, blank)
-        )
+        carry = jnp.zeros((), jnp.int32), state, blank
+        if capacity == 1:
+            keep = going(carry)
+            carry = jax.tree.map(lambda a, b: jnp.where(keep, a, b), step(carry), carry)
+        else:
+            carry = jax.lax.while_loop(going, step, carry)
+        i, state, trace = carry
         return state, trace, i, method.terminate(state)
 
     return lanes.spread(lane, shared=(data, num_steps))(states)
@@ -152,12 +163,14 @@ def iterate(
         ValueError: if the folder of the checkpoint holds another run.
     """
     like = example_of(data)
-    once = method.runs_once(like)
+    once = method.runs_once(model, like)
     init, advance = (_init_once, _advance_once) if once else (init_lanes, advance_lanes)
     keys = split_keys(key, lanes.count)
     own = lanes.place((keys, start))
     shapes = eqx.filter_eval_shape(init_lanes, method, model, like, own, lanes)
-    capacity = _capacity(method, shapes, numbers_per_step(data, like))
+    capacity = 1
+    if not method.steps_alone(model, like):
+        capacity = _capacity(method, shapes, numbers_per_step(data, like))
     keep = Checkpoint.open(
         running.checkpoint,
         shapes,
@@ -201,6 +214,15 @@ def iterate(
             # Towards chunks of CHUNK_SECONDS, at most ten times longer than the last.
             length = int(np.clip(num * CHUNK_SECONDS / max(seconds, 1e-9), 1, 10 * length))
     return jax.device_get(states), *keep.collect()
+
+
+def convolves(jaxpr: Any) -> bool:
+    """Whether a traced program has a convolution."""
+    return any(
+        equation.primitive.name == "conv_general_dilated"
+        or any(map(convolves, jaxprs_in_params(equation.params)))
+        for equation in jaxpr.eqns
+    )
 
 
 def bar(progress: bool, total: int, initial: int, label: str):

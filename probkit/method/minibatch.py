@@ -5,8 +5,10 @@ from typing import Any
 import equinox as eqx
 import numpyro
 
+from probkit.method.keys import two_keys
 from probkit.model import Data
 from probkit.model.density import latent_names, observed_names, sites_by_row
+from probkit.model.source import Rounds
 
 
 class Minibatch(eqx.Module):
@@ -53,6 +55,25 @@ class Counted(eqx.Module):
 
     def __call__(self, batch: Data) -> None:
         self.model(batch)
+
+
+def counted(begun: Any, model: Any, data: Data, batch_size: int | None) -> Any:
+    """A run on all data in each step, or on batches in turn, which count for all.
+
+    Args:
+        begun: where the run begins, a `Begin`.
+        model: its model.
+        data: all data.
+        batch_size: the number of rows per step, or None for all.
+    """
+    if batch_size is None or batch_size >= len(data):
+        return begun._replace(program=Counted(model, 1.0))
+    key_run, key_rows = two_keys(begun.key_run)
+    return begun._replace(
+        program=Counted(model, len(data) / batch_size),
+        source=Rounds.of(data, key_rows, batch_size),
+        key_run=key_run,
+    )
 
 
 def minibatch(program: Any, data: Data, factor: float, what: str) -> Minibatch:

@@ -260,3 +260,19 @@ class AbstractMethod(eqx.Module):
         Returns:
             The checks, in the order of the report.
         """
+
+    def checks_of_model(
+        self, model: AbstractModel, given: Any, data: Data, facts: Mapping[str, Any]
+    ) -> tuple[Check, ...]:
+        """The checks of the model, by default on the data of the fit.
+
+        Args:
+            model: the model.
+            given: what `model.checks` takes.
+            data: the data of the fit; of a source, those of one step.
+            facts: the facts of the run, such as for how many data these stand.
+
+        Returns:
+            The checks.
+        """
+        return model.checks(given, data)

@@ -31,6 +31,9 @@ from reference import state_space as slow
 
 rng = np.random.default_rng(0)
 
+# Compiled whole, because by itself each of their operations would be a program.
+given, colored, bridged = jax.jit(smooth), jax.jit(color), jax.jit(bridge)
+
 # Places with repetitions, a gap, and two that nearly agree
 X = np.sort(np.concatenate([rng.uniform(0, 2, 18), [0.7, 0.7, 0.7, 1.1, 1.1 + 1e-7, 4.0]]))
 n = len(X)
@@ -136,8 +139,9 @@ def test_one_pass_gives_the_moments_and_the_slopes_of_the_evidence():
 
     s = jnp.array(0.7)
     (value, found), slope = jax.jit(jax.value_and_grad(both, has_aux=True))(s)
-    of_smooth = smooth(PROCESSES["three"](s), x, sites)
-    by_lengthscale = jax.grad(lambda s: log_evidence(PROCESSES["three"](s), x, sites))(s)
+    of_smooth = given(PROCESSES["three"](s), x, sites)
+    evidence = jax.jit(lambda s: log_evidence(PROCESSES["three"](s), x, sites))
+    by_lengthscale = jax.grad(evidence)(s)
     np.testing.assert_allclose(value, of_smooth.log_evidence, rtol=1e-12)
     np.testing.assert_allclose(found.mean, of_smooth.mean, atol=1e-12)
     np.testing.assert_allclose(found.covariance, of_smooth.covariance, atol=1e-12)
@@ -155,15 +159,15 @@ def test_second_derivatives_of_the_evidence():
         return 3.0**2 * s / (1 + 4 * s) / 2 - jnp.log1p(4 * s) / 2
 
     for second in (jax.hessian, lambda f: jax.grad(jax.grad(f))):
-        got, expected = second(evidence)(0.7), second(formula)(0.7)
+        got, expected = (jax.jit(second(f))(0.7) for f in (evidence, formula))
         assert float(got) == pytest.approx(float(expected), rel=1e-10)
 
 
 def test_the_slope_in_a_readout():
     p, sites = Matern(1.5, 0.7), sites_of("matern32")
-    d = jnp.diff(jnp.asarray(X), prepend=X[0])
-    A, Q = jax.vmap(p.transition)(d), jax.vmap(p.noise)(d)
-    A, Q = A.at[0].set(0.0), Q.at[0].set(p.stationary())
+    d = np.diff(X, prepend=X[0])
+    A, Q = (np.array(jax.jit(jax.vmap(of))(d)) for of in (p.transition, p.noise))
+    A[0], Q[0] = 0.0, p.stationary()
 
     def scaled(c):
         return of_chain(Chain(A, Q, sites.precision, sites.shift, c * p.readout()))
@@ -172,7 +176,8 @@ def test_the_slope_in_a_readout():
         return of_chain(Chain(A, c**2 * Q, sites.precision, sites.shift, p.readout()))
 
     c = jnp.array(1.4)
-    np.testing.assert_allclose(jax.grad(scaled)(c), jax.grad(variance)(c), rtol=1e-10)
+    by_readout, by_variance = (jax.jit(jax.grad(f))(c) for f in (scaled, variance))
+    np.testing.assert_allclose(by_readout, by_variance, rtol=1e-10)
 
 
 def test_sites_of_the_same_place_add():
@@ -180,7 +185,7 @@ def test_sites_of_the_same_place_add():
     x = np.unique(X)
     index = np.searchsorted(x, X)
     added = jax.tree.map(lambda a: jax.ops.segment_sum(a, index, len(x)), sites)
-    apart, together = smooth(p, jnp.asarray(X), sites), smooth(p, jnp.asarray(x), added)
+    apart, together = given(p, jnp.asarray(X), sites), given(p, jnp.asarray(x), added)
     assert float(apart.log_evidence) == pytest.approx(
         float(together.log_evidence), rel=1e-12
     )
@@ -191,7 +196,7 @@ def test_sites_of_the_same_place_add():
 def test_without_sites_the_posterior_is_the_prior():
     p = PROCESSES["three"](0.7)
     sites = Sites(jnp.zeros((n, 3, 3)), jnp.zeros((n, 3)))
-    smoothed = smooth(p, jnp.asarray(X), sites)
+    smoothed = given(p, jnp.asarray(X), sites)
     assert float(smoothed.log_evidence) == 0.0
     np.testing.assert_array_equal(smoothed.mean, 0.0)
     np.testing.assert_allclose(
@@ -202,9 +207,8 @@ def test_without_sites_the_posterior_is_the_prior():
 def test_values_almost_without_noise_are_met():
     p, x = Matern(1.5, 0.7), np.unique(X)
     y = np.sin(3 * x)
-    smoothed = smooth(
-        p, jnp.asarray(x), Sites.of_values(jnp.asarray(y), jnp.asarray(1e-12))
-    )
+    sites = Sites.of_values(jnp.asarray(y), jnp.asarray(1e-12))
+    smoothed = given(p, jnp.asarray(x), sites)
     np.testing.assert_allclose(smoothed.mean[:, 0], y, atol=1e-9)
     # K - K (K + v)^{-1} K = v - v (K + v)^{-1} v
     np.testing.assert_allclose(smoothed.covariance[:, 0, 0], 0.0, atol=1e-11)
@@ -215,7 +219,7 @@ def test_missing_values_change_nothing_elsewhere():
     y, there = np.sin(3 * X), np.arange(n) % 3 > 0
     gaps = Sites.of_values(jnp.where(there, y, jnp.nan), jnp.asarray(0.1))
     without = Sites.of_values(jnp.asarray(y[there]), jnp.asarray(0.1))
-    some, rest = smooth(p, x, gaps), smooth(p, jnp.asarray(X[there]), without)
+    some, rest = given(p, x, gaps), given(p, jnp.asarray(X[there]), without)
     np.testing.assert_allclose(some.mean[there], rest.mean, atol=1e-12)
     assert float(some.log_evidence) == pytest.approx(float(rest.log_evidence), rel=1e-12)
 
@@ -266,7 +270,7 @@ def test_float32_with_singular_sites_and_repeated_places():
     sites = sites_of("three")
     K = slow.covariance(PROCESSES["three"](0.7), X.astype("float32"), X.astype("float32"))
     mean, V, evidence = slow.given(K, sites.precision, sites.shift)
-    got = smooth(p, x, jax.tree.map(lambda a: a.astype("float32"), sites))
+    got = given(p, x, jax.tree.map(lambda a: a.astype("float32"), sites))
     assert got.mean.dtype == jnp.float32
     blocks = V.reshape(n, 3, n, 3)[np.arange(n), :, np.arange(n)]
     np.testing.assert_allclose(got.mean.ravel(), mean, atol=1e-4)
@@ -333,19 +337,20 @@ def test_white_noise_makes_the_prior():
     p, x = PROCESSES["three"](0.7), jnp.asarray(X)
     d = len(p.stationary())
     basis = jnp.eye(n * d).reshape(-1, n, d)
-    root = jax.vmap(lambda white: color(p, x, white))(basis).reshape(n * d, -1)
+    root = jax.vmap(lambda white: colored(p, x, white))(basis).reshape(n * d, -1)
     np.testing.assert_allclose(root.T @ root, slow.covariance(p, X, X), atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["matern52", "level and season", "three"])
 def test_the_mean_of_white_noise_makes_the_mean_of_the_values(name):
     p, sites, x = PROCESSES[name](0.7), sites_of(name), jnp.asarray(X)
-    white = white_mean(p, x, sites)
-    np.testing.assert_allclose(color(p, x, white), smooth(p, x, sites).mean, atol=1e-11)
+    white = jax.jit(white_mean)(p, x, sites)
+    np.testing.assert_allclose(colored(p, x, white), given(p, x, sites).mean, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["matern52", "level and season", "three"])
 def test_slopes_of_colored_noise_are_finite_where_places_repeat(name):
+    @jax.jit
     def total(s):
         p = PROCESSES[name](s)
         return color(p, jnp.asarray(X), jnp.ones((n, len(p.stationary())))).sum()
@@ -382,8 +387,8 @@ def test_a_bridge_between_draws_has_the_joint_moments_of_the_posterior(name):
 def test_a_bridge_to_a_place_of_the_data_has_its_value(name):
     p, x = PROCESSES[name](0.7), jnp.asarray(X)
     white = jax.random.normal(jax.random.key(5), (n, len(p.stationary())))
-    again = bridge(p, x, white, x[::-1], jax.random.key(6))
-    np.testing.assert_allclose(again[::-1], color(p, x, white), atol=1e-6)
+    again = bridged(p, x, white, x[::-1], jax.random.key(6))
+    np.testing.assert_allclose(again[::-1], colored(p, x, white), atol=1e-6)
 
 
 def test_moments_between_places_are_those_given_all_states_there():

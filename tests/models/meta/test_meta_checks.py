@@ -42,6 +42,26 @@ def test_enough_data_sets_of_enough_values_pass(good):
     assert good["probability of the least probable data set"].ok
 
 
+@pytest.mark.parametrize("kinds", [1, 2])
+def test_a_source_counts_for_all_its_data_sets(kinds):
+    # Six data sets in each of five steps, or for as many as the source says it has.
+    name, rows = "data sets with values", "values beyond the coefficients"
+    method = meta.Episodic(max_steps=5, num_draws=20, num_starts=1)
+    for count, seen in ((2000, 30), (18, 18)):
+        source = meta.SineLine(KEY, batch_size=6, num_episodes=count)
+        model = meta.Linear(num_components=kinds)
+        fitted = pk.fit(model, source, method, key=KEY, throw=False)
+        found = pk.diagnose(fitted)
+        assert fitted.facts["episodes"] == seen
+        assert found[name].value == seen
+        assert found[rows].value == seen * 3
+        assert found[name].limit == 4 * kinds
+        if kinds == 2:
+            least = found["data sets of the smallest component"].value
+            weight = fitted.posterior["weight"].min("component").values * seen
+            assert np.isclose(weight, least).any()
+
+
 def test_few_data_sets_are_named():
     check = report(meta.Episodes(*lines(3, 6)))["data sets with values"]
     assert not check.ok

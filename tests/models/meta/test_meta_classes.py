@@ -10,6 +10,8 @@ from jax.test_util import check_grads
 import probkit as pk
 from doors import NO_COUNT, WHOLE, refused
 from probkit.distributions import NormalInverseWishart
+from probkit.method.batches import on_cpu
+from probkit.method.minibatch import Counted
 from probkit.model.density import log_likelihood
 from probkit.models import meta
 from probkit.models.meta.beliefs import Full, Within
@@ -123,6 +125,11 @@ def test_the_loss_is_minus_the_log_probability_of_the_classes():
     model, post = meta.GaussianClasses(), believed(3)
     found = float(model.loss(SHOTS, post, model.gather(SHOTS, post, KEY)))
     every = np.concatenate([SHOTS.support, SHOTS.query], 2)
+    # Of examples that have the mean and scale that are believed.
+    away = every - every.mean((0, 1, 2))
+    precision = np.linalg.inv(BETWEEN + WITHIN)
+    squares = np.einsum("...i,ij,...j->...", away, precision, away)
+    every = MEAN + away / np.sqrt(squares.mean() / 3)
     own = []
     # Each of six examples in turn is the first of two in the support.
     for turn in range(6):
@@ -287,6 +294,32 @@ def test_gradients_of_the_loss_match_finite_differences():
     check_grads(loss, (arrays,), order=1, modes=["rev"], rtol=1e-5)
 
 
+class Moved(eqx.Module):
+    """Examples, multiplied and shifted."""
+
+    factor: jax.Array
+    shift: jax.Array
+
+    def __call__(self, x):
+        return self.factor * x + self.shift
+
+
+def test_the_loss_does_not_depend_on_scale_and_location_of_features():
+    post = believed(3)
+
+    @jax.jit
+    def loss(net):
+        model = meta.GaussianClasses(net)
+        return model.loss(SHOTS, post, model.gather(SHOTS, post, KEY))
+
+    nets = [Moved(jnp.array(a), jnp.full(3, b)) for a, b in ((1.0, 0.0), (1e-3, 50.0))]
+    first, second = (float(loss(net)) for net in nets)
+    assert second == pytest.approx(first, rel=1e-9)
+    slope = jax.jit(jax.grad(loss))(nets[0])
+    assert float(abs(slope.factor)) < 1e-9
+    assert float(abs(slope.shift).max()) < 1e-9
+
+
 @pytest.fixture(scope="module")
 def learned():
     """Two of twelve numbers distinguish classes; a linear layer has to find them."""
@@ -322,6 +355,40 @@ def test_features_are_learned(learned):
     assert loss[-50:].mean() < 0.7 * loss[:20].mean()
     assert fitted.facts["loss"] > 0 and "elbo" not in fitted.facts
     assert "per episode" in str(pk.diagnose(fitted))
+
+
+class Filtered(eqx.Module):
+    """Features by a convolution."""
+
+    filters: eqx.nn.Conv1d
+
+    def __call__(self, x):
+        return self.filters(x[None]).mean(1)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_steps_with_convolutions_are_programs_of_their_own(alone, monkeypatch):
+    # A run of seven steps is the same as seven calls of `step`.
+    net = Filtered(eqx.nn.Conv1d(1, 2, 3, key=KEY))
+    x, labels = np.random.default_rng(1).normal(size=(60, 6)), np.repeat(range(6), 10)
+    tasks = meta.Tasks(x, labels, 2, 2, 2, key=KEY, batch_size=2)
+    method = meta.Episodic(max_steps=7, num_draws=2, patience=99, learning_rate=0.01)
+    model = meta.GaussianClasses(net)
+    program, like = Counted(model, 2.0), tasks.at(0)
+    assert method.steps_alone(program, like) == on_cpu()
+    plain = eqx.nn.Linear(6, 2, key=KEY)
+    assert not method.steps_alone(Counted(meta.GaussianClasses(plain), 2.0), like)
+    monkeypatch.setattr(meta.Episodic, "steps_alone", lambda *_: alone)
+    fitted = pk.fit(model, tasks, method, key=KEY, throw=False)
+    assert fitted.tree["trace"]["objective"].shape == (1, 7)
+    program = Counted(model, tasks.num_rows() / 2)
+    state = method.init(program, like, KEY, None)
+    step = eqx.filter_jit(lambda state, data: method.step(program, data, state))
+    for number in range(7):
+        state = step(state, tasks.at(number))
+    expected = state.learned.features.filters.weight
+    found = fitted.model.features.filters.weight
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_file_keeps_learned_features(learned, tmp_path):

@@ -518,12 +518,25 @@ def test_a_group_is_asked_by_its_name(fitted):
     assert bool(np.isfinite(new["y"]).all())
 
 
+def of_names(*names):
+    """Data sets that the fit has not seen."""
+    x = np.array([[[8.0, 1.0]], [[9.0, 0.0]]])
+    return meta.Episodes(x, [[50.0], [60.0]], names=names)
+
+
 def test_other_names_compile_nothing(fitted):
     # The first query of a shape is compiled; the names are no part of it.
     pk.predict(fitted, {"c": [[8.0, 1.0]]}, key=jax.random.key(1))
     with programs() as made:
         new = pk.predict(fitted, {"a": [[7.0, 0.0]]}, key=jax.random.key(2))
     assert new["y"].group.values.tolist() == ["a"]
+    assert made == []
+    with programs() as made:
+        new = pk.predict(fitted, of_names("d", "e"), key=jax.random.key(2))
+    assert made
+    with programs() as made:
+        new = pk.predict(fitted, of_names("f", "g"), key=jax.random.key(2))
+    assert new["y"].group.values.tolist() == ["f", "g"]
     assert made == []
     with programs() as made:
         pk.predict(fitted, {"a": [[7.0, 0.0]] * 3}, key=jax.random.key(2))

@@ -2,6 +2,8 @@
 has, is in `test_meta_linear`.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +17,12 @@ from probkit.distributions import NormalInverseWishart, half_t
 from probkit.models import meta
 from probkit.models.meta.beliefs import DF, FullPrior
 from probkit.models.meta.evidence import Believed, Rows, drawn_coefficients
-from probkit.models.meta.gibbs import drawn_hierarchy
+from probkit.models.meta.gibbs import Place
 from probkit.models.meta.posterior import CONCENTRATION
 
 KEY = jax.random.key(0)
-METHOD = meta.Gibbs(num_chains=2, num_warmup=200, num_samples=1000)
+METHOD = meta.Gibbs(num_chains=2, num_warmup=100, num_samples=300)
+CLOSE = meta.Episodic(draws="approximation")
 
 
 def lines(kinds=1):
@@ -31,6 +34,9 @@ def lines(kinds=1):
     return meta.Episodes(x, y)
 
 
+# Intercepts and slopes of many lines.
+MEAN, COVARIANCE = [1.0, -0.5], [[0.5, 0.2], [0.2, 0.3]]
+MANY = meta.LinearGaussian(KEY, MEAN, COVARIANCE, 300).at(0)
 PRIOR = NormalInverseWishart(
     jnp.array([4.0, 1.0]), jnp.asarray(2.0), jnp.eye(2), jnp.asarray(5.0)
 )
@@ -65,7 +71,7 @@ def drawn_before(model, data, key):
     theta, kind = drawn_coefficients(unseen, believed, keys[4])
     white = jax.random.normal(keys[5], rows.y.shape) / jnp.sqrt(precision)
     y = jnp.where(rows.seen, jnp.einsum("nmp,np->nm", rows.design, theta) + white, 0.0)
-    return believed, theta, kind, Rows(rows.design, y, rows.seen)
+    return Place(believed, theta, kind), Rows(rows.design, y, rows.seen)
 
 
 def numbers(believed):
@@ -87,16 +93,13 @@ def test_sweeps_keep_what_they_should(name):
 
     def one(key):
         key, key_sweeps = jax.random.split(key)
-        believed, theta, kind, rows = drawn_before(model, data, key)
+        before, rows = drawn_before(model, data, key)
 
         def sweep(place, key):
-            key_believed, key_theta = jax.random.split(key)
-            new = drawn_hierarchy(model, data, rows, *place, key_believed)
-            return (new, *drawn_coefficients(rows, new, key_theta)), None
+            return place.swept(model, data, rows, tuple(jax.random.split(key))), None
 
-        place = (believed, theta, kind)
-        after, _ = jax.lax.scan(sweep, place, jax.random.split(key_sweeps, 3))
-        return numbers(believed), numbers(after[0])
+        after, _ = jax.lax.scan(sweep, before, jax.random.split(key_sweeps, 3))
+        return numbers(before.believed), numbers(after.believed)
 
     # Those of one half before, and of the other after, are independent.
     before, after = jax.jit(jax.vmap(one))(jax.random.split(KEY, 6000))
@@ -109,7 +112,12 @@ def test_sweeps_keep_what_they_should(name):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return pk.fit(*CASES["full"], METHOD, key=KEY)
+    return pk.fit(meta.Linear(), MANY, METHOD, key=KEY)
+
+
+@pytest.fixture(scope="module")
+def close():
+    return pk.fit(meta.Linear(), MANY, CLOSE, key=KEY)
 
 
 def test_checks_are_those_of_chains(fitted):
@@ -117,31 +125,25 @@ def test_checks_are_those_of_chains(fitted):
     for name in ("R-hat, highest", "R-hat of the log density", "bulk ESS, lowest"):
         assert name in names
     lp = fitted.tree["sample_stats"]["lp"].values
-    assert lp.shape == (2, 1000)
+    assert lp.shape == (2, 300)
     assert np.isfinite(lp).all()
 
 
-def test_few_draws_of_one_chain_are_told():
-    short = meta.Gibbs(num_chains=1, num_warmup=0, num_samples=20)
-    few = pk.fit(*CASES["full"], short, key=KEY)
-    found = {check.name: check for check in pk.diagnose(few)}
+def test_few_draws_of_one_chain_are_told(fitted):
+    tree = fitted.tree.isel(chain=[0], draw=slice(20), missing_dims="ignore")
+    found = {check.name: check for check in pk.diagnose(replace(fitted, tree=tree))}
     assert "R-hat, highest" not in found
     assert not found["bulk ESS, lowest"].ok
 
 
-def test_many_data_sets_have_the_posterior_of_coordinate_ascent():
-    source = meta.LinearGaussian(KEY, [1.0, -0.5], [[0.5, 0.2], [0.2, 0.3]], 300)
-    data = source.at(0)
-    method = meta.Gibbs(num_chains=2, num_warmup=100, num_samples=300)
-    exact = pk.fit(meta.Linear(), data, method, key=KEY)
-    close = pk.fit(meta.Linear(), data, meta.Episodic(draws="approximation"), key=KEY)
+def test_many_data_sets_have_the_posterior_of_coordinate_ascent(fitted, close):
     for name in ("population_mean", "noise_sd"):
-        a, b = (f.posterior[name] for f in (exact, close))
+        a, b = (f.posterior[name] for f in (fitted, close))
         off = (a.mean(("chain", "draw")) - b.mean(("chain", "draw"))) / a.std()
         assert float(np.abs(off).max()) < 0.3
-    mean = exact.posterior["population_mean"].mean(("chain", "draw")).values
+    mean = fitted.posterior["population_mean"].mean(("chain", "draw")).values
     # Four sds of the mean of 300 data sets.
-    np.testing.assert_allclose(mean, [1.0, -0.5], atol=4 * np.sqrt(0.5 / 300))
+    np.testing.assert_allclose(mean, MEAN, atol=4 * np.sqrt(0.5 / 300))
 
 
 def test_a_sweep_lowers_for_a_gpu():
@@ -157,13 +159,11 @@ def test_other_models_are_refused():
 # Where steps may begin.
 
 
-def test_steps_begin_where_an_earlier_fit_ended(fitted):
-    model, data = CASES["full"]
-    steps = meta.Episodic(draws="approximation", num_draws=20)
-    first = pk.fit(model, data, steps, key=KEY)
-    again = pk.fit(model, data, steps, key=KEY, start=first)
-    assert again.facts["elbo"] == pytest.approx(first.facts["elbo"], abs=steps.atol)
-    assert again.tree["trace"]["objective"].values[0, 0] > first.facts["elbo"] - steps.atol
-    after = pk.fit(model, data, steps, key=KEY, start=fitted)
-    assert after.facts["elbo"] == pytest.approx(first.facts["elbo"], abs=steps.atol)
+def test_steps_begin_where_an_earlier_fit_ended(fitted, close):
+    elbo, atol = close.facts["elbo"], CLOSE.atol
+    again = pk.fit(meta.Linear(), MANY, CLOSE, key=KEY, start=close)
+    assert again.facts["elbo"] == pytest.approx(elbo, abs=atol)
+    assert again.tree["trace"]["objective"].values[0, 0] > elbo - atol
+    after = pk.fit(meta.Linear(), MANY, CLOSE, key=KEY, start=fitted)
+    assert after.facts["elbo"] == pytest.approx(elbo, abs=atol)
     assert after.tree["trace"]["objective"].values[0, 0] > -np.inf

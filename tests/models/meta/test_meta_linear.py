@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 import probkit as pk
+from bounds import bounds_of
 from lowering import lowers_for_cuda
 from probkit.distributions import NormalInverseWishart
 from probkit.method.minibatch import Counted
@@ -140,14 +141,20 @@ def test_a_new_data_set_is_predicted_as_is_known(sampled, fitted):
     np.testing.assert_allclose(plug_in, (0.577, 0.286), atol=6e-4)
 
 
+@eqx.filter_jit
+def in_units_of(model, data, support, believed):
+    """Means and roots of covariances of coefficients given rows, in units of the data."""
+    found = locals_of(model.rows(support), believed)
+    T, t = model.to_units(data)
+    return (believed.mean + found.shift) @ T.T + t, T @ found.root
+
+
 def test_the_plug_in_is_what_an_episode_gets(fitted):
     model, data = fitted.model, fitted.data
     new = model.inputs(meta.New([[1.5]], [[-1.0, 0.5]], [[1.8, 0.9]]), data)
     believed = model.expected(fitted.approximation, data)
-    found = locals_of(model.rows(new.support), believed)
-    T, t = model.to_units(data)
-    theta = T @ (believed.mean[0] + found.shift[0, 0]) + t
-    root = T @ found.root[0, 0]
+    theta, root = map(np.asarray, in_units_of(model, data, new.support, believed))
+    theta, root = theta[0, 0], root[0, 0]
     assert PLACE @ theta == pytest.approx(0.577, abs=6e-4)
     variance = np.sum((PLACE @ root) ** 2) + NOISE**2
     assert variance == pytest.approx(0.286, abs=6e-4)
@@ -312,18 +319,22 @@ def test_the_evidence_of_each_data_set_is_that_of_a_dense_normal(name):
 @every_hierarchy
 def test_coefficients_and_predictions_are_those_of_conditioned_normals(name):
     model, sites, data, designs, y, dense = hierarchy(name)
-    believed = model.believed(sites, data)
-    found = locals_of(model.rows(data), believed)
-    T, t = model.to_units(data)
-    share = jax.nn.softmax(believed.log_weight - found.cost, 1)
+
+    @eqx.filter_jit
+    def given(sites, data):
+        believed = model.believed(sites, data)
+        cost = locals_of(model.rows(data), believed).cost
+        share = jax.nn.softmax(believed.log_weight - cost, 1)
+        return share, *in_units_of(model, data, data, believed)
+
+    share, coefficients, roots = jax.device_get(given(sites, data))
     for i, (X, own) in enumerate(zip(designs, y, strict=True)):
         expected, _ = slow.shares(X, own, *dense, 4.0)
         np.testing.assert_allclose(share[i], expected, rtol=1e-8, atol=1e-12)
         for k, (mean, covariance) in enumerate(zip(*dense[1:], strict=True)):
             m, V = slow.coefficients(X, own, mean, covariance, 4.0)
-            ours = T @ (believed.mean[k] + found.shift[i, k]) + t
-            np.testing.assert_allclose(ours, m, rtol=1e-7)
-            root = T @ found.root[i, k]
+            np.testing.assert_allclose(coefficients[i, k], m, rtol=1e-7)
+            root = roots[i, k]
             np.testing.assert_allclose(root @ root.T, V, rtol=1e-6, atol=1e-6)
 
 
@@ -415,14 +426,10 @@ def test_the_bound_never_falls(covariance):
     slope = np.where(rng.uniform(size=(40, 1)) < 0.5, 3.0, -3.0)
     y = slope * x + rng.normal(size=(40, 1)) + 0.3 * rng.normal(size=x.shape)
     model = meta.Linear(covariance, num_components=3)
-    method = replace(EXACT, atol=0.1, num_starts=4, max_steps=80)
-    fitted = pk.fit(model, meta.Episodes(x, y), method, key=KEY, throw=False)
-    bounds = fitted.tree["trace"]["objective"].values
-    assert bounds.shape[0] == 4
+    bounds = bounds_of(model, meta.Episodes(x, y), num_starts=4, num_steps=80)
     steps = np.diff(bounds, axis=-1)
-    size = 1e-9 * np.nanmax(np.abs(bounds))
-    assert np.nanmin(steps) > -size
-    assert np.nanmax(steps) > 1  # it rose at all
+    assert steps.min() > -1e-9 * np.abs(bounds).max()
+    assert steps.max() > 1  # it rose at all
 
 
 def test_float32_is_close_to_float64(fitted):

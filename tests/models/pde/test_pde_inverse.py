@@ -45,7 +45,7 @@ def rate_by_least_squares():
     return rate, np.sqrt(left @ left / 19 / (slope @ slope))
 
 
-@pytest.mark.parametrize("high", [3, 10, 100])
+@pytest.mark.parametrize("high", [3, 100])
 def test_the_rate_does_not_depend_on_how_wide_its_range_is(high):
     rate, error = rate_by_least_squares()
     draws = cooled(high).posterior["rate"].values
@@ -54,12 +54,12 @@ def test_the_rate_does_not_depend_on_how_wide_its_range_is(high):
 
 
 def test_a_good_fit_is_not_flagged():
-    assert pk.diagnose(cooled(10)).ok
+    assert pk.diagnose(cooled(3)).ok
 
 
 def test_the_band_holds_the_solution_and_the_sd_of_the_rate():
     at = np.linspace(0.05, 2.95, 30)
-    found = pk.predict(cooled(10), at, key=KEY)
+    found = pk.predict(cooled(3), at, key=KEY)
     mean, sd = (found[name].values[0] for name in ("u_mean", "u_sd"))
     whole = np.sqrt((sd**2).mean(0) + mean.var(0))
     assert (np.abs(mean.mean(0) - np.exp(-0.8 * at)) < 3 * whole).all()
@@ -181,7 +181,7 @@ def test_observations_further_away_than_their_noise_are_flagged():
 def test_an_unknown_at_the_end_of_its_range_is_flagged():
     fit = pk.fit(MODEL, cooling(0.5), pde.Closed(), key=KEY, throw=False)
     assert not pk.diagnose(fit)["unknowns from the ends of their ranges"].ok
-    assert pk.diagnose(cooled(10))["unknowns from the ends of their ranges"].ok
+    assert pk.diagnose(cooled(3))["unknowns from the ends of their ranges"].ok
 
 
 def test_an_unknown_as_wide_as_its_range_is_flagged():
@@ -192,7 +192,7 @@ def test_an_unknown_as_wide_as_its_range_is_flagged():
     )
     fit = pk.fit(MODEL, problem, pde.Closed(), key=KEY, throw=False)
     assert not pk.diagnose(fit)["width of the unknowns"].ok
-    assert pk.diagnose(cooled(10))["width of the unknowns"].ok
+    assert pk.diagnose(cooled(3))["width of the unknowns"].ok
 
 
 # Where the search starts.

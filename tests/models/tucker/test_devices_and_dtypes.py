@@ -19,7 +19,7 @@ Y = 5 + np.sin(COORDS["time"]) * (1 + (COORDS["station"] == "a")) + rng.normal(0
 def fitted(dtype):
     """Data, and a posterior after ten sweeps of message passing."""
     data = tucker.Entries(COORDS, Y.astype(dtype))
-    state = METHOD.init(MODEL, data, KEY, None)
+    state = jax.jit(lambda key: METHOD.init(MODEL, data, key, None))(KEY)
     # The same start in both, because random numbers differ by dtype.
     factors = [f.mean for f in state.posterior.factors]
     known = [

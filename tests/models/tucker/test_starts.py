@@ -29,7 +29,9 @@ def test_products_of_a_full_table_are_its_singular_vectors():
     table = np.random.default_rng(0).normal(size=(12, 9))
     data = full_table(12, 9)
     weight = jnp.full(table.size, 1e8)  # so that the ridge is nothing
-    parts = starts.fitted(data, jnp.array(table.ravel()), weight, 1, False, KEY)
+    parts = jax.jit(lambda y: starts.fitted(data, y, weight, 1, effects=False, key=KEY))(
+        jnp.array(table.ravel())
+    )
     U, d, V = np.linalg.svd(table)
     # Eight rounds leave what is left of the second pair.
     for found, exact in zip(parts.functions, (U[:, 0], V[0]), strict=True):
@@ -42,7 +44,10 @@ def test_main_effects_of_a_full_table_are_those_of_rows_and_columns():
     a, b = rng.normal(size=12), rng.normal(size=9)
     table = (a - a.mean())[:, None] + (b - b.mean())
     weight = jnp.full(table.size, 1e8)
-    parts = starts.fitted(full_table(12, 9), jnp.array(table.ravel()), weight, 1, True, KEY)
+    data = full_table(12, 9)
+    parts = jax.jit(lambda y: starts.fitted(data, y, weight, 1, effects=True, key=KEY))(
+        jnp.array(table.ravel())
+    )
     np.testing.assert_allclose(parts.effects[0], a - a.mean(), atol=1e-6)
     np.testing.assert_allclose(parts.effects[1], b - b.mean(), atol=1e-6)
     assert abs(parts.scale[0]) < 1e-5
@@ -77,7 +82,8 @@ def scattered():
 
 
 def correlation(model, data, post, f):
-    return np.corrcoef(surface_at(model, data, post, data.places)[0], f)[0, 1]
+    at_entries = jax.jit(lambda post: surface_at(model, data, post, data.places)[0])
+    return np.corrcoef(at_entries(post), f)[0, 1]
 
 
 def near(model, data):
@@ -124,7 +130,8 @@ def test_a_chebyshev_interpolant_is_a_start(scattered):
     value = tucker.chebyshev(wave, BOX, 16)
     post = tucker.start_at(value, FULL, data, key=KEY)
     assert correlation(FULL, data, post, f) > NEAR
-    begun = [post, starts.started(FULL, data, centres(FULL, data), KEY)]
+    random = jax.jit(lambda key: starts.started(FULL, data, centres(FULL, data), key))
+    begun = [post, random(KEY)]
     first, cold = (
         pk.fit(FULL, data, FEW, key=KEY, start=start, throw=False).tree["trace"]
         for start in begun

@@ -78,7 +78,7 @@ def test_with_the_other_modes_known_an_update_is_the_fit_of_all(parts):
 
     def known(data):
         """A posterior that is certain of all but the days."""
-        post = started(MODEL, data, centres(MODEL, data), KEY)
+        post = jax.jit(lambda key: started(MODEL, data, centres(MODEL, data), key))(KEY)
         site = replace(
             post.factors[1],
             mean=jnp.array([[0.5], [1.0], [1.5], [2.0]]),
@@ -88,9 +88,12 @@ def test_with_the_other_modes_known_an_update_is_the_fit_of_all(parts):
         return replace(post, factors=(post.factors[0], site), level=level)
 
     def days(data, post):
-        post = at_entries(MODEL, data, replace(post, noise=START.noise))
-        terms = messages(MODEL, data, post, 0)
-        return with_factor(MODEL, data, post, terms, 0)
+        @jax.jit
+        def one(post):
+            post = at_entries(MODEL, data, post)
+            return with_factor(MODEL, data, post, messages(MODEL, data, post, 0), 0)
+
+        return one(replace(post, noise=START.noise))
 
     START = known(both)
     at_once = days(both, START).factors[0]
