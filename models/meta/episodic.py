@@ -46,6 +46,7 @@ from probkit.method.climb import (
     is_done,
     largest_fall,
 )
+from probkit.method.leaps import QUIET, Leap, dropped, leapt, no_leap
 from probkit.method.loop import convolves
 from probkit.method.minibatch import Counted, counted
 from probkit.method.mixing import check_effective
@@ -56,9 +57,9 @@ from probkit.models.meta import gradient
 from probkit.models.meta.checks import check_episodes, checks
 from probkit.models.meta.coordinates import by_row
 from probkit.models.meta.gibbs import chain, is_short
-from probkit.models.meta.leaps import QUIET, Leap, dropped, leapt, no_leap
 from probkit.models.meta.linear import Linear
 from probkit.models.meta.posterior import AbstractHierarchy, Posterior
+from probkit.models.meta.unconstrained import coordinates, posterior_at
 from probkit.validate import optional, positive, short, whole
 
 CONJUGATE, GRADIENT = "conjugate", "gradient"
@@ -209,7 +210,7 @@ class Episodic(AbstractIterativeMethod):
             opened((), self.window),
             key,
             memory,
-            no_leap(post) if leaps else None,
+            no_leap(coordinates(post)) if leaps else None,
             jnp.zeros((), jnp.int32),
             RESULTS.no_steps,
         )
@@ -222,7 +223,9 @@ class Episodic(AbstractIterativeMethod):
         hierarchy = _with(model.model, state.learned)
         num = model.factor * len(data)
         leap, first = state.leap, state.num_steps == 0
-        post = state.posterior if leap is None else leap.at
+        post = state.posterior
+        if leap is not None:
+            post = posterior_at(leap.at, post)
         priors, noise = hierarchy.block_priors(data), hierarchy.noise_scale(data)
         key = jax.random.fold_in(state.key, state.num_steps)
 
@@ -275,11 +278,9 @@ class Episodic(AbstractIterativeMethod):
         if leap is None:
             return after
         small = is_done(climb, self.atol)
-        after = after._replace(leap=leapt(leap, moved, climb.gain, small))
+        after = after._replace(leap=leapt(leap, coordinates(moved), climb.gain, small))
         fell = leap.ahead & ~(bound >= state.climb.objective)
-        back = state._replace(
-            leap=dropped(leap, state.posterior), num_steps=after.num_steps
-        )
+        back = state._replace(leap=dropped(leap), num_steps=after.num_steps)
         return jax.tree.map(lambda a, b: jnp.where(fell, a, b), back, after)
 
     def steps_alone(self, model, data):

@@ -1,4 +1,4 @@
-"""Leaps along the direction of steps: where they lead, and that the bound never falls."""
+"""Coordinates without constraints, and leaps of episodic steps along them."""
 
 import equinox as eqx
 import jax
@@ -9,12 +9,12 @@ import pytest
 from probkit.method.minibatch import Counted
 from probkit.models import meta
 from probkit.models.meta.beliefs import DiagonalPrior, FullPrior, Within
-from probkit.models.meta.leaps import coordinates, leapt, no_leap, posterior_at
 from probkit.models.meta.matrix_beliefs import MatrixPrior, SidePrior
 from probkit.models.meta.niwmeta import sineline
 from probkit.models.meta.noise import Noise
 from probkit.models.meta.posterior import Posterior
 from probkit.models.meta.spreads import MatrixNormal
+from probkit.models.meta.unconstrained import coordinates, posterior_at
 
 ONE = jnp.ones(())
 COVARIANCE = jnp.asarray([[2.0, 0.9], [0.9, 0.5]])
@@ -48,23 +48,6 @@ def test_coordinates_and_back_is_the_same_posterior(kind):
     # Anywhere else is a posterior too.
     spread = jax.vmap(lambda b: b.spread())(posterior_at(x - 2.0, post).blocks[0])
     assert np.linalg.eigvalsh(spread).min() > 0
-
-
-def test_a_leap_after_steps_that_shrink_by_one_factor_is_to_their_limit():
-    limit = posterior("diagonal", Noise.at(ONE / 3, 9.0))
-    goal, no, yes = coordinates(limit), jnp.zeros((), bool), jnp.ones((), bool)
-    first = posterior_at(goal + jnp.linspace(-1.0, 1.0, len(goal)), limit)
-
-    def step(post):
-        return posterior_at(goal + 0.9 * (coordinates(post) - goal), limit)
-
-    one = leapt(no_leap(first), step(first), gain=ONE * 11, small=no)
-    assert not one.ahead
-    np.testing.assert_allclose(coordinates(one.at), coordinates(step(first)), rtol=1e-12)
-    two = leapt(one, step(one.at), gain=ONE * 9, small=yes)
-    assert two.ahead
-    np.testing.assert_allclose(coordinates(two.at), goal, atol=1e-9)
-    assert (int(one.quiet), int(two.quiet)) == (0, 1)
 
 
 def test_leaps_take_fewer_steps_to_the_same_optimum_and_the_bound_never_falls():
