@@ -91,8 +91,8 @@ PAIRS = {
     "a list of objects": (([object(), 1], [1, 2]), r"holds values of type object"),
     "too large for a float": (([10**400, 2, 3], [1, 2, 3]), r"1 value .*infinite"),
     "one observation": (([1.0], [2.0]), r"`Pairs\(x=..., y=...\)` needs two .* got 1"),
-    "no observation": (([], []), r"`Pairs\(x=..., y=...\)` needs two .* got 0"),
-    "an empty table": ((np.zeros((0, 2)), []), r"needs two observations .* got 0"),
+    "no observation": (([], []), r"has no observations"),
+    "an empty table": ((np.zeros((0, 2)), []), r"has no observations"),
     "no column": (
         (np.zeros((n, 0)), y),
         r"`Pairs\(x=...\)` has no columns; .* one or more",
@@ -131,7 +131,7 @@ PAIRS = {
 
 @pytest.mark.parametrize("args, pattern", PAIRS.values(), ids=PAIRS.keys())
 def test_pairs_refuses(args, pattern):
-    refused(lambda: moe.Pairs(*args), pattern)
+    refused(lambda: a_fit(data=moe.Pairs(*args)), pattern)
 
 
 def settings():

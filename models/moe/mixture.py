@@ -101,6 +101,8 @@ class MixtureOfExperts(AbstractEMModel):
             raise ValueError(
                 f"`MixtureOfExperts` takes `moe.Pairs`, not `{type(data).__name__}`."
             )
+        if data.unfit:
+            raise ValueError(data.unfit)
         if len(data) < self.num_experts:
             raise ValueError(
                 f"`MixtureOfExperts(num_experts={self.num_experts})` got {len(data)} "

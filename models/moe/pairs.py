@@ -23,15 +23,19 @@ class Pairs(AbstractData):
             interquartile ranges of these data (`Units`). Give it to keep the priors fixed
             while data change.
 
+    Attributes:
+        unfit: why these data are for predictions only: a single observation, or a column
+            without spread, has no units. None if a model can be fitted to them.
+
     Raises:
-        ValueError: for shapes that do not match, text, NaN, fewer than two
-            observations, or a constant column.
+        ValueError: for shapes that do not match, text or NaN.
     """
 
     x: Float[Array, "n d"]
     y: Float[Array, " m"]
     units: Units
     inputs: tuple[str, ...] = eqx.field(static=True)
+    unfit: str | None = eqx.field(static=True)
 
     def __init__(self, x, y, inputs=None, units: Units | None = None):
         given, x, y = x, as_array(x, "Pairs(x=...)"), as_array(y, "Pairs(y=...)")
@@ -48,18 +52,30 @@ class Pairs(AbstractData):
                 "each observation has one of both."
                 + (" Transpose `x`." if x.shape[1] == y.shape[0] else "")
             )
-        if y.shape[0] < 2:
-            raise ValueError(
-                f"`Pairs(x=..., y=...)` needs two observations or more to have a spread, "
-                f"but got {y.shape[0]}."
-            )
+        if y.shape[0] == 0:
+            raise ValueError("`Pairs(x=..., y=...)` has no observations; give one or more.")
         if x.shape[1] == 0:
             raise ValueError("`Pairs(x=...)` has no columns; it takes one or more.")
         self.inputs = _input_names(inputs, column_names(given, x.shape[1]), x.shape[1])
         self.x, self.y = x, y.astype(x.dtype)
-        self.units = self._own_units() if units is None else self._given_units(units)
+        self.unfit = None
+        if units is not None:
+            self.units = self._given_units(units)
+            return
+        try:
+            self._refuse_no_spread()
+            self.units = Units.of(self.x, self.y)
+        except ValueError as error:
+            one = jnp.ones_like(self.x[0])
+            self.units = Units(0 * one, one, 0 * self.y[0], 1 + 0 * self.y[0])
+            self.unfit = str(error)
 
-    def _own_units(self) -> Units:
+    def _refuse_no_spread(self) -> None:
+        if len(self.y) < 2:
+            raise ValueError(
+                "`Pairs(x=..., y=...)` needs two observations or more to have a spread, "
+                f"but got {len(self.y)}."
+            )
         for name, column in zip(self.inputs, self.x.T, strict=True):
             refuse_no_spread(
                 column,
@@ -67,7 +83,6 @@ class Pairs(AbstractData):
                 "cannot be distinguished from the intercept; drop it",
             )
         refuse_no_spread(self.y, "`Pairs(y=...)`", "leaves nothing to explain")
-        return Units.of(self.x, self.y)
 
     def _given_units(self, units) -> Units:
         columns = self.x.shape[1]

@@ -266,6 +266,16 @@ def test_density_predicted_is_that_of_the_mixture(em_fit, regimes):
     np.testing.assert_allclose(out["membership"].sum("expert"), 1.0, rtol=1e-12)
 
 
+def test_one_new_observation_is_scored_like_many(em_fit, regimes):
+    key = jax.random.key(0)
+    one = pk.predict(em_fit, moe.Pairs([0.5], [0.4]), key=key)
+    same = moe.Pairs([0.5, 0.5, 0.5], [0.4, 0.4, 0.4])
+    many = pk.predict(em_fit, same, key=key)
+    for name in ("membership", "log_density"):
+        expected = many[name].isel(observation=slice(1))
+        np.testing.assert_allclose(one[name], expected, rtol=1e-12)
+
+
 def test_probability_integral_transform_is_uniform_under_the_truth():
     key = jax.random.key(11)
     x = jax.random.uniform(key, (2000,), minval=-2, maxval=2)
