@@ -11,9 +11,8 @@ from probkit.model.sensitivity import pulls
 # A gate with more logits per scale of x than this switches within a hundredth of it. The
 # data are then separated, and without a prior the likelihood has no maximum in the slope.
 STEEP = 200.0
-# A prior that moves a parameter by more than a posterior sd, as its power rises by one,
-# says more about it than the data.
-PULL = 1.0
+# A prior that costs more log likelihood than this, in nats, disagrees with the data.
+PULL = 2.0
 # Rounding to multiples of one has an sd of 0.29.
 ROUNDED = 0.29
 
@@ -87,11 +86,11 @@ def check_pull(model, sites: Sites, data) -> Check:
     worst = pulls(model, data, sites)[0]
     return Check(
         "strongest pull of a prior",
-        worst.sds,
+        worst.nats,
         "at most",
         PULL,
-        f"the prior of `{worst.prior}` holds `{worst.site}` away from what the data say, "
-        f"at about {worst.nats:.2g} nats of log likelihood: give it a wider scale or fewer "
-        "degrees of freedom",
-        f"posterior sds of `{worst.site}` per unit power of the prior of `{worst.prior}`",
+        f"the prior of `{worst.prior}` holds `{worst.site}` away from what the data say: "
+        "give it a wider scale or fewer degrees of freedom",
+        f"nats of log likelihood that the prior of `{worst.prior}` costs, about; it moves "
+        f"`{worst.site}` by {worst.sds:.2g} posterior sds",
     )

@@ -59,6 +59,8 @@ class Pairs(AbstractData):
         self.inputs = _input_names(inputs, column_names(given, x.shape[1]), x.shape[1])
         self.x, self.y = x, y.astype(x.dtype)
         self.unfit = None
+        if not bool(jnp.isfinite(self.y).all()):  # in the dtype of `x`
+            self._refuse_no_spread()
         if units is not None:
             self.units = self._given_units(units)
             return

@@ -58,4 +58,7 @@ def simulate(
                 f"experts and {x.shape[1]} inputs it takes {shape}."
             )
     mixture = MixtureOfExperts(num_experts=len(σ)).conditional(sites, x)
-    return Pairs(x, mixture.sample(key), inputs=column_names(names, x.shape[1]))
+    data = Pairs(x, mixture.sample(key), inputs=column_names(names, x.shape[1]))
+    if data.unfit:
+        raise ValueError(data.unfit)
+    return data

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.scipy.special import betaln
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, constraints
-from numpyro.distributions.util import promote_shapes
 
 
 class RootF(Distribution):
@@ -29,9 +28,8 @@ class RootF(Distribution):
     pytree_data_fields = ("low", "high")
 
     def __init__(self, low, high, *, validate_args: bool | None = None):
-        shape = jnp.broadcast_shapes(jnp.shape(low), jnp.shape(high))
-        self.low, self.high = promote_shapes(low, high, shape=shape)
-        super().__init__(shape, validate_args=validate_args)
+        self.low, self.high = jnp.broadcast_arrays(*map(jnp.asarray, (low, high)))
+        super().__init__(self.low.shape, validate_args=validate_args)
 
     def sample(self, key, sample_shape=()):
         shape = (*sample_shape, *self.batch_shape)

@@ -46,7 +46,8 @@ def pulls(program: Program, data: Any, sites: Sites) -> tuple[Pull, ...]:
         sites: where the density is highest, or nearly.
     """
     position = unconstrain(program, data, sites)
-    sizes = {name: int(np.size(a)) for name, a in position.items()}
+    # In the order of the names, as in the flat vector.
+    sizes = {name: int(np.size(position[name])) for name in sorted(position)}
     owner = np.repeat(list(sizes), list(sizes.values()))
     slope, curvature = jax.device_get(_expansion(program, data, position))
     values, vectors = np.linalg.eigh(curvature)
@@ -60,7 +61,7 @@ def pulls(program: Program, data: Any, sites: Sites) -> tuple[Pull, ...]:
         far = int(np.argmax(np.abs(move) / sd))
         sds, nats = abs(move[far]) / sd[far], own @ move / 2
         found.append(Pull(name, str(owner[far]), float(sds), float(nats)))
-    return tuple(sorted(found, key=lambda pull: -pull.sds))
+    return tuple(sorted(found, key=lambda pull: -pull.nats))
 
 
 @eqx.filter_jit

@@ -55,7 +55,7 @@ class AbstractCounted(AbstractExperts):
 
     def _prior(self, shape, dtype) -> Distribution:
         one = jnp.ones((), dtype)
-        return StudentTDensity(self.df * one, 0.0, self.scale).expand(shape).to_event(2)
+        return StudentTDensity(self.df, 0 * one, self.scale * one).expand(shape).to_event(2)
 
     def to_units(self, units):
         return {"coefficient": Recentred(units.x_center, units.x_scale, self.degree)}

@@ -55,7 +55,7 @@ class Normal(AbstractExperts):
 
     def priors(self, num_experts, units):
         terms, one = self._num_terms(units), jnp.ones((), units.y_scale.dtype)
-        coefficient = StudentT(self.coefficient_df * one, 0.0, self.coefficient_scale)
+        coefficient = StudentT(self.coefficient_df, 0 * one, self.coefficient_scale * one)
         coefficient = coefficient.expand([terms, num_experts]).to_event(2)
         noise = RootF(self._low(terms) * one, self.noise_tail_df * one)
         noise = noise.expand([num_experts])
@@ -65,7 +65,7 @@ class Normal(AbstractExperts):
             "noise_sd": InUnits(
                 noise,
                 [
-                    AffineTransform(0.0, self.noise_scale, constraints.positive),
+                    AffineTransform(0.0, self.noise_scale * one, constraints.positive),
                     to_units["noise_sd"],
                 ],
             ).to_event(1),

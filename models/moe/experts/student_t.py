@@ -1,6 +1,7 @@
 r"""Regressions with outliers: $p_k(y | x) = t_ν(y; z^\top a_k, σ_k)$."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from numpyro.distributions import StudentT as StudentTDensity
 
 from probkit.models.moe.experts.base import AbstractExperts
@@ -40,7 +41,8 @@ class StudentT(AbstractExperts):
 
     def conditional(self, sites, x):
         lines = design(x, self.degree) @ sites["coefficient"]
-        return StudentTDensity(self.df, lines, sites["noise_sd"])
+        df = jnp.asarray(self.df, lines.dtype)
+        return StudentTDensity(df, lines, sites["noise_sd"])
 
     def better(self, sites, x, y, r, use_prior):
         """As of `Normal`, with less weight for observations far from their line.

@@ -91,11 +91,11 @@ class Activation(AbstractGate):
 
     def _standard_priors(self, num_experts: int, num_inputs: int, dtype):
         shape, one = (num_inputs + 1, num_experts), jnp.ones((), dtype)
-        scores = StudentT(self.df * one, 0.0, self.scale).expand(shape).to_event(2)
+        scores = StudentT(self.df, 0 * one, self.scale * one).expand(shape).to_event(2)
         bias = IsotropicT(self.df, self.bias_scale * one, num_experts - 1)
         found = {"gate": scores, "gate_bias": InUnits(bias, [ZeroSumTransform(1)])}
         if self.temperature is None:
-            found["temperature"] = LogNormal(0 * one, self.temperature_scale)
+            found["temperature"] = LogNormal(0 * one, self.temperature_scale * one)
         return found
 
     def priors(self, num_experts, units):
@@ -145,6 +145,9 @@ class Activation(AbstractGate):
 
         def sites_at(flat):
             found = unravel(flat)
+            # A common shift of the logits changes no share, and is not a coordinate.
+            bias = found["gate_bias"]
+            found["gate_bias"] = bias - bias.mean()
             if "temperature" in found:
                 found["temperature"] = jnp.exp(found["temperature"])
             return found
@@ -168,9 +171,7 @@ class Activation(AbstractGate):
         curvature = curvature + jnp.eye(len(flat), dtype=flat.dtype) / self.scale**2
         step = solve_positive(curvature, slope)
         size = damped(lambda size: objective(flat + size * step), slope @ step)
-        found = sites_at(flat + size * step)
-        bias = found["gate_bias"]
-        return found | {"gate_bias": bias - bias.mean()}
+        return sites_at(flat + size * step)
 
     def dims(self, term="term"):
         found: dict[str, tuple[str, ...]] = {

@@ -69,7 +69,7 @@ class Softmax(AbstractGate):
         """
         gate, z = sites["gate"], self.rows(x)
         if gate.shape[1] == 1:
-            return sites
+            return {"gate": gate}
         precision = self.precision(gate, use_prior)
         step, slope = newton_step(gate, z, r, share, precision)
         pull, logits, along = z.T @ r, z @ gate, z @ step

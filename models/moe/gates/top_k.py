@@ -74,7 +74,7 @@ class TopK(AbstractGate):
         """The Newton step for the experts now in force, if it raises the likelihood."""
         gate, z = sites["gate"], self.softmax.rows(x)
         if gate.shape[1] == 1:
-            return sites
+            return {"gate": gate}
         precision = self.softmax.precision(gate, use_prior)
         step, slope = newton_step(gate, z, r, share, precision)
         logits, along = z @ gate, z @ step

@@ -112,8 +112,11 @@ def test_likelihood_without_prior_may_collapse_and_is_flagged():
     on_floor = 1e-6 * float(data.units.y_scale) * jnp.ones(3)
     sites = {k: jnp.asarray(v.values[0, 0]) for k, v in collapsed.posterior.items()}
     assert bool(model.degenerate({**sites, "noise_sd": on_floor}, data))
-    safe = pk.fit(moe.MixtureOfExperts(3), data, pk.EM(num_restarts=8), key=key)
-    assert float(safe.posterior["noise_sd"].min()) > 0.05 * float(data.units.y_scale)
+    # Three points are one more than a line has coefficients, and do not defeat the prior.
+    fewer = moe.Pairs(x[:15], y[:15])
+    safe = pk.fit(moe.MixtureOfExperts(3), fewer, pk.EM(num_restarts=8), key=key)
+    assert not safe.facts["degenerate"]
+    assert float(safe.posterior["noise_sd"].min()) > 1e-3 * float(fewer.units.y_scale)
 
 
 def test_a_collapsed_optimum_is_higher_and_ranks_last():
@@ -189,12 +192,18 @@ def test_em_svi_and_nuts_agree_on_the_motorcycle(key):
 
 
 def _agree(fitted, nuts, mean, sd):
-    """Means within `mean` posterior sds, and sds within a factor `exp(sd)`."""
+    """Medians within `mean` posterior sds, and spreads within a factor `exp(sd)`.
+
+    Spreads are interquartile ranges: the prior of the gate has heavy tails, and so has its
+    posterior where data leave the slope of the switch open; an sd is that of the tails.
+    """
     for name in TRUTH:
-        exact, draws = nuts.posterior[name], fitted.posterior[name]
-        spread = exact.std(("chain", "draw"))
-        off = np.abs(draws.mean(("chain", "draw")) - exact.mean(("chain", "draw"))) / spread
-        ratio = draws.std(("chain", "draw")) / spread
+        (low, exact, high), (less, found, more) = (
+            f.posterior[name].quantile([0.25, 0.5, 0.75], ("chain", "draw"))
+            for f in (nuts, fitted)
+        )
+        off = np.abs(found - exact) / ((high - low) / 1.349)
+        ratio = (more - less) / (high - low)
         assert float(off.max()) < mean, f"{name}: {off.values}"
         assert float(np.abs(np.log(ratio)).max()) < sd, f"{name}: {ratio.values}"
 
@@ -319,8 +328,9 @@ def test_loo_and_prior_predictive_work_on_a_fit(nuts_fit, pair, regimes):
     before = pk.prior(pair, regimes, key=jax.random.key(0), num_draws=400)
     y = before["prior_predictive"]["y"]
     assert y.dims == ("chain", "draw", "observation")
-    # The prior is for standardised data. It covers the data, within one order of magnitude.
-    assert 1 < float(y.std()) / float(regimes.y.std()) < 10
+    # The prior is for standardised data. It covers the data, within one order of magnitude;
+    # by interquartile ranges, because its tails are heavy.
+    assert 1 < stats.iqr(y) / stats.iqr(regimes.y) < 10
 
 
 def test_units_given_hold_the_prior_while_the_data_change(pair, regimes):
