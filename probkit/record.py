@@ -115,7 +115,9 @@ def describe(module: eqx.Module, arrays: Arrays | None = None) -> dict[str, Plai
     return described
 
 
-def rebuild(cls: type, fields: dict[str, Any], arrays: Arrays | None = None) -> Any:
+def rebuild(
+    cls: Callable[..., Any], fields: dict[str, Any], arrays: Arrays | None = None
+) -> Any:
     """A module from its fields.
 
     Args:

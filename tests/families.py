@@ -16,6 +16,14 @@ def _moe(num_experts: int, num_inputs: int):
     return moe.MixtureOfExperts(num_experts=num_experts), moe.Pairs(x, y)
 
 
+def _moe_counts():
+    rng = np.random.default_rng(21)
+    x = rng.uniform(-1, 5, 60)
+    y = rng.poisson(np.where(x > 2, 8.0, np.exp(x)))
+    gate = moe.Activation(temperature=None)
+    return moe.MixtureOfExperts(2, gate, moe.Poisson()), moe.Pairs(x, y)
+
+
 def _sbl(*, is_complex: bool, missing: bool = False):
     rng = np.random.default_rng(8 if is_complex else 7)
 
@@ -141,6 +149,7 @@ FAMILIES = {
     "moe one input": lambda: _moe(2, 1),
     "moe three inputs": lambda: _moe(3, 3),
     "moe one expert": lambda: _moe(1, 2),
+    "moe counts, learned temperature": _moe_counts,
     "pde inverse": _pde,
     "gp waves and a drift": lambda: _gp(gp.SpectralMixture() + gp.Drift(), 1),
     "gp frequencies on a grid": lambda: _gp(

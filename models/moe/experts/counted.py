@@ -50,15 +50,15 @@ class AbstractCounted(AbstractExperts):
 
     def priors(self, num_experts, units):
         shape = (len(exponents(len(units.x_scale), self.degree)), num_experts)
-        prior = self._prior(shape, units.x_scale.dtype)
-        return {"coefficient": InUnits(prior, [self.to_units(units)["coefficient"]])}
-
-    def _prior(self, shape, dtype) -> Distribution:
-        one = jnp.ones((), dtype)
-        return StudentTDensity(self.df, 0 * one, self.scale * one).expand(shape).to_event(2)
+        one = jnp.ones((), units.x_scale.dtype)
+        prior = StudentTDensity(self.df, 0 * one, one).expand(shape).to_event(2)
+        return {"coefficient": InUnits(prior, [self._map(units, self.scale)])}
 
     def to_units(self, units):
-        return {"coefficient": Recentred(units.x_center, units.x_scale, self.degree)}
+        return {"coefficient": self._map(units)}
+
+    def _map(self, units, factor: float = 1.0) -> Recentred:
+        return Recentred(units.x_center, units.x_scale, self.degree, 0.0, factor)
 
     def standard(self, y, units):
         return y

@@ -66,7 +66,7 @@ class Activation(AbstractGate):
         default=1.0, converter=optional(positive("Activation(temperature"))
     )
     scale: float = eqx.field(default=2.5, converter=positive("Activation(scale"))
-    bias_scale: float = eqx.field(default=2.5, converter=positive("Activation(bias_scale"))
+    bias_scale: float = eqx.field(default=1.5, converter=positive("Activation(bias_scale"))
     df: float = eqx.field(default=3.0, converter=positive("Activation(df"))
     temperature_scale: float = eqx.field(
         default=0.5, converter=positive("Activation(temperature_scale")
@@ -101,8 +101,12 @@ class Activation(AbstractGate):
     def priors(self, num_experts, units):
         d, dtype = len(units.x_scale), units.x_scale.dtype
         found = self._standard_priors(num_experts, d, dtype)
-        gate = InUnits(found["gate"], [self.to_units(units)["gate"]])
-        return found | {"gate": gate}
+        one = jnp.ones((), dtype)
+        shape = (d + 1, num_experts)
+        scores = StudentT(self.df, 0 * one, one).expand(shape).to_event(2)
+        center, scale = units.x_center, units.x_scale
+        to_units = Recentred(center, scale, 1, 0.0, self.scale)
+        return found | {"gate": InUnits(scores, [to_units])}
 
     def to_units(self, units):
         rest = {"gate_bias": IdentityTransform()}
