@@ -57,7 +57,7 @@ def sites_of(fitted: pk.Fit) -> dict[str, np.ndarray]:
 
 def one_start(data: moe.Pairs, seed: int):
     """Where both sides start: a fit after one EM step, and its responsibilities."""
-    one_step = pk.EM(num_restarts=1, max_steps=1, maximise="likelihood")
+    one_step = pk.EM(1, max_steps=1, maximise="likelihood", num_moves=0)
     key = jax.random.key(seed)
     start = pk.fit(MODEL, data, one_step, key=key, throw=False, progress=False)
     return start, pk.predict(start, data, key=key)["membership"].values[0, 0]

@@ -4,6 +4,7 @@ A gate says how probable each expert is at an input, and an expert is a regressi
 own. Each is a small value inside one `MixtureOfExperts`.
 """
 
+from probkit.models.moe.criteria import criteria
 from probkit.models.moe.experts import AbstractExperts, Bernoulli, Normal, Poisson, StudentT
 from probkit.models.moe.gates import AbstractGate, Activation, Constant, Softmax, TopK
 from probkit.models.moe.mixture import MixtureOfExperts, SoftmaxMoE
@@ -26,5 +27,6 @@ __all__ = [
     "StudentT",
     "TopK",
     "Units",
+    "criteria",
     "simulate",
 ]
