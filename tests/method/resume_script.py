@@ -21,7 +21,7 @@ from probkit.models import meta, moe
 
 STEPS = meta.Episodic(max_steps=40, atol=1e-12, draws="approximation", num_draws=30)
 METHODS = {
-    "EM": pk.EM(num_restarts=2),
+    "EM": pk.EM(num_restarts=2, num_moves=0, atol=1e-12),
     "SVI": pk.SVI(num_starts=2, batch_size=20, max_steps=60, window=10, num_draws=50),
     "NUTS": pk.NUTS(num_chains=2, num_warmup=30, num_samples=30),
     "Gibbs": meta.Gibbs(num_chains=2, num_warmup=10, num_samples=30),
