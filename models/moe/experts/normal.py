@@ -55,13 +55,13 @@ class Normal(AbstractExperts):
 
     def priors(self, num_experts, units):
         terms, one = self._num_terms(units), jnp.ones((), units.y_scale.dtype)
-        coefficient = StudentT(self.coefficient_df, 0 * one, one)
+        coefficient = StudentT(self.coefficient_df, 0 * one, self.coefficient_scale * one)
         coefficient = coefficient.expand([terms, num_experts]).to_event(2)
         noise = RootF(self._low(terms) * one, self.noise_tail_df * one)
         noise = noise.expand([num_experts])
         to_units = self.to_units(units)
         return {
-            "coefficient": InUnits(coefficient, [self._map(units, self.coefficient_scale)]),
+            "coefficient": InUnits(coefficient, [to_units["coefficient"]]),
             "noise_sd": InUnits(
                 noise,
                 [
@@ -79,14 +79,11 @@ class Normal(AbstractExperts):
 
     def to_units(self, units):
         return {
-            "coefficient": self._map(units),
+            "coefficient": Recentred(
+                units.x_center, units.x_scale, self.degree, units.y_center, units.y_scale
+            ),
             "noise_sd": AffineTransform(0.0, units.y_scale, constraints.positive),
         }
-
-    def _map(self, units, factor: float = 1.0) -> Recentred:
-        center, scale = units.x_center, units.x_scale
-        factor = factor * units.y_scale
-        return Recentred(center, scale, self.degree, units.y_center, factor)
 
     def same(self, num_experts, units):
         terms, dtype = self._num_terms(units), units.y_scale.dtype

@@ -43,15 +43,12 @@ class Softmax(AbstractGate):
 
     def priors(self, num_experts, units):
         terms = len(exponents(len(units.x_scale), self.degree))
-        one = jnp.ones(terms, units.x_scale.dtype)
-        rows = IsotropicT(self.df, one, num_experts - 1).to_event(1)
-        return {"gate": InUnits(rows, [self._map(units, self.scale), ZeroSumTransform(1)])}
+        scale = jnp.full(terms, self.scale, units.x_scale.dtype)
+        rows = IsotropicT(self.df, scale, num_experts - 1).to_event(1)
+        return {"gate": InUnits(rows, [self.to_units(units)["gate"], ZeroSumTransform(1)])}
 
     def to_units(self, units):
-        return {"gate": self._map(units)}
-
-    def _map(self, units, factor: float = 1.0) -> Recentred:
-        return Recentred(units.x_center, units.x_scale, self.degree, 0.0, factor)
+        return {"gate": Recentred(units.x_center, units.x_scale, self.degree)}
 
     def even(self, num_experts, units):
         terms = len(exponents(len(units.x_scale), self.degree))
