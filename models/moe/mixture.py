@@ -109,7 +109,6 @@ class MixtureOfExperts(AbstractEMModel):
                 "observations, in all or in a batch; it takes at least one per expert, and "
                 "needs many more to be useful."
             )
-
         if not isinstance(data.y, jax.core.Tracer):
             self.experts.refuse(data.y)
 
@@ -123,6 +122,8 @@ class MixtureOfExperts(AbstractEMModel):
 
     def moved(self, sites, data, key):
         """Sites fitted after one expert is given up and another is split; see `starts`."""
+        if self.num_experts == 1:
+            return None
         x, y = self._standard_data(data)
         log_r = self._log_responsibility(sites, data.x, data.y)
         return self._fitted_to(starts.moved(x, y, log_r, key), data)
