@@ -1,6 +1,7 @@
 """Simulation-based calibration of linear episodes with one and two components.
 
-Draws are by Gibbs sampling, and then of the approximation by episodic steps. The default
+Draws are by `meta.Gibbs`, and then by the default call of `meta.Episodic`, whose draws are
+one chain of Gibbs sampling from where its steps ended. The default
 prior of the mean is as wide as a thousand data sets, so that the study has a proper
 normal-inverse-Wishart one; and with it a default prior of independent coefficients, with
 the mean of all data sets held within their spread. The units are those of one data set for
@@ -77,10 +78,10 @@ def gibbs(quick: bool) -> meta.Gibbs:
     return meta.Gibbs(num_chains=4, num_warmup=num // 2, num_samples=num)
 
 
-def approximation(quick: bool) -> meta.Episodic:
+def episodic(quick: bool) -> meta.Episodic:
     return meta.Episodic(num_starts=4, num_draws=63)
 
 
 if __name__ == "__main__":
-    methods = {"": gibbs, "_approximation": approximation}
+    methods = {"": gibbs, "_episodic": episodic}
     sbc.study("sbc_meta", __doc__.splitlines()[0], calibrate, methods)
