@@ -2,38 +2,19 @@
 
 from abc import abstractmethod
 
-import equinox as eqx
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution
-from numpyro.distributions.transforms import Transform
 
 from probkit.model.density import Sites
+from probkit.models.moe.part import AbstractPart
 from probkit.models.moe.units import Units
 
 
-class AbstractExperts(eqx.Module):
+class AbstractExperts(AbstractPart):
     """The distributions $p_k(y | x)$ of all experts.
 
-    All but `conditional` is in standard coordinates; see `AbstractGate`.
+    All but `conditional` is in standard coordinates.
     """
-
-    @abstractmethod
-    def priors(self, num_experts: int, units: Units) -> dict[str, Distribution]:
-        """The prior of each site, in the units of the data.
-
-        Args:
-            num_experts: $K$.
-            units: those of the data.
-        """
-
-    @property
-    def degree(self) -> int:
-        """Of the terms of the inputs that sites belong to."""
-        return 1
-
-    @abstractmethod
-    def to_units(self, units: Units) -> dict[str, Transform]:
-        """For each site, the map from standard coordinates to the units of the data."""
 
     def standard(self, y: Float[Array, " n"], units: Units) -> Float[Array, " n"]:
         """Outputs in standard coordinates: less their center, over their scale."""
@@ -77,7 +58,3 @@ class AbstractExperts(eqx.Module):
             units: those of the data.
         """
         return False
-
-    @abstractmethod
-    def dims(self, term: str = "term") -> dict[str, tuple[str, ...]]:
-        """Names of the axes of the sites; `term` is that of terms of the inputs."""

@@ -2,39 +2,15 @@
 
 from abc import abstractmethod
 
-import equinox as eqx
 from jaxtyping import Array, Float
-from numpyro.distributions.transforms import Transform
 
-from probkit.distributions import InUnits
 from probkit.model.density import Sites
+from probkit.models.moe.part import AbstractPart
 from probkit.models.moe.units import Units
 
 
-class AbstractGate(eqx.Module):
-    """Shares $π_k(x)$ of the experts.
-
-    All but `log_share` is in standard coordinates: inputs less their center over their
-    scale, and sites for such inputs. `to_units` says how sites are reported.
-    """
-
-    @abstractmethod
-    def priors(self, num_experts: int, units: Units) -> dict[str, InUnits]:
-        """The prior of each site, in the units of the data.
-
-        Args:
-            num_experts: $K$.
-            units: those of the data.
-        """
-
-    @property
-    def degree(self) -> int:
-        """Of the terms of the inputs that sites belong to."""
-        return 1
-
-    @abstractmethod
-    def to_units(self, units: Units) -> dict[str, Transform]:
-        """For each site, the map from standard coordinates to the units of the data."""
+class AbstractGate(AbstractPart):
+    """Shares $π_k(x)$ of the experts. All but `log_share` is in standard coordinates."""
 
     @abstractmethod
     def even(self, num_experts: int, units: Units) -> Sites:
@@ -65,7 +41,3 @@ class AbstractGate(eqx.Module):
                 likelihood itself.
             use_prior: whether the log prior density of the sites is added to the sum.
         """
-
-    @abstractmethod
-    def dims(self, term: str = "term") -> dict[str, tuple[str, ...]]:
-        """Names of the axes of the sites; `term` is that of terms of the inputs."""
