@@ -1,11 +1,10 @@
 """Simulation-based calibration of linear episodes with one and two components.
 
 Draws are by `meta.Gibbs`, and then by the default call of `meta.Episodic`, whose draws are
-one chain of Gibbs sampling from where its steps ended. The default
-prior of the mean is as wide as a thousand data sets, so that the study has a proper
-normal-inverse-Wishart one; and with it a default prior of independent coefficients, with
-the mean of all data sets held within their spread. The units are those of one data set for
-all rounds. See `sbc.py`.
+one chain of Gibbs sampling from where its steps ended. The default prior of the mean is
+as wide as a thousand data sets, so that the study has a proper normal-inverse-Wishart one;
+and with it a default prior of independent coefficients, with the mean of all data sets
+held within their spread. The units are those of one data set for all rounds. See `sbc.py`.
 """
 
 import jax.numpy as jnp
